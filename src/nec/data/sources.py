@@ -44,7 +44,7 @@ def open_source(path: Path) -> Source:
 
 def _is_image(name: str) -> bool:
     parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
     return not hidden and name.lower().endswith(IMAGE_SUFFIXES)
 
 
