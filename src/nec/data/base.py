@@ -24,7 +24,8 @@ class Dataset(ABC):
         labels: int64 (n,) positions in `class_names`, or None.
         class_names: in the order of the labels, or None.
         split: str (n,) of "train", "val", "test" or "" (in no part), or None where no split is defined.
-        raw_bytes: sum of the sizes of the image files, in bytes, as a user would store them.
+        file_sizes: bytes of each image file, as a user would store it (array images: their memory).
+        windowed: True for scenes, which a model reads window by window at its native input size.
         image_size: published side of the images in pixels where some files differ from it by a few, else None.
         description: JSON-able facts that identify the dataset: kind, file name, count, hash of the listing, split seed.
     """
@@ -34,12 +35,18 @@ class Dataset(ABC):
     labels: NDArray[np.int64] | None = None
     class_names: list[str] | None = None
     split: NDArray[np.str_] | None = None
-    raw_bytes: int
+    file_sizes: list[int]
+    windowed: bool = False
     image_size: int | None = None
     description: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def raw_bytes(self) -> int:
+        """Sum of `file_sizes`."""
+        return sum(self.file_sizes)
 
     @abstractmethod
     def read(self, index: int) -> NDArray[Any]:
@@ -48,6 +55,10 @@ class Dataset(ABC):
     def georeference(self, index: int) -> dict[str, Any] | None:
         """`{"crs": str | None, "transform": [a, b, c, d, e, f]}` of image `index` in CRS units, or None."""
         return None
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """(height, width, bands) of image `index`."""
+        return self.read(index).shape
 
     def indices(self, parts: str | Sequence[str]) -> NDArray[np.int64]:
         """Positions of the images in one or several parts of the split, in order. `InputError` where none are."""
@@ -82,7 +93,7 @@ class Dataset(ABC):
         def fill(positions: Iterable[int]) -> None:
             for position in positions:
                 image = self._sized(int(order[position]), size)
-                self._check_alike(first, int(order[0]), image, int(order[position]))
+                self.check_alike(first, int(order[0]), image, int(order[position]))
                 out[position] = image
 
         if workers <= 1 or len(order) < 3:
@@ -98,7 +109,8 @@ class Dataset(ABC):
         image = self.read(index)
         return image if size is None else resize(image, size)
 
-    def _check_alike(self, first: NDArray[Any], first_index: int, image: NDArray[Any], index: int) -> None:
+    def check_alike(self, first: NDArray[Any], first_index: int, image: NDArray[Any], index: int) -> None:
+        """`InputError` that names both images where size, bands or dtype of image `index` differ from the first's."""
         if image.shape == first.shape and image.dtype == first.dtype:
             return
         ours, theirs = self.names[index], self.names[first_index]
@@ -141,9 +153,8 @@ class ArrayDataset(Dataset):
             if self.labels.shape != (len(images),):
                 raise InputError(f"{len(images)} images need as many labels, got shape {self.labels.shape}")
         self.class_names = None if class_names is None else list(class_names)
-        self.raw_bytes = images.nbytes
-        sizes = [images[0].nbytes] * len(images)
-        self.description = {"kind": self.kind, **describe_listing(self.names, sizes)}
+        self.file_sizes = [images[0].nbytes] * len(images)
+        self.description = {"kind": self.kind, **describe_listing(self.names, self.file_sizes)}
 
     def read(self, index: int) -> NDArray[Any]:
         image = self.images[index]

@@ -77,9 +77,9 @@ class ImageFolder(Dataset):
         if folders is not None and self.class_names is not None:
             number = {name: i for i, name in enumerate(self.class_names)}
             self.labels = np.array([number[folder] for folder in folders], dtype=np.int64)
-        sizes = list(self.source.sizes.values())
-        self.raw_bytes = sum(sizes)
-        self.description = {"kind": self.kind, "file": Path(path).resolve().name, **describe_listing(self.names, sizes)}
+        self.file_sizes = list(self.source.sizes.values())
+        listing = describe_listing(self.names, self.file_sizes)
+        self.description = {"kind": self.kind, "file": Path(path).resolve().name, **listing}
         self._set_split(layout, seed, split_lists)
 
     def _set_split(self, layout: Layout, seed: int, split_lists: Mapping[str, str | Path] | None) -> None:

@@ -25,6 +25,7 @@ class GeoTiffDataset(Dataset):
     """
 
     kind = "geotiff"
+    windowed = True
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         files = [Path(path) for path in paths]
@@ -32,9 +33,8 @@ class GeoTiffDataset(Dataset):
             if not file.is_file():
                 raise InputError(f"{file} does not exist" if not file.exists() else f"{file} is not a file")
         self.names, self.paths = _name(files)
-        sizes = [file.stat().st_size for file in self.paths]
-        self.raw_bytes = sum(sizes)
-        self.description = {"kind": self.kind, "files": self.names, **describe_listing(self.names, sizes)}
+        self.file_sizes = [file.stat().st_size for file in self.paths]
+        self.description = {"kind": self.kind, "files": self.names, **describe_listing(self.names, self.file_sizes)}
 
     def read(self, index: int) -> NDArray[Any]:
         """Image `index` as (height, width, bands), in the file's type. `InputError` for invalid pixels."""
@@ -60,6 +60,11 @@ class GeoTiffDataset(Dataset):
         with _open(self.paths[index]) as file:
             crs = None if file.crs is None else file.crs.to_string()
             return {"crs": crs, "transform": [float(value) for value in file.transform[:6]]}
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """(height, width, bands) of image `index`, from its header."""
+        with _open(self.paths[index]) as file:
+            return file.height, file.width, file.count
 
 
 def _name(files: list[Path]) -> tuple[list[str], list[Path]]:
