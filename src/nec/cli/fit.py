@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nec.codec import EmbeddingCodec
-
+CODEC_FILE = "codec.json"
 HELP = "fit a codec to a model's embeddings, or to embeddings in a file"
 
 
@@ -50,15 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit, save, and print what was made."""
     out = Path(args.out)
-    if len(args.source) == 1:
-        embeddings = _from_file(args, out)
-    else:
-        embeddings = _from_model(args)
+    with _destination(args, out) as file:
+        embeddings = _from_file(args, out) if len(args.source) == 1 else _from_model(args)
 
-    from nec.pipeline import fit_codec
+        from nec.pipeline import fit_codec
 
-    codec = fit_codec(embeddings, prior=args.prior, rank=args.rank, seed=args.seed)
-    _save(codec, out, args)
+        codec = fit_codec(embeddings, prior=args.prior, rank=args.rank, seed=args.seed)
+        codec.save(file)
     report = {
         "path": str(out),
         "images": len(embeddings),
@@ -104,22 +103,23 @@ def _from_model(args: argparse.Namespace) -> NDArray[np.float32]:
     )
 
 
-def _save(codec: EmbeddingCodec, out: Path, args: argparse.Namespace) -> None:
-    """To a file, into the model's own folder, or into a copy of it."""
+@contextmanager
+def _destination(args: argparse.Namespace, out: Path) -> Iterator[Path]:
+    """Where the codec is saved to: a file, the model's own folder, or a copy of it that appears when all went well."""
     from nec.store.assets import resolve
     from nec.store.files import atomic_path
 
-    if out.suffix == ".json":
+    if out.suffix == ".json" or len(args.source) == 1:
         with atomic_path(out, overwrite=args.overwrite) as temporary:
-            codec.save(temporary)
+            yield temporary
         return
     folder = resolve(args.source[0], "models")
     if not folder.is_dir():
         raise InputError(f"{folder} is no model folder to copy: write the codec alone, --out NAME.json")
     if out.exists() and out.samefile(folder):
-        with atomic_path(out / "codec.json", overwrite=args.overwrite) as temporary:
-            codec.save(temporary)
+        with atomic_path(out / CODEC_FILE, overwrite=args.overwrite) as temporary:
+            yield temporary
         return
     with atomic_path(out) as temporary:
         shutil.copytree(folder, temporary)
-        codec.save(temporary / "codec.json")
+        yield temporary / CODEC_FILE

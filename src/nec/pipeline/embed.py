@@ -161,13 +161,11 @@ class Stream:
 
         `workers` threads read at most `workers` + 1 batches ahead while the caller's thread runs the model.
         """
-        torch = _torch()
         for pixels in self._read_ahead(batches):
-            with torch.inference_mode():
-                if self.inputs.windowed:
-                    yield np.stack([embed_scene(self.model, scene, self.inputs, self.batch_size) for scene in pixels])
-                else:
-                    yield _embed(self.model, pixels, self.inputs)
+            if self.inputs.windowed:
+                yield np.stack([embed_scene(self.model, scene, self.inputs, self.batch_size) for scene in pixels])
+            else:
+                yield _embed(self.model, pixels, self.inputs)
 
     def blocks(
         self, ranges: Sequence[tuple[int, int]], done: Callable[[int], None] = lambda images: None
@@ -210,7 +208,8 @@ def _embed(model: NecModel, pixels: NDArray[Any], inputs: Inputs) -> NDArray[np.
     """Images (n, h, w, c) as read -> embeddings (n, y, x, d)."""
     if inputs.scale is not None:
         pixels = pixels.astype(np.float32) * np.float32(inputs.scale) + np.float32(inputs.offset)
-    return model.embed(model.normalize(pixels)).float().cpu().numpy()
+    with _torch().inference_mode():
+        return model.embed(model.normalize(pixels)).float().cpu().numpy()
 
 
 def embed_scene(model: NecModel, scene: NDArray[Any], inputs: Inputs, batch_size: int) -> NDArray[np.float32]:

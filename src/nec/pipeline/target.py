@@ -46,8 +46,8 @@ def quality_for_bytes(codec: EmbeddingCodec, blocks: Sequence[NDArray[np.float32
         high, step = min(high + step, _FINEST), 2 * step
     if not size(low) * _SLACK <= target <= size(high) / _SLACK:
         raise InputError(
-            f"--target-bytes {target:g} is out of reach: an image takes at least {size(_COARSEST):.0f} bytes and at most "
-            f"{size(_FINEST):.0f}"
+            f"--target-bytes {target:g} is out of reach: an image takes at least {size(_COARSEST):.0f} bytes "
+            f"and at most {size(_FINEST):.0f}"
         )
     while high - low > 1:
         middle = (low + high) // 2
