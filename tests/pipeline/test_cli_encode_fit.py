@@ -1,4 +1,4 @@
-"""`nec encode` and `nec fit` as a user calls them. The model is loaded by a stand-in: folders of models are another room."""
+"""`nec encode` and `nec fit` as a user calls them. A stand-in loads the models, whose folders are another room."""
 
 from __future__ import annotations
 

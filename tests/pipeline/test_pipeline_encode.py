@@ -139,7 +139,7 @@ def test_nan_pixels_leave_nothing(model: Any, tmp_path: Path) -> None:
 
 
 def test_models_that_cannot_encode(model: Any, images: ArrayDataset, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no codec yet.*nec fit"):
+    with pytest.raises(InputError, match=r"no codec yet.*nec fit"):
         encode(build_model(), images, tmp_path / "a.zarr")
     other = build_model(embed_dim=8)
     other.codec = model.codec

@@ -59,8 +59,8 @@ def test_bad_files(embeddings: np.ndarray, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             sample_array(tmp_path / name)
         assert name in str(caught.value)
+    np.save(tmp_path / "a.npy", embeddings)
     with pytest.raises(InputError, match="--limit"):
-        np.save(tmp_path / "a.npy", embeddings)
         sample_array(tmp_path / "a.npy", limit=0)
 
 
