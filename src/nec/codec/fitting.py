@@ -11,14 +11,16 @@ from nec.codec.transform import Transform
 from nec.codec.waves import Neighbours, Wave, spacing_levels
 
 FIRST_LEVEL, SPACING, ANCHORS = -32, 8, 7
-_TABLE_LEVELS = range(FIRST_LEVEL - 8, FIRST_LEVEL + SPACING * (ANCHORS - 1) + 9, 6)
+_TABLE_LEVELS = (*range(-40, 24, 6), 29, 36, 44, 52)
 _TOKENS_A_CLASS = 6000
-_ITERATIONS = 40
+_BANK_VALUES = 1 << 22
+_ITERATIONS = 20
 _START = (0.35, 0.15, 0.3)
 _PULL = 2.0
 _MAX_RADIUS = 400
+_SLOPE_GRAIN, _WEIGHT_GRAIN, _BASE_GRAIN = 16, 8, 2  # coarser integers pack smaller; the loss is under 0.1%
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 
 def default_scales() -> Scales:
@@ -47,14 +49,15 @@ def _fit_parameters(coefficients: Floats, hierarchical: bool, rng: np.random.Gen
     base = np.zeros((ANCHORS, classes, channels), np.int16)
     weights = np.zeros((len(WEIGHTS), ANCHORS, classes, channels), np.int16)
     groups = _waves_by_class(spacing_levels(rows, columns, hierarchical))
-    for anchor in range(ANCHORS):
-        level = FIRST_LEVEL + SPACING * anchor
-        symbols = np.rint(coefficients * 2 ** (level / 8))
-        for kind, waves in groups.items():
-            chosen = _choose_images(waves, rows, columns, images, rng)
-            b0, fitted = _fit_class(waves, symbols[:, :, chosen])
-            base[anchor, kind] = np.rint(8 * np.log2(b0 * 2.0**UNIT_BITS)) - level
-            weights[:, anchor, kind] = fitted
+    start = np.repeat(np.array(_START, np.float32)[:, None], channels, 1)
+    for kind, waves in groups.items():
+        chosen = _choose_images(waves, rows, columns, images, rng)
+        sample, slopes = coefficients[:, :, chosen].astype(np.float32), start
+        for anchor in reversed(range(ANCHORS)):
+            level = FIRST_LEVEL + SPACING * anchor
+            b0, weights[:, anchor, kind], slopes = _fit_class(waves, np.rint(sample * 2 ** (level / 8)), slopes)
+            eighths = np.rint(8 / _BASE_GRAIN * np.log2(b0 * 2.0**UNIT_BITS)) * _BASE_GRAIN
+            base[anchor, kind] = eighths - level
     for kind in range(classes):
         source = _stand_in(kind, groups)
         base[:, kind], weights[:, :, kind] = base[:, source], weights[:, :, source]
@@ -86,19 +89,19 @@ def _choose_images(
     return np.sort(rng.choice(images, count, replace=False))
 
 
-def _fit_class(waves: list[Wave], symbols: Floats) -> tuple[Floats, NDArray[np.int16]]:
-    """b0 (channels,) in symbols and integer weights (5, channels) of one wave class at one level."""
+def _fit_class(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Floats, NDArray[np.int16], Floats]:
+    """b0 (channels,) in symbols, integer weights (5, channels) and slopes (3, channels) of one wave class at one level."""
     gathered = [_features(wave, symbols) for wave in waves]
     target, *means = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
     if not means:
-        b0, _ = _fit_magnitude(np.abs(target), [])
-        return b0, np.zeros((len(WEIGHTS), target.shape[1]), np.int16)
+        b0, _ = _fit_magnitude(np.abs(target), [], start)
+        return b0, np.zeros((len(WEIGHTS), target.shape[1]), np.int16), start
     near, far, near_size, far_size = means
     wn, wf = _fit_prediction(target, near, far)
     prediction = (near * wn + far * wf) / 128
-    b0, slopes = _fit_magnitude(np.abs(target - np.rint(prediction)), [near_size, far_size, np.abs(prediction)])
-    quantised = np.clip(np.rint(slopes * 256), 0, 255)
-    return b0, np.concatenate([wn[None], wf[None], quantised]).astype(np.int16)
+    b0, slopes = _fit_magnitude(np.abs(target - np.rint(prediction)), [near_size, far_size, np.abs(prediction)], start)
+    quantised = np.clip(np.rint(slopes * 256 / _SLOPE_GRAIN) * _SLOPE_GRAIN, 0, 255)
+    return b0, np.concatenate([wn[None], wf[None], quantised]).astype(np.int16), slopes
 
 
 def _features(wave: Wave, symbols: Floats) -> tuple[Floats, ...]:
@@ -110,7 +113,7 @@ def _features(wave: Wave, symbols: Floats) -> tuple[Floats, ...]:
         sizes = np.abs(symbols)
         arrays += [neighbours.near_mean(symbols) / 64, neighbours.far_mean(symbols) / 64]
         arrays += [neighbours.near_mean(sizes) / 64, neighbours.far_mean(sizes) / 64]
-    return tuple(array.reshape(-1, channels) for array in arrays)
+    return tuple(array.reshape(-1, channels).astype(np.float32) for array in arrays)
 
 
 def _fit_prediction(target: Floats, near: Floats, far: Floats) -> tuple[Floats, Floats]:
@@ -120,29 +123,31 @@ def _fit_prediction(target: Floats, near: Floats, far: Floats) -> tuple[Floats, 
     nt, ft = (near * target).sum(0), (far * target).sum(0)
     scale = nn * ff - nf**2
     solved = (ff * nt - nf * ft) / scale, (nn * ft - nf * nt) / scale
-    wn, wf = (np.clip(np.rint(w * 128), -128, 127) for w in solved)
+    wn, wf = (np.clip(np.rint(w * 128 / _WEIGHT_GRAIN) * _WEIGHT_GRAIN, -128, 127) for w in solved)
     return wn, wf
 
 
-def _fit_magnitude(size: Floats, features: list[Floats]) -> tuple[Floats, Floats]:
+def _fit_magnitude(size: Floats, features: list[Floats], start: Floats) -> tuple[Floats, Floats]:
     """Non-negative b0 (channels,) and slopes (features, channels) of E|e| = b0 + slopes . features.
 
-    Maximum likelihood of geometric |e| by multiplicative updates; a few pseudo-counts pull rare channels to fixed slopes.
+    Maximum likelihood of geometric |e| by multiplicative updates from the slopes `start`; a few pseudo-counts pull
+    channels with little data to common slopes. Channels without any non-zero residual are left at `start`.
     """
-    b0 = 0.5 * size.mean(0) + 1.0 / (2 * len(size) + 8)
+    floor = 1.0 / (2 * len(size) + 8)
     if not features:
-        return 2 * b0, np.zeros((0, size.shape[1]))
-    start = b0.copy()
-    slopes = np.repeat(np.array(_START)[:, None], size.shape[1], 1)
-    first = slopes.copy()
+        return size.mean(0) + 2 * floor, start[:0]
+    b0, slopes = 0.5 * size.mean(0) + floor, start.copy()
+    alive = np.flatnonzero(size.any(0))
+    size, stack = size[:, alive], np.stack([feature[:, alive] for feature in features])
+    first, pull = b0[alive], np.array(_START, np.float32)[:, None] * _PULL
+    level, slope = first.copy(), slopes[:, alive]
     for _ in range(_ITERATIONS):
-        mean = b0 + sum(s * f for s, f in zip(slopes, features, strict=True))
+        mean = np.einsum("ftc,fc->tc", stack, slope) + level
         down = 1 / (1 + mean)
-        up = size / mean * down
-        b0 = (b0 * up.sum(0) + 0.2 * start) / (down.sum(0) + 0.2)
-        for index, feature in enumerate(features):
-            gain = slopes[index] * (up * feature).sum(0) + _PULL * first[index]
-            slopes[index] = gain / ((down * feature).sum(0) + _PULL)
+        up = size * down / mean
+        level = (level * up.sum(0) + 0.2 * first) / (down.sum(0) + 0.2)
+        slope = (slope * np.einsum("tc,ftc->fc", up, stack) + pull) / (np.einsum("tc,ftc->fc", down, stack) + _PULL)
+    b0[alive], slopes[:, alive] = level, slope
     return b0, slopes
 
 
@@ -154,6 +159,7 @@ def _fit_bank(coefficients: Floats, hierarchical: bool, parameters: Parameters, 
     draft = Prior(hierarchical, parameters, scales, _placeholder(scales))
     counts = np.zeros((scales.tables, 2 * _MAX_RADIUS + 1))
     rows, columns = coefficients.shape[:2]
+    coefficients = coefficients[:, :, :: 1 + coefficients.size // _BANK_VALUES]
     for level in _TABLE_LEVELS:
         grid = np.rint(coefficients * 2 ** (level / 8)).astype(np.int64)
         for waves in draft.levels(rows, columns):

@@ -164,7 +164,7 @@ def _fit_step(draft: Transform, tokens: NDArray[np.float64], target: float = 0.0
     lost = max(variance - kept, 0.0)
     goal = target * variance - lost if lost < 0.5 * target * variance else target * kept
     low, high = 0.0, 2.0 * float(np.abs(coefficients).max())
-    for _ in range(40):
+    for _ in range(26):
         step = (low + high) / 2
         error = float(((np.rint(coefficients / step) * step - coefficients) ** 2).sum())
         low, high = (step, high) if error < goal else (low, step)
