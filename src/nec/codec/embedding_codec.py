@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nec.codec import frame as framing
 from nec.codec.fitting import fit_prior
 from nec.codec.packing import pack_array, unpack_array, whole
-from nec.codec.prior import WEIGHTS, Parameters, Prior, Scales, parameter_classes
+from nec.codec.prior import MAX_CENTROID, WEIGHTS, Parameters, Prior, Scales, parameter_classes
 from nec.codec.tables import Bank
 from nec.codec.transform import (
     MAX_SYMBOL_BITS,
@@ -129,6 +129,7 @@ class EmbeddingCodec:
         arrays["offset_of"] = (prior.scales.offset_of, "<u1")
         arrays["radii"] = (prior.bank.radii, "<u2")
         arrays["frequencies"] = (prior.bank.frequencies, "<u2")
+        arrays["centroids"] = (prior.centroids, "<i1")
         return arrays
 
     # ---- as JSON
@@ -201,7 +202,7 @@ class EmbeddingCodec:
             "basis": size("basis"),
             "mean": size("mean", "order"),
             "contexts": size("base", "weights"),
-            "tables": size("radii", "frequencies", "offset_of"),
+            "tables": size("radii", "frequencies", "offset_of", "centroids"),
         }
         return {**parts, "other": len(json.dumps(config)) - sum(parts.values())}
 
@@ -230,8 +231,8 @@ class EmbeddingCodec:
         Raises `CorruptError` if any bit of it changed, if another codec wrote it, or if it holds more than `limit` images,
         rows or columns.
         """
-        symbols, level = self._decode(blob, limit)
-        return self._transform.reconstruct(symbols, level)
+        symbols, centroids, level = self._decode(blob, limit, centred=True)
+        return self._transform.reconstruct(symbols, centroids, level)
 
     def encode_symbols(self, symbols: NDArray[np.integer], quality: float = 1.0) -> bytes:
         """Entropy-code integers (n, y, x, k), absolute values below 2^24, as a frame of that quality."""
@@ -250,13 +251,15 @@ class EmbeddingCodec:
 
     def decode_symbols(self, blob: bytes) -> tuple[NDArray[np.int32], float]:
         """Symbols (n, y, x, k) and quality of a frame. Raises `CorruptError` as `decode`."""
-        symbols, level = self._decode(blob)
+        symbols, _, level = self._decode(blob, None, centred=False)
         full = np.zeros((*symbols.shape[:3], self.rank), np.int32)
         full[..., : symbols.shape[3]] = symbols
         return full, level_quality(level)
 
-    def _decode(self, blob: bytes, limit: tuple[int, ...] | None = None) -> tuple[NDArray[np.int32], int]:
-        """Symbols of the channels that are not all zero, and the level."""
+    def _decode(
+        self, blob: bytes, limit: tuple[int, ...] | None, centred: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None, int]:
+        """Symbols of the channels that are not all zero, their centroids in 1/256, and the level."""
         header, words = framing.unpack(bytes(blob), lambda y, x: len(self._prior.levels(y, x)), self.dimensions)
         if header.codec_id != bytes.fromhex(self.id)[:4]:
             raise CorruptError(
@@ -268,10 +271,12 @@ class EmbeddingCodec:
         if limit is not None and any(size > most for size, most in zip(header.extent, limit, strict=True)):
             raise CorruptError(f"frame holds {n} images of {y}x{x} where at most {limit} was expected")
         if n * y * x * header.channels == 0:
-            return np.zeros((n, y, x, 0), np.int32), header.level
+            return np.zeros((n, y, x, 0), np.int32), None, header.level
         stream = np.frombuffer(words, "<u4").astype(np.uint32)
-        grid = self._prior.decode(stream, (y, x, n, header.channels), header.level, header.width)
-        return grid.transpose(2, 0, 1, 3), header.level
+        shape = (y, x, n, header.channels)
+        grid, centroids = self._prior.decode(stream, shape, header.level, header.width, centred)
+        symbols = grid.transpose(2, 0, 1, 3)
+        return symbols, None if centroids is None else centroids.transpose(2, 0, 1, 3), header.level
 
 
 def _check_symbols(symbols: NDArray[np.integer], rank: int) -> NDArray[np.integer]:
@@ -342,5 +347,10 @@ def _read_prior(config: Mapping[str, Any], rank: int) -> Prior:
     bank = Bank(radii, unpack_array(config.get("frequencies"), "frequencies", "<u2", 1))
     if len(bank) != scales.tables:
         raise InputError(f"codec config: {len(bank)} tables where the scales need {scales.tables}")
+    centroids = unpack_array(config.get("centroids"), "centroids", "<i1", 2)
+    if centroids.shape != (len(bank), 5) or np.abs(centroids.astype(np.int16)).max() > MAX_CENTROID:
+        raise InputError(f"codec config: centroids must be {len(bank)} rows of 5 within +-{MAX_CENTROID}")
+    if np.any(weights[0, :, 0] < 0) or np.any(weights[0, :, 0] >= scales.offsets):
+        raise InputError("codec config: a root class names an offset bin that does not exist")
     parameters = Parameters(whole(config, "first_level", -128, 127), whole(config, "spacing", 1, 255), base, weights)
-    return Prior(hierarchical, parameters, scales, bank)
+    return Prior(hierarchical, parameters, scales, bank, centroids)

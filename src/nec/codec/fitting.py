@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec.prior import UNIT_BITS, WEIGHTS, Context, Parameters, Prior, Scales, parameter_classes
+from nec.codec.prior import MAX_CENTROID, UNIT_BITS, WEIGHTS, Context, Parameters, Prior, Scales, parameter_classes
 from nec.codec.tables import TOTAL, Bank
 from nec.codec.transform import Transform
 from nec.codec.waves import Neighbours, Wave, spacing_levels
 
-FIRST_LEVEL, SPACING, ANCHORS = -32, 8, 7
+FIRST_LEVEL, LAST_LEVEL = -32, 16
+_SPACING = {True: 8, False: 4}  # of anchors, for the hierarchical and the factorised prior
 _TABLE_LEVELS = (*range(-40, 24, 6), 29, 36, 44, 52)
 _TOKENS_A_CLASS = 6000
 _BANK_VALUES = 1 << 22
@@ -37,7 +38,7 @@ def fit_prior(embeddings: NDArray[np.floating], transform: Transform, hierarchic
     coefficients = transform.project(embeddings).transpose(1, 2, 0, 3) / transform.step
     parameters = _fit_parameters(coefficients, hierarchical, rng)
     scales = default_scales()
-    return Prior(hierarchical, parameters, scales, _fit_bank(coefficients, hierarchical, parameters, scales))
+    return _fit_tables(coefficients, hierarchical, parameters, scales)
 
 
 # ---- parameters
@@ -46,22 +47,34 @@ def fit_prior(embeddings: NDArray[np.floating], transform: Transform, hierarchic
 def _fit_parameters(coefficients: Floats, hierarchical: bool, rng: np.random.Generator) -> Parameters:
     rows, columns, images, channels = coefficients.shape
     classes = parameter_classes(hierarchical)
-    base = np.zeros((ANCHORS, classes, channels), np.int16)
-    weights = np.zeros((len(WEIGHTS), ANCHORS, classes, channels), np.int16)
+    spacing = _SPACING[hierarchical]
+    anchors = (LAST_LEVEL - FIRST_LEVEL) // spacing + 1
+    base = np.zeros((anchors, classes, channels), np.int16)
+    weights = np.zeros((len(WEIGHTS), anchors, classes, channels), np.int16)
     groups = _waves_by_class(spacing_levels(rows, columns, hierarchical))
     start = np.repeat(np.array(_START, np.float32)[:, None], channels, 1)
     for kind, waves in groups.items():
         chosen = _choose_images(waves, rows, columns, images, rng)
         sample, slopes = coefficients[:, :, chosen].astype(np.float32), start
-        for anchor in reversed(range(ANCHORS)):
-            level = FIRST_LEVEL + SPACING * anchor
+        for anchor in reversed(range(anchors)):
+            level = FIRST_LEVEL + spacing * anchor
             b0, weights[:, anchor, kind], slopes = _fit_class(waves, np.rint(sample * 2 ** (level / 8)), slopes)
             eighths = np.rint(8 / _BASE_GRAIN * np.log2(b0 * 2.0**UNIT_BITS)) * _BASE_GRAIN
             base[anchor, kind] = eighths - level
     for kind in range(classes):
         source = _stand_in(kind, groups)
         base[:, kind], weights[:, :, kind] = base[:, source], weights[:, :, source]
-    return Parameters(FIRST_LEVEL, SPACING, base, weights)
+    if not hierarchical:
+        weights[0, :, 0] = _shape_classes(coefficients, default_scales().offsets)
+    return Parameters(FIRST_LEVEL, spacing, base, weights)
+
+
+def _shape_classes(coefficients: Floats, classes: int) -> NDArray[np.integer]:
+    """Channels in equal groups by the ratio of mean absolute to root mean square value: peaked first, flat last."""
+    size, power = np.abs(coefficients).mean((0, 1, 2)), (coefficients**2).mean((0, 1, 2))
+    ratio = size / np.sqrt(np.maximum(power, np.finfo(float).tiny))
+    rank = np.argsort(np.argsort(ratio, kind="stable"), kind="stable")
+    return rank * classes // len(rank)
 
 
 def _waves_by_class(levels: list[list[Wave]]) -> dict[int, list[Wave]]:
@@ -154,28 +167,46 @@ def _fit_magnitude(size: Floats, features: list[Floats], start: Floats) -> tuple
 # ---- tables
 
 
-def _fit_bank(coefficients: Floats, hierarchical: bool, parameters: Parameters, scales: Scales) -> Bank:
-    """Histograms of residuals by table over many levels, smoothed with neighbouring scales and a geometric law."""
-    draft = Prior(hierarchical, parameters, scales, _placeholder(scales))
+def _fit_tables(coefficients: Floats, hierarchical: bool, parameters: Parameters, scales: Scales) -> Prior:
+    """Histograms of residuals by table over many levels become tables; means within the cells become centroids."""
+    draft = Prior(hierarchical, parameters, scales, _placeholder(scales), np.zeros((scales.tables, 5), np.int8))
     counts = np.zeros((scales.tables, 2 * _MAX_RADIUS + 1))
+    inside = np.zeros((2, scales.tables, 5))
     rows, columns = coefficients.shape[:2]
     coefficients = coefficients[:, :, :: 1 + coefficients.size // _BANK_VALUES]
     for level in _TABLE_LEVELS:
-        grid = np.rint(coefficients * 2 ** (level / 8)).astype(np.int64)
+        scaled = coefficients * 2 ** (level / 8)
+        grid = np.rint(scaled).astype(np.int64)
         for waves in draft.levels(rows, columns):
             for wave in waves:
+                tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step)
                 context = draft.context(wave, grid, Neighbours(wave, rows, columns), level)
-                _count(counts, grid[wave.row :: wave.step, wave.column :: wave.step], context)
-    return _bank_from(counts, scales)
+                residual = context.fold(grid[tokens])
+                within = scaled[tokens] - grid[tokens]
+                _count(counts, residual, context)
+                _count_centroids(inside, residual, within if context.mirror is None else within * context.mirror, context)
+    return Prior(hierarchical, parameters, scales, _bank_from(counts, scales), _centroids_from(inside))
 
 
-def _count(counts: Floats, symbols: NDArray[np.int64], context: Context) -> None:
-    residual = symbols if context.base is None else (symbols - context.base) * context.mirror
-    inside = np.abs(residual) <= _MAX_RADIUS
+def _count(counts: Floats, residual: NDArray[np.int64], context: Context) -> None:
+    kept = np.abs(residual) <= _MAX_RADIUS
     if context.shift is not None:
-        inside &= context.shift == 0
-    flat = context.table[inside].astype(np.int64) * counts.shape[1] + residual[inside] + _MAX_RADIUS
+        kept &= context.shift == 0
+    flat = context.table[kept].astype(np.int64) * counts.shape[1] + residual[kept] + _MAX_RADIUS
     counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
+
+
+def _count_centroids(inside: Floats, residual: NDArray[np.int64], within: Floats, context: Context) -> None:
+    flat = (context.table.astype(np.int64) * 5 + np.clip(residual, -2, 2) + 2).reshape(-1)
+    for total, weight in zip(inside, (None, within.reshape(-1)), strict=True):
+        total += np.bincount(flat, weight, minlength=total.size).reshape(total.shape)
+
+
+def _centroids_from(inside: Floats) -> NDArray[np.int8]:
+    """Shrunk means in 1/256. None for the four widest tables, which also serve residuals with raw low bits."""
+    mean = inside[1] / (inside[0] + 8)
+    mean[-4:] = 0
+    return np.clip(np.rint(mean * 256), -MAX_CENTROID, MAX_CENTROID).astype(np.int8)
 
 
 def _placeholder(scales: Scales) -> Bank:

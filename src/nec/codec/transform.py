@@ -81,12 +81,19 @@ class Transform:
             out[part] = scaled
         return out
 
-    def reconstruct(self, symbols: NDArray[np.integer] | NDArray[np.floating], level: int) -> NDArray[np.float32]:
-        """Symbols (n, y, x, j), the first j <= k channels (the others are zero), -> float32 (n, y, x, d)."""
+    def reconstruct(
+        self, symbols: NDArray[np.integer], centroids: NDArray[np.int8] | None, level: int
+    ) -> NDArray[np.float32]:
+        """Symbols (n, y, x, j) of the first j <= k channels (the others are zero) -> float32 (n, y, x, d).
+
+        `centroids`, same shape, are added to the symbols in units of 1/256.
+        """
         out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
         step, kept = self.step_at(level), symbols.shape[3]
-        for part in _parts((*symbols.shape[:3], self.dimensions)):
+        for part in _parts(out.shape):
             scaled = symbols[part] * step
+            if centroids is not None:
+                scaled += centroids[part] * (step / 256)
             if self.basis is not None:
                 out[part] = scaled @ self.basis[:kept].astype(np.float64) + self.mean
             else:
