@@ -37,7 +37,9 @@ _FIT_VALUES = 1 << 24
 
 
 class EmbeddingCodec:
-    """Compresses grids of token embeddings (n, y, x, d) of any model; decoding touches integers only until dequantisation.
+    """Compresses grids of token embeddings (n, y, x, d) of any model.
+
+    Decoding touches integers only until the final dequantisation, so every machine decodes every stream alike.
 
     Fit it on a sample of embeddings, or load a fitted one. Instances are immutable and safe to share between threads.
 
@@ -83,6 +85,9 @@ class EmbeddingCodec:
         tokens = sample.reshape(-1, sample.shape[3]).astype(np.float64)
         transform = fit_transform(tokens, rank, klt, step)
         return cls(transform, fit_prior(sample, transform, prior == "hierarchical", seed))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EmbeddingCodec.from_dict, (self.to_dict(),)  # coder models cannot be pickled; dask sends codecs about
 
     # ---- what it is
 
@@ -220,16 +225,17 @@ class EmbeddingCodec:
     def encode(self, batch: NDArray[np.floating], quality: float = 1.0) -> bytes:
         """Compress a batch (n, y, x, d) into one frame.
 
-        `quality` is any positive number; twice the quality halves the quantiser's step. It snaps to 8 levels a factor of 2
-        and is clipped to 2^-16..2^15.875. Raises `InputError` for NaN, infinity, other shapes, or symbols beyond 24 bits.
+        `quality` is any positive number; twice the quality halves the quantiser's step. It snaps to 8 levels a factor
+        of 2 and is clipped to 2^-16..2^15.875. Raises `InputError` for NaN, infinity, other shapes, or symbols beyond
+        24 bits.
         """
         return self.encode_symbols(self.symbols(batch, quality), quality)
 
     def decode(self, blob: bytes, limit: tuple[int, ...] | None = None) -> NDArray[np.float32]:
         """Embeddings (n, y, x, d) float32 of a frame.
 
-        Raises `CorruptError` if any bit of it changed, if another codec wrote it, or if it holds more than `limit` images,
-        rows or columns.
+        Raises `CorruptError` if any bit of it changed, if another codec wrote it, or if it holds more than `limit`
+        images, rows or columns.
         """
         symbols, centroids, level = self._decode(blob, limit, centred=True)
         return self._transform.reconstruct(symbols, centroids, level)
@@ -279,13 +285,13 @@ class EmbeddingCodec:
         return symbols, None if centroids is None else centroids.transpose(2, 0, 1, 3), header.level
 
 
-def _check_symbols(symbols: NDArray[np.integer], rank: int) -> NDArray[np.integer]:
+def _check_symbols(symbols: NDArray[np.integer], rank: int) -> NDArray[np.int32]:
     symbols = np.asarray(symbols)
     if symbols.dtype.kind not in "iu" or symbols.ndim != 4 or symbols.shape[3] != rank:
         raise InputError(f"symbols must be integers (n, y, x, {rank}), got {symbols.dtype} {symbols.shape}")
     if symbols.size and max(int(symbols.max()), -int(symbols.min())) >= 1 << MAX_SYMBOL_BITS:
         raise InputError(f"symbols must lie below 2^{MAX_SYMBOL_BITS} in absolute value")
-    return symbols
+    return symbols.astype(np.int32, copy=False)
 
 
 def _subsample(embeddings: NDArray[Any], seed: int) -> NDArray[Any]:
@@ -350,7 +356,5 @@ def _read_prior(config: Mapping[str, Any], rank: int) -> Prior:
     centroids = unpack_array(config.get("centroids"), "centroids", "<i1", 2)
     if centroids.shape != (len(bank), 5) or np.abs(centroids.astype(np.int16)).max() > MAX_CENTROID:
         raise InputError(f"codec config: centroids must be {len(bank)} rows of 5 within +-{MAX_CENTROID}")
-    if np.any(weights[0, :, 0] < 0) or np.any(weights[0, :, 0] >= scales.offsets):
-        raise InputError("codec config: a root class names an offset bin that does not exist")
     parameters = Parameters(whole(config, "first_level", -128, 127), whole(config, "spacing", 1, 255), base, weights)
     return Prior(hierarchical, parameters, scales, bank, centroids)

@@ -1,4 +1,4 @@
-"""Fitting a codec's integers to sample embeddings. Floats are allowed here, and only here: what comes out is integers."""
+"""Fitting a codec's integers to sample embeddings. Floats are allowed here, and only here; integers come out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _TABLE_LEVELS = (*range(-40, 24, 6), 29, 36, 44, 52)
 _TOKENS_A_CLASS = 6000
 _BANK_VALUES = 1 << 22
 _ITERATIONS = 20
+_OFFSET_EDGES = (2, 6, 12, 20, 30, 40, 52)  # of |fraction| in 1/128: finer where the sign is nearly even
 _START = (0.35, 0.15, 0.3)
 _PULL = 2.0
 _MAX_RADIUS = 400
@@ -25,8 +26,8 @@ Floats = NDArray[np.floating]
 
 
 def default_scales() -> Scales:
-    """Magnitudes from 2^-13 to 2^5 symbols, four scales an octave; nine offset bins below 4 symbols."""
-    offset_of = ((np.arange(65) * 64 >> 8) + 1 >> 1).astype(np.uint8)
+    """Magnitudes from 2^-13 to 2^5 symbols, four scales an octave; eight offset bins below 4 symbols."""
+    offset_of = np.searchsorted(_OFFSET_EDGES, np.arange(65), side="right").astype(np.uint8)
     low = 4
     split = 4 * (UNIT_BITS + 2) - low
     return Scales(low=low, split=split, wide=4 * (UNIT_BITS + 5) - low - split, offset_of=offset_of)
@@ -59,22 +60,13 @@ def _fit_parameters(coefficients: Floats, hierarchical: bool, rng: np.random.Gen
         for anchor in reversed(range(anchors)):
             level = FIRST_LEVEL + spacing * anchor
             b0, weights[:, anchor, kind], slopes = _fit_class(waves, np.rint(sample * 2 ** (level / 8)), slopes)
-            eighths = np.rint(8 / _BASE_GRAIN * np.log2(b0 * 2.0**UNIT_BITS)) * _BASE_GRAIN
+            grain = _BASE_GRAIN if hierarchical else 1
+            eighths = np.rint(8 / grain * np.log2(b0 * 2.0**UNIT_BITS)) * grain
             base[anchor, kind] = eighths - level
     for kind in range(classes):
         source = _stand_in(kind, groups)
         base[:, kind], weights[:, :, kind] = base[:, source], weights[:, :, source]
-    if not hierarchical:
-        weights[0, :, 0] = _shape_classes(coefficients, default_scales().offsets)
     return Parameters(FIRST_LEVEL, spacing, base, weights)
-
-
-def _shape_classes(coefficients: Floats, classes: int) -> NDArray[np.integer]:
-    """Channels in equal groups by the ratio of mean absolute to root mean square value: peaked first, flat last."""
-    size, power = np.abs(coefficients).mean((0, 1, 2)), (coefficients**2).mean((0, 1, 2))
-    ratio = size / np.sqrt(np.maximum(power, np.finfo(float).tiny))
-    rank = np.argsort(np.argsort(ratio, kind="stable"), kind="stable")
-    return rank * classes // len(rank)
 
 
 def _waves_by_class(levels: list[list[Wave]]) -> dict[int, list[Wave]]:
@@ -97,13 +89,15 @@ def _stand_in(kind: int, groups: dict[int, list[Wave]]) -> int:
 def _choose_images(
     waves: list[Wave], rows: int, columns: int, images: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
+    if waves[0].kind == "root":
+        return np.arange(images)
     tokens = sum(int(np.prod(wave.shape(rows, columns))) for wave in waves)
     count = min(images, max(1, _TOKENS_A_CLASS // tokens))
     return np.sort(rng.choice(images, count, replace=False))
 
 
 def _fit_class(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Floats, NDArray[np.int16], Floats]:
-    """b0 (channels,) in symbols, integer weights (5, channels) and slopes (3, channels) of one wave class at one level."""
+    """b0 (channels,) in symbols, integer weights (5, channels) and slopes (3, channels) of a class at one level."""
     gathered = [_features(wave, symbols) for wave in waves]
     target, *means = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
     if not means:
@@ -118,7 +112,7 @@ def _fit_class(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Float
 
 
 def _features(wave: Wave, symbols: Floats) -> tuple[Floats, ...]:
-    """Symbols of a wave, and for waves with neighbours their means and the means of their sizes; (tokens, channels) each."""
+    """Symbols of a wave, then means of near and far neighbours and of their sizes; (tokens, channels) each."""
     channels = symbols.shape[3]
     arrays = [symbols[wave.row :: wave.step, wave.column :: wave.step]]
     if wave.kind != "root":
@@ -184,11 +178,13 @@ def _fit_tables(coefficients: Floats, hierarchical: bool, parameters: Parameters
                 residual = context.fold(grid[tokens])
                 within = scaled[tokens] - grid[tokens]
                 _count(counts, residual, context)
-                _count_centroids(inside, residual, within if context.mirror is None else within * context.mirror, context)
+                _count_centroids(
+                    inside, residual, within if context.mirror is None else within * context.mirror, context
+                )
     return Prior(hierarchical, parameters, scales, _bank_from(counts, scales), _centroids_from(inside))
 
 
-def _count(counts: Floats, residual: NDArray[np.int64], context: Context) -> None:
+def _count(counts: Floats, residual: NDArray[np.integer], context: Context) -> None:
     kept = np.abs(residual) <= _MAX_RADIUS
     if context.shift is not None:
         kept &= context.shift == 0
@@ -196,7 +192,7 @@ def _count(counts: Floats, residual: NDArray[np.int64], context: Context) -> Non
     counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
 
 
-def _count_centroids(inside: Floats, residual: NDArray[np.int64], within: Floats, context: Context) -> None:
+def _count_centroids(inside: Floats, residual: NDArray[np.integer], within: Floats, context: Context) -> None:
     flat = (context.table.astype(np.int64) * 5 + np.clip(residual, -2, 2) + 2).reshape(-1)
     for total, weight in zip(inside, (None, within.reshape(-1)), strict=True):
         total += np.bincount(flat, weight, minlength=total.size).reshape(total.shape)

@@ -6,9 +6,8 @@ For a token of wave class w and a channel c, with N and F the means of its neare
     magnitude   M = b0[w, c] + an[w, c] |N| + af[w, c] |F| + ap[w, c] |P|    (means of absolute values for |N| and |F|)
 
 M, the expected absolute residual, chooses the scale of the table on a logarithmic grid, the fraction of P its offset
-(mirrored, so that only fractions from 0 to 1/2 need tables). A root wave has no neighbours: M = b0, and wn[root, c] is the
-number of the offset bin itself. The factorised prior codes all tokens as one root wave; there this number is the channel's
-class of shapes, from peaked to flat.
+(mirrored, so that only fractions from 0 to 1/2 need tables). A root wave has no neighbours: M = b0, P = 0. The
+factorised prior codes all tokens as one root wave.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ class LevelParameters:
 
 @dataclass(frozen=True)
 class Context:
-    """What the prior says of a block of symbols: `base` + `mirror` * residual, the residual under table `table`.
+    """What the prior says of a block of symbols: `base` + `mirror` * residual, the residual under `table`.
 
     `base` and `mirror` (1 or -1) are None in root waves, where the residual is the symbol. `shift` counts the residual's
     raw low bits, None where there are none.
@@ -124,11 +123,15 @@ class Context:
 
     def fold(self, symbols: Ints) -> Ints:
         """Mirrored residuals of symbols."""
-        return symbols if self.base is None else (symbols - self.base) * self.mirror
+        if self.base is None or self.mirror is None:
+            return symbols
+        return (symbols - self.base) * self.mirror
 
     def unfold(self, residual: Ints) -> Ints:
         """Inverse of `fold`."""
-        return residual if self.base is None else residual * self.mirror + self.base
+        if self.base is None or self.mirror is None:
+            return residual
+        return residual * self.mirror + self.base
 
 
 class Prior:
@@ -139,7 +142,7 @@ class Prior:
     ) -> None:
         self.hierarchical, self.parameters, self.scales, self.bank = hierarchical, parameters, scales, bank
         self.centroids = centroids
-        """(tables, 5): where values lie within a symbol's cell on average, for residuals <= -2, -1, 0, 1, >= 2, in 1/256."""
+        """(tables, 5): mean place of values within a cell in 1/256, for residuals <= -2, -1, 0, 1, >= 2."""
         self._table_of = self._make_table_of()
         self._at = lru_cache(maxsize=8)(parameters.at)
 
@@ -165,9 +168,10 @@ class Prior:
         kind, channels = wave.parameter_class, grid.shape[3]
         b0 = at.b0[kind, :channels].astype(grid.dtype)
         if wave.kind == "root":
-            row = self._tables(b0[None], at.weights[0, kind, :channels].astype(np.uint8)[None])
             shape = (*wave.shape(*grid.shape[:2]), grid.shape[2], channels)
-            return Context(None, None, *(None if v is None else np.broadcast_to(v, shape) for v in row))
+            table, shift = self._tables(b0, np.zeros(1, np.uint8))
+            shift = None if shift is None else np.broadcast_to(shift, shape)
+            return Context(None, None, np.broadcast_to(table, shape), shift)
         wn, wf, an, af, ap = at.weights[:, kind, :channels].astype(grid.dtype)
         prediction = wn * neighbours.near_mean(grid)
         prediction += wf * neighbours.far_mean(grid)

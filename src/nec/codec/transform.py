@@ -36,9 +36,9 @@ def level_quality(level: int) -> float:
 class Transform:
     """y = (x - mean) pinv(basis), symbol = round(y / step); x = mean + step * symbol @ basis.
 
-    `mean` (d,) float32; `step` the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,), the
-    channels that are kept. The forward matrix is the pseudo-inverse of the half-precision basis itself, so a decoded batch
-    encodes to the same symbols again.
+    `mean` (d,) float32; `step` the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,),
+    the channels that are kept. The forward matrix is the pseudo-inverse of the half-precision basis itself, so that a
+    decoded batch encodes to the same symbols again.
     """
 
     mean: NDArray[np.float32]
@@ -75,8 +75,9 @@ class Transform:
         for part in _parts(values.shape):
             scaled = np.rint(self.project(values[part]) / step)
             if scaled.size and max(scaled.max(), -scaled.min()) > limit:
+                quality = level_quality(level)
                 raise InputError(
-                    f"quality {level_quality(level):.4g} is too high for these embeddings: symbols pass 2^{MAX_SYMBOL_BITS}"
+                    f"quality {quality:.4g} is too high here: symbols pass {MAX_SYMBOL_BITS} bits; lower it"
                 )
             out[part] = scaled
         return out
@@ -132,9 +133,10 @@ def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> 
 
 
 def fit_transform(tokens: NDArray[np.float64], rank: int | None, klt: bool, step: float | None) -> Transform:
-    """Fit mean, basis and step to tokens (t, d). With `step` None, quality 1 gives an error of 3% of the variance.
+    """Fit mean, basis and step to tokens (t, d); with `step` None, quality 1 rounds with an error of 3% of the variance.
 
-    The error counts what `rank` leaves out; where that alone passes 3%, the quantiser's own error is 3% of what is kept.
+    The error counts what `rank` leaves out; where that alone passes half of it, the quantiser's own error is 3% of the
+    variance that is kept.
     """
     dimensions = tokens.shape[1]
     rank = dimensions if rank is None else rank
