@@ -1,0 +1,102 @@
+"""`nec decode`: write a store's embeddings as plain float32."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from zipfile import ZIP_STORED, ZipFile
+
+import numpy as np
+
+from nec.errors import InputError
+from nec.progress import Progress
+
+if TYPE_CHECKING:
+    from nec.store import Store
+
+HELP = "decode a store's embeddings to .npy, .npz or plain .zarr"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `nec decode`."""
+    parser.add_argument("store", metavar="STORE", help="store, its URL, or a shipped name")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help=".npy: embeddings (n, y, x, d) float32; .npz and .zarr: these, names, labels and split",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decode shard by shard into a temporary that becomes `args.out` when it is whole."""
+    from nec.store import open_store
+    from nec.store.files import atomic_path
+
+    out = Path(args.out)
+    if out.suffix not in _WRITERS:
+        raise InputError(f"--out {out}: the name must end in {', '.join(_WRITERS)}")
+    store = open_store(args.store)
+    with (
+        Progress(len(store), "decoding", "images", quiet=args.quiet) as progress,
+        atomic_path(out, overwrite=args.overwrite) as temporary,
+    ):
+        _WRITERS[out.suffix](store, temporary, progress)
+    return 0
+
+
+def _write_npy(store: Store, path: Path, progress: Progress) -> None:
+    with path.open("wb") as file:
+        _stream(store, file, progress)
+
+
+def _write_npz(store: Store, path: Path, progress: Progress) -> None:
+    with ZipFile(path, "w", ZIP_STORED) as archive:
+        with archive.open("embeddings.npy", "w", force_zip64=True) as file:
+            _stream(store, file, progress)
+        for name, values in _side(store).items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
+
+
+def _write_zarr(store: Store, path: Path, progress: Progress) -> None:
+    import zarr
+
+    group = zarr.create_group(zarr.storage.LocalStore(path))
+    y, x = store.grid
+    shape = (len(store), y, x, store.dimensions)
+    chunks = (store.tiling.per_chunk, *shape[1:])
+    dimensions = ("image", "y", "x", "embedding")
+    array = group.create_array("embeddings", shape=shape, dtype="float32", chunks=chunks, dimension_names=dimensions)
+    for indices, block in store.batches(store.tiling.per_chunk):
+        array[indices[0] : indices[-1] + 1] = block
+        progress.update(len(block))
+    for name, values in _side(store).items():
+        dtype: Any = zarr.dtype.VariableLengthUTF8() if values.dtype.kind == "U" else values.dtype
+        part = group.create_array(name, shape=values.shape, dtype=dtype, dimension_names=dimensions[:1])
+        part[:] = values.astype(object) if values.dtype.kind == "U" else values
+
+
+def _side(store: Store) -> dict[str, np.ndarray]:
+    values = {"names": np.array(store.names, dtype=np.str_), "labels": store.labels, "split": store.split}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _stream(store: Store, file: BinaryIO | Any, progress: Progress) -> None:
+    """Write the embeddings as one .npy, a chunk at a time."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": store.embeddings.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for _, block in store.batches(store.tiling.per_chunk):
+        file.write(np.ascontiguousarray(block, "<f4").data)
+        progress.update(len(block))
+
+
+_WRITERS: dict[str, Callable[[Store, Path, Progress], None]] = {
+    ".npy": _write_npy,
+    ".npz": _write_npz,
+    ".zarr": _write_zarr,
+}

@@ -1,0 +1,132 @@
+"""Check a whole store, and say what it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from nec.errors import CorruptError
+from nec.progress import Progress
+from nec.store.files import Location, parse_json, read_key
+from nec.store.layout import chunks_in_shard, side_arrays
+from nec.store.reader import Store, open_store
+
+
+def verify(location: Location, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Read and decode every chunk of a store and check every checksum.
+
+    Returns:
+        {"ok": bool, "chunks": how many there must be, "found": how many decode, "corrupt": [{"where": path in the
+        store, "reason": text, "images": [first, last] where known}, ...]}.
+
+    Raises:
+        InputError: there is no store.
+        IncompleteError: its writing has not finished.
+    """
+    try:
+        store = open_store(location)
+    except CorruptError as error:
+        return {"ok": False, "chunks": 0, "found": 0, "corrupt": [{"where": "zarr.json", "reason": str(error)}]}
+    corrupt = [*_metadata_faults(store), *_side_faults(store)]
+    found = 0
+    for shard in range(store.tiling.shards):
+        faults = _chunk_faults(store, shard)
+        found += len(store.tiling.shard_chunks(shard)) - len(faults)
+        corrupt += faults or _file_faults(store, shard)
+        if progress is not None:
+            start, stop = store.tiling.shard_images(shard)
+            progress.update(stop - start)
+    return {"ok": not corrupt, "chunks": store.tiling.chunks, "found": found, "corrupt": corrupt}
+
+
+def _metadata_faults(store: Store) -> list[dict[str, Any]]:
+    """The arrays' own documents must be those of the group, which the seal covers."""
+    faults = []
+    for name, expected in store.metadata.items():
+        where = f"{name}/zarr.json"
+        data = read_key(store.zarr_store, where)
+        try:
+            intact = data is not None and parse_json(data, where) == expected
+        except CorruptError:
+            intact = False
+        if not intact:
+            faults.append({"where": where, "reason": "missing" if data is None else "damaged: differs from zarr.json"})
+    return faults
+
+
+def _side_faults(store: Store) -> list[dict[str, Any]]:
+    faults = []
+    for name in side_arrays(store.metadata):
+        try:
+            getattr(store, name)
+        except CorruptError as error:
+            faults.append({"where": name, "reason": str(error)})
+    return faults
+
+
+def _chunk_faults(store: Store, shard: int) -> list[dict[str, Any]]:
+    """Decode a shard at once, and chunk by chunk only if that fails."""
+    try:
+        store.embeddings.read(*store.tiling.shard_images(shard))
+        return []
+    except CorruptError:
+        pass
+    faults = []
+    for chunk in store.tiling.shard_chunks(shard):
+        reason = store.embeddings.fault(chunk)
+        if reason is not None:
+            first, stop = store.tiling.chunk_images(chunk)
+            faults.append({"where": store.tiling.shard_key(shard), "images": [first, stop - 1], "reason": reason})
+    return faults
+
+
+def _file_faults(store: Store, shard: int) -> list[dict[str, Any]]:
+    """A shard that decodes must also be the one that was written: not another store's, nothing added."""
+    key = store.tiling.shard_key(shard)
+    data = read_key(store.zarr_store, key) or b""
+    recorded = store.attrs["shards"]
+    if (len(data), google_crc32c.value(data)) != (recorded["bytes"][shard], recorded["crc32c"][shard]):
+        return [{"where": key, "reason": "decodes, but is not the shard that was written (size or CRC-32C differs)"}]
+    if chunks_in_shard(data, store.tiling.chunks_per_shard) != len(store.tiling.shard_chunks(shard)):
+        return [{"where": key, "reason": "holds another number of chunks than the store needs"}]
+    return []
+
+
+def info(location: Location) -> dict[str, Any]:
+    """What a store is, as JSON: sizes in bytes; `side_information` and the embeddings' `stored_bytes` are all there is.
+
+    An incomplete store has `complete` false and counts what is written so far.
+    """
+    store = open_store(location, allow_incomplete=True)
+    values = len(store) * store.grid[0] * store.grid[1] * store.dimensions
+    stored = store.stored_bytes
+    return {
+        "kind": "store",
+        "path": store.path,
+        "complete": store.complete,
+        "format_version": store.attrs["format_version"],
+        "images": len(store),
+        "grid": list(store.grid),
+        "dimensions": store.dimensions,
+        "stored_bytes": stored,
+        "bytes_per_image": stored / len(store),
+        "bits_per_value": 8 * stored / values,
+        "side_information": store.side_information(),
+        "quality": store.quality,
+        "model": store.attrs["model"],
+        "codec": store.attrs["codec"],
+        "classes": store.class_names,
+        "split": _counts(store),
+        "chunks": store.tiling.chunks,
+        "shards": store.tiling.shards,
+        "provenance": store.attrs["provenance"],
+    }
+
+
+def _counts(store: Store) -> dict[str, int] | None:
+    if store.split is None:
+        return None
+    parts, counts = np.unique(store.split, return_counts=True)
+    return dict(zip(parts.tolist(), counts.tolist(), strict=True))

@@ -1,0 +1,141 @@
+"""What a store looks like on disk: the arrays, the shards, the metadata document and its seal.
+
+A store is one Zarr v3 group, specified in docs/format.md:
+
+    zarr.json               group; attributes "nec"; consolidated metadata of the arrays
+    embeddings/c.<s>.0.0.0  one shard of images; inner chunks coded by `nec.embedding`
+    labels/ names/ split/   one value an image
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nec.errors import CorruptError
+from nec.store.files import checksum
+
+FORMAT_VERSION = 1
+EMBEDDINGS, LABELS, NAMES, SPLIT = "embeddings", "labels", "names", "split"
+SPLITS = ("", "train", "val", "test")
+DIMENSIONS = ("image", "y", "x", "embedding")
+SIDE_CHUNK = 65536  # images a chunk of labels, names and split
+CHUNK_KEYS = {"name": "default", "separator": "."}
+# Another writer may add attributes to the arrays; what decides how bytes are read is sealed.
+_SEALED = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "dimension_names")
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How `images` images are cut into chunks (decoded together) and shards (one file each)."""
+
+    images: int
+    per_chunk: int
+    chunks_per_shard: int
+
+    @classmethod
+    def fit(cls, images: int, per_chunk: int, chunks_per_shard: int) -> Tiling:
+        """The tiling asked for, made smaller where there are fewer images, so that small stores are not padded."""
+        per_chunk = min(per_chunk, images)
+        return cls(images, per_chunk, min(chunks_per_shard, math.ceil(images / per_chunk)))
+
+    @property
+    def per_shard(self) -> int:
+        """Images in a whole shard."""
+        return self.per_chunk * self.chunks_per_shard
+
+    @property
+    def chunks(self) -> int:
+        """Chunks in the store; the last may hold fewer images."""
+        return math.ceil(self.images / self.per_chunk)
+
+    @property
+    def shards(self) -> int:
+        """Shards in the store; the last may hold fewer chunks."""
+        return math.ceil(self.images / self.per_shard)
+
+    def shard_images(self, shard: int) -> tuple[int, int]:
+        """[start, stop) of the images in a shard."""
+        return shard * self.per_shard, min((shard + 1) * self.per_shard, self.images)
+
+    def chunk_images(self, chunk: int) -> tuple[int, int]:
+        """[start, stop) of the images in a chunk."""
+        return chunk * self.per_chunk, min((chunk + 1) * self.per_chunk, self.images)
+
+    def shard_chunks(self, shard: int) -> range:
+        """The chunks in a shard, numbered over the store."""
+        return range(shard * self.chunks_per_shard, min((shard + 1) * self.chunks_per_shard, self.chunks))
+
+    def shard_key(self, shard: int) -> str:
+        """Path of a shard inside the store."""
+        return f"{EMBEDDINGS}/c.{shard}.0.0.0"
+
+    def describe_chunk(self, chunk: int) -> str:
+        """The words that error messages use for a chunk."""
+        start, stop = self.chunk_images(chunk)
+        key = self.shard_key(chunk // self.chunks_per_shard)
+        return f"chunk {chunk} (images {start} to {stop - 1}, in {key})"
+
+
+def tiling_of(metadata: dict[str, Any]) -> Tiling:
+    """Tiling written in the metadata document of the embeddings array."""
+    shard = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
+    chunk = metadata["codecs"][0]["configuration"]["chunk_shape"][0]
+    return Tiling(metadata["shape"][0], chunk, shard // chunk)
+
+
+def chunks_in_shard(shard: bytes, slots: int) -> int:
+    """Number of inner chunks that a shard's index (at its end, CRC-32C) lists.
+
+    Raises:
+        CorruptError: the shard is cut short or its index is damaged.
+    """
+    size = 16 * slots + 4
+    index = shard[-size:]
+    if len(index) < size:
+        raise CorruptError(f"cut short: {len(shard)} bytes do not hold the {size} of its index")
+    if int(checksum(index[:-4]), 16) != int.from_bytes(index[-4:], "little"):
+        raise CorruptError("its index is damaged (CRC-32C)")
+    offsets = np.frombuffer(index[:-4], "<u8")[::2]
+    return int((offsets != np.uint64(2**64 - 1)).sum())
+
+
+def side_arrays(arrays: dict[str, Any]) -> list[str]:
+    """Names of the arrays beside the embeddings that are there, in a fixed order."""
+    return [name for name in (LABELS, NAMES, SPLIT) if name in arrays]
+
+
+def side_keys(name: str, images: int) -> Iterator[str]:
+    """Paths of the chunks of one array beside the embeddings."""
+    return (f"{name}/c.{i}" for i in range(math.ceil(images / SIDE_CHUNK)))
+
+
+def values_checksum(values: Sequence[str] | np.ndarray) -> str:
+    """Checksum of labels, names or split as read, so that a lost or exchanged chunk is found."""
+    if isinstance(values, np.ndarray):
+        return checksum(values.astype("<i8").tobytes())
+    return checksum("\0".join(values).encode())
+
+
+def seal(nec: dict[str, Any], arrays: dict[str, dict[str, Any]]) -> str:
+    """Checksum of the "nec" attributes (but "seal") and of what decides how the arrays are read."""
+    sealed = {
+        "nec": {key: value for key, value in nec.items() if key != "seal"},
+        "arrays": {name: {key: meta.get(key) for key in _SEALED} for name, meta in arrays.items()},
+    }
+    return checksum(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode())
+
+
+def group_document(nec: dict[str, Any], arrays: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The group's zarr.json: sealed attributes, and the arrays' metadata so that a remote reader asks once."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {"nec": {**nec, "seal": seal(nec, arrays)}},
+        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": arrays},
+    }

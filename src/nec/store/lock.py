@@ -1,0 +1,83 @@
+"""One writer a store."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+from nec.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: the lock file alone decides, and a killed writer's has to be removed by hand
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".nec-lock"
+
+
+class WriterLock:
+    """Lock file in the store's folder, with the writer's process id and host.
+
+    The system drops the lock when its process dies, however it dies, so a killed writer's file is taken over; one of
+    another host is not, since its process cannot be seen from here.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        self._file = self._acquire()
+
+    def _acquire(self) -> int:
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._claim(descriptor)
+                if self._is_current(descriptor):
+                    break
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # the former writer removed the file between our open and our lock
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        return descriptor
+
+    def _claim(self, descriptor: int) -> None:
+        holder = self._holder(descriptor)
+        here = socket.gethostname()
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(self._refusal(holder)) from error
+        if holder and (fcntl is None or holder.get("host") != here):
+            raise InputError(self._refusal(holder))
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    @staticmethod
+    def _holder(descriptor: int) -> dict[str, object]:
+        try:
+            holder = json.loads(os.pread(descriptor, 4096, 0))
+        except ValueError:  # new, or its writer was killed while writing this line
+            return {}
+        return holder if isinstance(holder, dict) else {}
+
+    def _refusal(self, holder: dict[str, object]) -> str:
+        who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+        return (
+            f"another writer ({who}) has {self.path.parent} open: wait for it,"
+            f" or remove {self.path} if that process has ended"
+        )
+
+    def release(self) -> None:
+        """Remove the lock file and let the next writer in; a second call does nothing."""
+        if self._file >= 0:
+            self.path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1

@@ -1,0 +1,203 @@
+"""Open a store for reading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from nec.errors import CorruptError, IncompleteError, InputError, NecError
+from nec.store import assets
+from nec.store.embeddings import Embeddings
+from nec.store.files import Location, ZarrStore, is_url, open_location, parse_json, read_key, size_of_key
+from nec.store.layout import (
+    EMBEDDINGS,
+    FORMAT_VERSION,
+    LABELS,
+    NAMES,
+    SPLIT,
+    SPLITS,
+    seal,
+    side_arrays,
+    side_keys,
+    tiling_of,
+    values_checksum,
+)
+
+if TYPE_CHECKING:
+    from nec.codec import EmbeddingCodec
+
+
+def open_store(location: Location, allow_incomplete: bool = False) -> Store:
+    """Open a store: a folder, a URL (`https://`, `s3://`, ... through fsspec), a Zarr store object, or a shipped name.
+
+    Args:
+        location: for example "eurosat", "out/product.zarr" or "s3://bucket/product.zarr".
+        allow_incomplete: open a store whose writing has not finished; reading what is not written yet then raises.
+
+    Raises:
+        InputError: there is no store, it is not one of ours, or it was made by a newer format version.
+        IncompleteError: writing has not finished.
+        CorruptError: the metadata are damaged.
+    """
+    if isinstance(location, str | Path) and not is_url(location):
+        location = assets.resolve(location)
+    return Store(location, allow_incomplete=allow_incomplete)
+
+
+class Store:
+    """Compressed embeddings of `len(store)` images with what belongs to them. Made by `open_store`.
+
+    Attributes:
+        path: where it was opened, as text.
+        attrs: what the store says about itself: model, codec, quality, provenance, figures, ...
+        embeddings: float32 (n, y, x, d), decoded when indexed.
+        grid: (y, x) tokens an image.
+        dimensions: values a token (d).
+        quality: what it was coded with.
+    """
+
+    def __init__(self, location: Location, *, allow_incomplete: bool = False) -> None:
+        self.path = str(location)
+        self.zarr_store: ZarrStore = open_location(location)
+        document = self._read_document()
+        self.attrs: dict[str, Any] = document["attributes"]["nec"]
+        self.metadata: dict[str, dict[str, Any]] = document["consolidated_metadata"]["metadata"]
+        if not (self.complete or allow_incomplete):
+            raise IncompleteError(
+                f"{self.path} is incomplete: its writing was interrupted; run `nec encode --resume` on it"
+            )
+        self.group = self._open_group()
+        array = self.group[EMBEDDINGS]
+        assert isinstance(array, zarr.Array)
+        self.tiling = tiling_of(self.metadata[EMBEDDINGS])
+        self.embeddings = Embeddings(array, self.tiling, self.path)
+        self.grid: tuple[int, int] = (array.shape[1], array.shape[2])
+        self.dimensions: int = array.shape[3]
+        self.quality: float = self.attrs["quality"]
+
+    def _read_document(self) -> dict[str, Any]:
+        where = f"{self.path}/zarr.json"
+        try:
+            data = read_key(self.zarr_store, "zarr.json")
+        except OSError as error:
+            raise InputError(f"cannot read {where}: {error}") from error
+        if data is None:
+            raise InputError(f"{self.path} is not a store: it has no zarr.json")
+        document = parse_json(data, where)
+        nec = (document.get("attributes") or {}).get("nec") if isinstance(document.get("attributes"), dict) else None
+        if not isinstance(nec, dict):
+            raise InputError(f"{self.path} is Zarr, but not a store that nec wrote (no 'nec' attributes)")
+        version = nec.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise InputError(f"{self.path} has format version {version}, newer than this nec reads: upgrade nec")
+        try:
+            intact = nec["seal"] == seal(nec, document["consolidated_metadata"]["metadata"])
+        except (KeyError, TypeError, AttributeError):
+            intact = False
+        if not intact:
+            raise CorruptError(
+                f"{where} is damaged or was changed (its checksum differs): copy it again from its origin"
+            )
+        return document
+
+    def _open_group(self) -> zarr.Group:
+        import nec.codec  # noqa: F401  registers the Zarr codec, also where the package runs without being installed
+
+        try:
+            return zarr.open_group(self.zarr_store, mode="r")
+        except (OSError, NecError):
+            raise
+        except Exception as error:  # the seal holds, so a codec or extension that is not installed, or too old
+            raise InputError(f"{self.path}: this zarr or nec cannot open it ({error}): upgrade both") from error
+
+    def __len__(self) -> int:
+        return self.tiling.images
+
+    def __repr__(self) -> str:
+        y, x = self.grid
+        size = f"{self.bytes_per_image:.0f} bytes an image"
+        return f"<Store {self.path}: {len(self)} images, {y}x{x}x{self.dimensions}, {size}>"
+
+    @property
+    def complete(self) -> bool:
+        """Whether its writing has finished."""
+        return bool(self.attrs["complete"])
+
+    @property
+    def codec(self) -> EmbeddingCodec:
+        """The codec that the embeddings are coded with."""
+        return self.group[EMBEDDINGS].metadata.codecs[0].codecs[0].codec  # type: ignore[union-attr]
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes that `labels` counts, or None."""
+        return self.attrs["classes"]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Name of each image."""
+        return [str(name) for name in self._side(NAMES)]
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """Class of each image, int64 (n,), -1 where it has none; None for a store without labels."""
+        return self._side(LABELS) if LABELS in self.metadata else None
+
+    @cached_property
+    def split(self) -> np.ndarray | None:
+        """Part each image belongs to, (n,) of "train", "val", "test" or ""; None for a store without a split."""
+        return np.array(SPLITS)[self._side(SPLIT)] if SPLIT in self.metadata else None
+
+    def _side(self, name: str) -> np.ndarray:
+        """Read labels, names or split and check them against the checksum in the sealed attributes."""
+        try:
+            values = np.asarray(self.group[name][:])  # type: ignore[index]
+            text = [str(value) for value in values] if name == NAMES else values
+            intact = values_checksum(text) == self.attrs["checksums"][name]
+        except OSError:
+            raise
+        except Exception as error:
+            raise CorruptError(
+                f"{self.path}: {name} are damaged ({error}); copy the store again from its origin"
+            ) from error
+        if not intact:
+            raise CorruptError(f"{self.path}: {name} are damaged or missing; copy the store again from its origin")
+        return values
+
+    def batches(self, size: int, indices: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (indices (m,), embeddings (m, y, x, d)) of at most `size` images; see `Embeddings.batches`."""
+        return self.embeddings.batches(size, indices)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the embeddings' shards, indices included; of those written so far in an incomplete store."""
+        if self.complete:
+            return self.attrs["figures"]["stored_bytes"]
+        return sum(size_of_key(self.zarr_store, self.tiling.shard_key(i)) for i in range(self.tiling.shards))
+
+    @property
+    def bytes_per_image(self) -> float:
+        """`stored_bytes` an image."""
+        return self.stored_bytes / len(self)
+
+    def side_information(self) -> dict[str, int]:
+        """Bytes of everything in the store that is not the embeddings' shards, by part.
+
+        "codec" is the codec's tables and basis as written in the metadata (twice: in the array's document and in the
+        group's consolidated copy), "metadata" the rest of these documents; then labels, names and split.
+        """
+        arrays = side_arrays(self.metadata)
+        documents = ["zarr.json", *(f"{name}/zarr.json" for name in (EMBEDDINGS, *arrays))]
+        metadata = sum(size_of_key(self.zarr_store, key) for key in documents)
+        coder = self.metadata[EMBEDDINGS]["codecs"][0]["configuration"]["codecs"][0]
+        codec = 2 * len(json.dumps(coder, separators=(",", ":")))
+        parts = {"codec": codec, "metadata": metadata - codec}
+        for name in arrays:
+            parts[name] = sum(size_of_key(self.zarr_store, key) for key in side_keys(name, len(self)))
+        return parts

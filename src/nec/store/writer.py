@@ -1,0 +1,334 @@
+"""Write a store, shard by shard, so that an interrupted one can be completed to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import google_crc32c
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from nec.errors import CorruptError, IncompleteError, InputError
+from nec.store.files import is_url, make_folder, remove, write_json
+from nec.store.layout import (
+    CHUNK_KEYS,
+    DIMENSIONS,
+    EMBEDDINGS,
+    LABELS,
+    NAMES,
+    SIDE_CHUNK,
+    SPLIT,
+    SPLITS,
+    chunks_in_shard,
+    group_document,
+)
+from nec.store.lock import LOCK, WriterLock
+from nec.store.reader import Store
+from nec.store.spec import StoreSpec
+
+JOURNAL = ".nec-journal"
+_IDENTITY = ("format_version", "images", "quality", "codec", "model", "classes", "checksums")
+
+
+class StoreWriter:
+    """Writes one local store; hold it in a `with` block, so that another writer may follow.
+
+    >>> with StoreWriter.create(path, codec=codec, quality=1.0, names=names, grid=(8, 8)) as writer:  # doctest: +SKIP
+    ...     for start, stop in writer.missing():
+    ...         writer.write(start, embeddings[start:stop])
+    ...     writer.finish()
+
+    Each shard is a file that appears whole (written under another name, then renamed) and is then noted, with its size
+    and CRC-32C, in a journal. After a kill, even -9, `resume` writes what is not noted, or is damaged, again.
+    """
+
+    def __init__(self, path: Path, spec: StoreSpec, lock: WriterLock) -> None:
+        self.path = path
+        self.spec = spec
+        self.tiling = spec.tiling
+        self._lock = lock
+        self._store = Store(path, allow_incomplete=True)
+        self._array = zarr.open_array(path / EMBEDDINGS, mode="r+")
+        self._written = self._recorded()
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False, **keywords: Any) -> Self:
+        """Begin a store at `path`; `keywords` are those of `StoreSpec`.
+
+        Raises:
+            InputError: a keyword is wrong; `path` exists and is not a store, or is one and `overwrite` is not given, or
+                another writer has it open.
+        """
+        path = _local(path)
+        spec = StoreSpec(**keywords)
+        replaces = _check_free(path, overwrite)
+        make_folder(path.parent)
+        fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            _write_skeleton(fresh, spec)
+            lock = WriterLock(fresh)
+            _swap_in(fresh, path, replaces)
+            lock.path = path / LOCK
+        except BaseException:
+            remove(fresh)
+            raise
+        return cls._open(path, spec, lock)
+
+    @classmethod
+    def resume(cls, path: str | Path, **keywords: Any) -> Self:
+        """Go on with a store that an earlier run began with the same `keywords`, or repair a complete one.
+
+        Raises:
+            InputError: there is no store, another writer has it open, or it was begun with another codec, quality,
+                model, list of images, labels, split or tiling; the message says which.
+            CorruptError: its metadata are damaged.
+        """
+        path = _local(path)
+        spec = StoreSpec(**keywords)
+        _check_identity(Store(path, allow_incomplete=True), spec)
+        return cls._open(path, spec, WriterLock(path))
+
+    @classmethod
+    def _open(cls, path: Path, spec: StoreSpec, lock: WriterLock) -> Self:
+        try:
+            return cls(path, spec, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another writer in. What is written stays; a store that is not finished stays incomplete."""
+        self._lock.release()
+
+    def missing(self) -> list[tuple[int, int]]:
+        """[start, stop) of the images of each shard that is not written yet, or is damaged."""
+        return [self.tiling.shard_images(shard) for shard in range(self.tiling.shards) if not self._is_written(shard)]
+
+    def write(self, start: int, embeddings: np.ndarray) -> None:
+        """Encode one whole shard, a range out of `missing()`.
+
+        Args:
+            start: first image of the range.
+            embeddings: float (stop - start, y, x, d), finite.
+
+        Raises:
+            InputError: the range is not a shard's, or the embeddings have another shape or hold NaN or infinity.
+        """
+        shard, rest = divmod(start, self.tiling.per_shard)
+        if rest or not 0 <= shard < self.tiling.shards:
+            raise InputError(
+                f"write({start}, ...): shards begin at multiples of {self.tiling.per_shard}: use missing()"
+            )
+        start, stop = self.tiling.shard_images(shard)
+        values = self._checked(embeddings, start, stop)
+        file = self._file(shard)
+        file.unlink(missing_ok=True)  # a damaged one would be decoded and merged by Zarr
+        self._array[start:stop] = values
+        self._note(shard, file.read_bytes())
+
+    def finish(self) -> None:
+        """Check that every chunk is there, record sizes and checksums, and mark the store complete in one step.
+
+        Raises:
+            IncompleteError: some shards are not written.
+            CorruptError: a shard on disk lacks chunks or is damaged.
+        """
+        missing = self.missing()
+        if missing:
+            raise IncompleteError(f"{self.path}: {len(missing)} of {self.tiling.shards} shards are not written yet")
+        for shard in range(self.tiling.shards):
+            self._check_chunks(shard)
+        for leftover in [*self.path.rglob("*.partial"), *self.path.rglob(".*.tmp")]:
+            remove(leftover)
+        write_json(self.path / "zarr.json", group_document(self._final_attributes(), self._store.metadata))
+        (self.path / JOURNAL).unlink(missing_ok=True)
+        self.close()
+
+    def _checked(self, embeddings: np.ndarray, start: int, stop: int) -> np.ndarray:
+        values = np.asarray(embeddings)
+        expected = (stop - start, *self.spec.shape[1:])
+        if values.shape != expected or not np.issubdtype(values.dtype, np.floating):
+            raise InputError(
+                f"embeddings of images {start} to {stop - 1} have shape {values.shape} and dtype {values.dtype}:"
+                f" float {expected} expected"
+            )
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if bad.any():
+            raise InputError(
+                f"the embedding of image {self.spec.names[start + int(bad.argmax())]!r} holds NaN or infinity"
+            )
+        return np.ascontiguousarray(values, np.float32)
+
+    def _file(self, shard: int) -> Path:
+        return self.path / self.tiling.shard_key(shard)
+
+    def _note(self, shard: int, data: bytes) -> None:
+        self._written[shard] = (len(data), google_crc32c.value(data))
+        with open(self.path / JOURNAL, "a", encoding="utf-8") as journal:
+            journal.write(json.dumps([shard, *self._written[shard]]) + "\n")
+
+    def _recorded(self) -> dict[int, tuple[int, int]]:
+        """Shard to (bytes, CRC-32C): what a complete store lists, then what the journal adds."""
+        shards = self._store.attrs.get("shards", {"bytes": [], "crc32c": []})
+        records = dict(enumerate(zip(shards["bytes"], shards["crc32c"], strict=True)))
+        journal = self.path / JOURNAL
+        for line in journal.read_text(encoding="utf-8", errors="replace").splitlines() if journal.exists() else []:
+            try:
+                shard, size, crc = json.loads(line)
+            except (ValueError, TypeError):  # the writer was killed while noting this one: it is written again
+                continue
+            records[shard] = (size, crc)
+        return records
+
+    def _is_written(self, shard: int) -> bool:
+        if shard not in self._written or not self._file(shard).is_file():
+            return False
+        data = self._file(shard).read_bytes()
+        return self._written[shard] == (len(data), google_crc32c.value(data))
+
+    def _check_chunks(self, shard: int) -> None:
+        found = chunks_in_shard(self._file(shard).read_bytes(), self.tiling.chunks_per_shard)
+        if found != len(self.tiling.shard_chunks(shard)):
+            raise CorruptError(f"{self._file(shard)} holds {found} of {len(self.tiling.shard_chunks(shard))} chunks")
+
+    def _final_attributes(self) -> dict[str, Any]:
+        sizes, checksums = zip(*(self._written[shard] for shard in range(self.tiling.shards)), strict=True)
+        figures = {"stored_bytes": sum(sizes), "bytes_per_image": sum(sizes) / self.tiling.images}
+        return {
+            **self._store.attrs,
+            "complete": True,
+            "figures": figures,
+            "shards": {"bytes": list(sizes), "crc32c": list(checksums)},
+        }
+
+
+def _local(path: str | Path) -> Path:
+    if is_url(path):
+        raise InputError(f"{path}: stores are written to a local folder; copy it to object storage when it is complete")
+    return Path(path)
+
+
+def _check_free(path: Path, overwrite: bool) -> bool:
+    """Whether a store at `path` is to be replaced; `InputError` where something is in the way."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return False
+    try:
+        old = Store(path, allow_incomplete=True)
+    except (InputError, CorruptError) as error:
+        raise InputError(
+            f"{path} exists and is not a store that can be replaced: choose another name, or remove it"
+        ) from error
+    if not overwrite:
+        way = (
+            "is complete: choose another name, or give --overwrite"
+            if old.complete
+            else "is incomplete: give --resume, or --overwrite"
+        )
+        raise InputError(f"the store {path} exists and {way}")
+    return True
+
+
+def _swap_in(fresh: Path, path: Path, replaces: bool) -> None:
+    """Put the folder `fresh` at `path`, an old store's place if `replaces` and no other writer has it open."""
+    if replaces:
+        WriterLock(path).release()
+        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.tmp")
+        path.rename(old)
+        remove(old)
+    try:
+        fresh.rename(path)
+    except OSError as error:
+        raise InputError(f"cannot make the store {path}: {error.strerror}") from error
+
+
+def _write_skeleton(folder: Path, spec: StoreSpec) -> None:
+    """Write everything but the shards: metadata, labels, names and split, marked incomplete."""
+    group = zarr.create_group(zarr.storage.LocalStore(folder))
+    _create_embeddings(group, spec)
+    for name, values in spec.side_values().items():
+        _create_side(group, name, values, spec)
+    arrays: dict[str, dict[str, Any]] = {}
+    for name in sorted(name for name, _ in group.members()):
+        file = folder / name / "zarr.json"
+        arrays[name] = json.loads(file.read_bytes())
+        write_json(file, arrays[name])  # compact: the tables in it are long
+    write_json(folder / "zarr.json", group_document(spec.attributes(), arrays))
+
+
+def _create_embeddings(group: zarr.Group, spec: StoreSpec) -> None:
+    from nec.codec.zarr_codec import NecEmbeddingCodec
+
+    tiling = spec.tiling
+    group.create_array(
+        EMBEDDINGS,
+        shape=spec.shape,
+        dtype="float32",
+        chunks=(tiling.per_chunk, *spec.shape[1:]),
+        shards=(tiling.per_shard, *spec.shape[1:]),
+        serializer=NecEmbeddingCodec(spec.codec, spec.quality),
+        compressors=None,
+        fill_value=float("nan"),
+        dimension_names=DIMENSIONS,
+        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
+    )
+
+
+def _create_side(group: zarr.Group, name: str, values: Any, spec: StoreSpec) -> None:
+    dtype, fill, attributes = {
+        NAMES: (zarr.dtype.VariableLengthUTF8(), "", {"long_name": "name of the image"}),
+        LABELS: (zarr.dtype.Int64(), -1, _flags(spec.class_names, "class of the image, -1: none")),
+        SPLIT: (
+            zarr.dtype.Int8(),
+            0,
+            _flags(["unassigned", *SPLITS[1:]], "part of the dataset that the image belongs to"),
+        ),
+    }[name]
+    array = group.create_array(
+        name,
+        shape=(len(values),),
+        dtype=dtype,  # type: ignore[arg-type]
+        chunks=(min(len(values), SIDE_CHUNK),),
+        compressors=[ZstdCodec(level=19), Crc32cCodec()],
+        fill_value=fill,
+        dimension_names=DIMENSIONS[:1],
+        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
+        attributes=attributes,
+        config={"write_empty_chunks": True},
+    )
+    array[:] = np.array(values, dtype=object) if name == NAMES else values
+
+
+def _flags(meanings: Any, long_name: str) -> dict[str, Any]:
+    """CF attributes that name the values 0, 1, ... (blanks, which CF uses as separators, become underscores)."""
+    if meanings is None:
+        return {"long_name": long_name}
+    words = " ".join("_".join(str(meaning).split()) for meaning in meanings)
+    return {"long_name": long_name, "flag_values": list(range(len(meanings))), "flag_meanings": words}
+
+
+def _check_identity(store: Store, spec: StoreSpec) -> None:
+    """`InputError` naming what differs between a store and what it is to be resumed with."""
+    wanted = spec.attributes()
+    differ = [key for key in _IDENTITY if store.attrs.get(key) != wanted[key]]
+    if (*store.grid, store.dimensions) != spec.shape[1:]:
+        differ.append("grid or dimensions")
+    if store.tiling != spec.tiling:
+        differ.append("images_per_chunk or chunks_per_shard")
+    if differ:
+        raise InputError(
+            f"{store.path} was begun with something else ({', '.join(differ)} differ):"
+            " resume with the same, or write to another name"
+        )
