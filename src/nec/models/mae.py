@@ -1,0 +1,230 @@
+"""Masked autoencoder (He et al. 2022), optionally with an entropy bottleneck on its tokens (Gomes & Brunschwiler 2024)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nec.errors import InputError
+from nec.models.bottleneck import FactorizedBottleneck
+from nec.models.config import ModelConfig
+from nec.models.vit import Block, PatchEmbed, resize_positions, sincos_positions
+
+if TYPE_CHECKING:
+    from nec.codec import EmbeddingCodec
+
+MASK_RATIO = 0.75
+
+
+class DecoderStage(nn.Module):
+    """The first stage of an MAE's decoder, which `--with-decoder` trains with the head on the consumer's side.
+
+    Tokens (n, y*x, d), no CLS -> (n, y*x, e): linear embedding, positions, one transformer block.
+    """
+
+    def __init__(self, embed: nn.Linear, block: Block, positions: Tensor) -> None:
+        super().__init__()
+        self.embed = embed
+        self.block = block
+        self.register_buffer("positions", positions)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.block(self.embed(tokens) + self.positions)
+
+
+class NecModel(nn.Module):
+    """A masked autoencoder whose tokens a bottleneck may quantise and rate. Parameter names as in MAE checkpoints.
+
+    `config.kind` "mae" has no bottleneck; "factorized" adds `bottleneck`, one channel an embedding dimension.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.name = ""
+        self.sha256 = ""
+        self.codec: EmbeddingCodec | None = None
+        c = config
+        self.patch_embed = PatchEmbed(c.patch_size, c.in_channels, c.embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, c.embed_dim))
+        self.pos_embed = nn.Parameter(sincos_positions(c.embed_dim, c.grid), requires_grad=False)
+        self.blocks = nn.ModuleList(Block(c.embed_dim, c.num_heads, c.mlp_ratio) for _ in range(c.depth))
+        self.norm = nn.LayerNorm(c.embed_dim, eps=1e-6)
+        self.bottleneck = FactorizedBottleneck(c.embed_dim) if c.kind == "factorized" else None
+        self.decoder_embed = nn.Linear(c.embed_dim, c.decoder_embed_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_embed_dim))
+        self.decoder_pos_embed = nn.Parameter(sincos_positions(c.decoder_embed_dim, c.grid), requires_grad=False)
+        self.decoder_blocks = nn.ModuleList(
+            Block(c.decoder_embed_dim, c.decoder_num_heads, c.mlp_ratio) for _ in range(c.decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(c.decoder_embed_dim, eps=1e-6)
+        self.decoder_pred = nn.Linear(c.decoder_embed_dim, c.patch_size**2 * c.in_channels)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """MAE's initialisation: Xavier for linear layers (and the patch projection as one), 0.02 for the tokens."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.config.embed_dim, -1))
+        nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    # -- images ---------------------------------------------------------------------------------------------------
+
+    def normalize(self, images: np.ndarray | Tensor) -> Tensor:
+        """Images (n, h, w, c), uint8 or already scaled to 0..1 -> float32 (n, c, h, w) as the model expects them."""
+        values = torch.as_tensor(images)
+        if values.ndim != 4 or values.shape[-1] != self.config.in_channels:
+            raise InputError(
+                f"images have shape {tuple(values.shape)}; this model takes (n, h, w, {self.config.in_channels})"
+            )
+        scale = 255.0 if values.dtype == torch.uint8 else 1.0
+        device = self.cls_token.device
+        mean = torch.tensor(self.config.mean, device=device)
+        std = torch.tensor(self.config.std, device=device)
+        return ((values.to(device).float() / scale - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """Token grid (y, x) of images (n, c, h, w); InputError if they do not fit the patch size or band count."""
+        patch = self.config.patch_size
+        if images.ndim != 4 or images.shape[1] != self.config.in_channels:
+            raise InputError(
+                f"images have shape {tuple(images.shape)}; this model takes (n, {self.config.in_channels}, h, w)"
+            )
+        height, width = images.shape[2:]
+        if height % patch or width % patch or not height or not width:
+            raise InputError(f"images of {height}x{width} pixels are not a multiple of the patch size {patch}")
+        return height // patch, width // patch
+
+    def patchify(self, images: Tensor) -> Tensor:
+        """Images (n, c, h, w) -> patches (n, y*x, p*p*c), each patch in (row, column, band) order."""
+        p = self.config.patch_size
+        y, x = self.grid_of(images)
+        patches = images.reshape(images.shape[0], self.config.in_channels, y, p, x, p)
+        return patches.permute(0, 2, 4, 3, 5, 1).reshape(images.shape[0], y * x, -1)
+
+    def unpatchify(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Inverse of `patchify` for a token `grid` (y, x)."""
+        p, c = self.config.patch_size, self.config.in_channels
+        y, x = grid
+        images = patches.reshape(patches.shape[0], y, x, p, p, c).permute(0, 5, 1, 3, 2, 4)
+        return images.reshape(patches.shape[0], c, y * p, x * p)
+
+    # -- encoder --------------------------------------------------------------------------------------------------
+
+    def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Encoder output (n, 1 + kept, d), CLS first. `keep` (n, kept): indices of the tokens to keep, None all."""
+        positions = resize_positions(self.pos_embed, self.config.grid, self.grid_of(images))
+        x = self.patch_embed(images) + positions[:, 1:]
+        if keep is not None:
+            x = take_tokens(x, keep)
+        cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
+        x = torch.cat([cls, x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised images (n, c, h, w) -> unquantised embeddings (n, y, x, d), without CLS."""
+        y, x = self.grid_of(images)
+        return self.tokens(images)[:, 1:].unflatten(1, (y, x))
+
+    def quantized(self, images: Tensor) -> Tensor:
+        """Dequantised tokens (n, 1 + y*x, d), CLS first, rounded as at test time. Needs a bottleneck."""
+        return self._need_bottleneck()(self.tokens(images))[0]
+
+    def _need_bottleneck(self) -> FactorizedBottleneck:
+        if self.bottleneck is None:
+            raise InputError("this model has no bottleneck: adapt it first (nec adapt), or use embed() and a codec")
+        return self.bottleneck
+
+    # -- decoder --------------------------------------------------------------------------------------------------
+
+    def reconstruct(self, latent: Tensor, restore: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Latent (n, 1 + kept, d) -> predicted patches (n, y*x, p*p*c). `restore` (n, y*x) undoes the shuffling."""
+        x = self.decoder_embed(latent)
+        masked = self.mask_token.expand(x.shape[0], restore.shape[1] + 1 - x.shape[1], -1)
+        patches = take_tokens(torch.cat([x[:, 1:], masked.to(x.dtype)], dim=1), restore)
+        positions = resize_positions(self.decoder_pos_embed, self.config.grid, grid)
+        x = torch.cat([x[:, :1], patches], dim=1) + positions
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(self.decoder_norm(x))[:, 1:]
+
+    def reconstruction_loss(self, images: Tensor, prediction: Tensor, mask: Tensor) -> Tensor:
+        """Mean squared error over the masked patches (mask 1 = removed), on normalised patches if the config says so."""
+        target = self.patchify(images)
+        if self.config.norm_pix_loss:
+            mean = target.mean(dim=-1, keepdim=True)
+            target = (target - mean) / (target.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+        per_patch = (prediction.float() - target).square().mean(dim=-1)
+        return (per_patch * mask).sum() / mask.sum()
+
+    def decoder_stage(self) -> DecoderStage:
+        """A trainable copy of the decoder's first stage, for heads on tokens at the native grid."""
+        stage = DecoderStage(
+            nn.Linear(self.config.embed_dim, self.config.decoder_embed_dim),
+            Block(self.config.decoder_embed_dim, self.config.decoder_num_heads, self.config.mlp_ratio),
+            self.decoder_pos_embed[:, 1:].detach().clone(),
+        )
+        stage.embed.load_state_dict(self.decoder_embed.state_dict())
+        stage.block.load_state_dict(self.decoder_blocks[0].state_dict())
+        return stage
+
+    # -- the whole ------------------------------------------------------------------------------------------------
+
+    def forward(self, images: Tensor, mask_noise: Tensor | None = None, noise: Tensor | None = None) -> dict[str, Any]:
+        """One masked pass over normalised images (n, c, h, w).
+
+        `mask_noise` (n, y*x): uniform noise whose order decides which quarter of the tokens is kept; drawn if None.
+        `noise` (n, 1 + kept, d): uniform in -0.5..0.5, added instead of rounding while training; drawn if None.
+
+        Returns latent (n, 1 + kept, d; CLS first, before quantisation), mask (n, y*x; 0 kept, 1 removed), prediction
+        (n, y*x, p*p*c), recon_loss, and with a bottleneck likelihoods (like latent), bits (summed over the batch,
+        CLS included), aux_loss and loss = lmbda * recon_loss + bits (the published code's).
+        """
+        grid = self.grid_of(images)
+        if mask_noise is None:
+            mask_noise = torch.rand(images.shape[0], grid[0] * grid[1], device=images.device)
+        keep, restore, mask = random_masking(mask_noise)
+        latent = self.tokens(images, keep)
+        result: dict[str, Any] = {"latent": latent, "mask": mask}
+        decoded = latent
+        if self.bottleneck is not None:
+            decoded, likelihoods = self.bottleneck(latent, noise)
+            result |= {"likelihoods": likelihoods, "bits": -likelihoods.log2().sum()}
+            result["aux_loss"] = self.bottleneck.aux_loss()
+        prediction = self.reconstruct(decoded, restore, grid)
+        recon_loss = self.reconstruction_loss(images, prediction, mask)
+        result |= {"prediction": prediction, "recon_loss": recon_loss}
+        if self.bottleneck is not None:
+            result["loss"] = self.config.lmbda * recon_loss + result["bits"]
+        return result
+
+    def encode(self, images: np.ndarray, out: str, quality: float = 1.0, **options: Any) -> dict[str, Any]:
+        """Images (n, h, w, c) -> a store at `out`; see `nec.pipeline.encode_array` for the options and what returns."""
+        from nec.pipeline import encode_array
+
+        return encode_array(self, images, out, quality, **options)
+
+
+def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Tokens (n, l, d) picked and ordered by `index` (n, m) -> (n, m, d)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def random_masking(noise: Tensor, ratio: float = MASK_RATIO) -> tuple[Tensor, Tensor, Tensor]:
+    """MAE's masking from uniform noise (n, l): the tokens of smallest noise are kept.
+
+    Returns keep (n, kept) indices, restore (n, l) that undoes the shuffling, mask (n, l): 0 kept, 1 removed.
+    """
+    kept = int(noise.shape[1] * (1 - ratio))
+    shuffle = noise.argsort(dim=1)
+    restore = shuffle.argsort(dim=1)
+    mask = (restore >= kept).to(noise.dtype)
+    return shuffle[:, :kept], restore, mask
