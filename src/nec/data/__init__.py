@@ -1,1 +1,10 @@
-"""data."""
+"""Datasets: images with names, labels, classes and recorded splits, from folders, zips and GeoTIFFs.
+
+`open_dataset("eurosat:EuroSAT_RGB.zip")` opens one; `ArrayDataset` wraps images in memory. Pillow comes with the extra
+`[torch]` or `[bench]`, rasterio with `[geo]`.
+"""
+
+from nec.data.base import ArrayDataset, Dataset
+from nec.data.open import open_dataset
+
+__all__ = ["ArrayDataset", "Dataset", "open_dataset"]

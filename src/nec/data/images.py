@@ -1,0 +1,101 @@
+"""Decode and resize single images. Pillow comes with the extra `[torch]` (or `[bench]`)."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.errors import InputError, missing_extra
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+def decode_image(data: bytes, name: str) -> NDArray[Any]:
+    """Bytes of an image file -> (height, width, bands): 1 band for greyscale, 3 for colour and palette images.
+
+    An alpha band is dropped where it is opaque everywhere, since nothing is lost then. Greyscale images of 16 and 32
+    bits keep their type.
+
+    Raises:
+        InputError: not an image, truncated, with transparent pixels, or of a colour model without plain bands.
+    """
+    image = _open(data, name)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    elif image.mode == "1":
+        image = image.convert("L")
+    if image.mode in ("RGBA", "LA"):
+        image = _drop_opaque_alpha(image, name)
+    if image.mode not in ("L", "RGB", "F", "I", "I;16", "I;16B"):
+        raise InputError(f"{name} has the colour model {image.mode}, which has no plain bands; convert it to RGB")
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _open(data: bytes, name: str) -> PillowImage.Image:
+    image_module = _pillow()
+    try:
+        image = image_module.open(io.BytesIO(data))
+        image.load()
+    except image_module.DecompressionBombError as error:
+        raise InputError(f"{name} is too large to be decoded whole: {error}") from error
+    except Exception as error:  # Pillow's readers raise nearly anything (OSError, SyntaxError, struct.error, ...) here
+        if type(error).__name__ == "UnidentifiedImageError":
+            advice = "replace or remove it, and give multi-band GeoTIFFs by their own paths, without KIND:"
+            raise InputError(f"{name} is damaged, or no image that Pillow reads; {advice}") from error
+        raise InputError(f"{name} is damaged or truncated ({error}); replace or remove it") from error
+    return image
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        missing_extra("Pillow", "torch", error)
+    return Image
+
+
+def _drop_opaque_alpha(image: PillowImage.Image, name: str) -> PillowImage.Image:
+    lowest = image.getchannel("A").getextrema()[0]
+    if lowest != 255:
+        hidden = int((np.asarray(image.getchannel("A")) != 255).sum())
+        raise InputError(f"{name} has {hidden} transparent pixel(s); fill them and save the image without alpha")
+    return image.convert(image.mode.removesuffix("A"))
+
+
+def resize(image: NDArray[Any], size: int | tuple[int, int]) -> NDArray[Any]:
+    """(height, width, bands) -> (size, size, bands), bicubic and antialiased, in the same dtype.
+
+    The image is cropped centrally to the aspect ratio of `size` first, so nothing is distorted. Bytes are computed by
+    Pillow's 8-bit arithmetic, other types in float32, rounded and clipped to the range of integers.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise InputError(f"image size must be positive, not {size}")
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return image
+    scale = min(rows / height, columns / width)
+    top, left = (rows - height * scale) / 2, (columns - width * scale) / 2
+    box = (left, top, left + width * scale, top + height * scale)
+    module = _pillow()
+    working = image if image.dtype == np.uint8 else image.astype(np.float32)
+    bands = [
+        np.asarray(
+            module.fromarray(np.ascontiguousarray(working[..., band])).resize(
+                (width, height), module.Resampling.BICUBIC, box=box
+            )
+        )
+        for band in range(image.shape[2])
+    ]
+    out = np.stack(bands, axis=-1)
+    if image.dtype.kind in "iu" and image.dtype != np.uint8:
+        limits = np.iinfo(image.dtype)
+        out = np.clip(np.rint(out.astype(np.float64)), limits.min, limits.max)
+    return out.astype(image.dtype)

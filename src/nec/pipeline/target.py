@@ -1,0 +1,54 @@
+"""Choose the quality that gives a wanted size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.errors import InputError
+
+if TYPE_CHECKING:
+    from nec.codec import EmbeddingCodec
+
+# Quality snaps to levels, this many a factor of 2 (docs/format.md).
+LEVELS_PER_OCTAVE = 8
+_COARSEST, _FINEST = -10 * LEVELS_PER_OCTAVE, 10 * LEVELS_PER_OCTAVE
+
+
+def quality_for_bytes(codec: EmbeddingCodec, blocks: Sequence[NDArray[np.float32]], target: float) -> float:
+    """Quality at which `blocks` of embeddings (n, y, x, d), one a chunk, take nearest to `target` bytes an image.
+
+    Real bytes are counted, frames included. Bisects the integer quality level; one level changes the size by some 5 to
+    15%, so the result is within half of that.
+
+    Raises:
+        InputError: a target below the smallest size or above the largest that the codec gives on these blocks.
+    """
+    if not (math.isfinite(target) and target > 0):
+        raise InputError(f"--target-bytes must be a positive number of bytes an image, not {target}")
+    sizes: dict[int, float] = {}
+
+    def size(level: int) -> float:
+        if level not in sizes:
+            coded = sum(len(codec.encode(block, quality_of(level))) for block in blocks)
+            sizes[level] = coded / sum(len(block) for block in blocks)
+        return sizes[level]
+
+    low, high = _COARSEST, _FINEST
+    if not size(low) <= target * 1.05:
+        raise InputError(f"--target-bytes {target:g} cannot be reached: an image takes at least {size(low):.0f} bytes")
+    if size(high) < target:
+        raise InputError(f"--target-bytes {target:g} is more than the finest quality takes, {size(high):.0f} bytes")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) < target else (low, middle)
+    return quality_of(min((low, high), key=lambda level: abs(math.log(size(level) / target))))
+
+
+def quality_of(level: int) -> float:
+    """Quality at an integer level; level 0 is quality 1."""
+    return 2.0 ** (level / LEVELS_PER_OCTAVE)
