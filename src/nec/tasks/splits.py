@@ -78,12 +78,13 @@ def choose_split(
         if not len(members[name]):
             known = ", ".join(sorted({str(part) for part in np.unique(parts)} - {""})) or "none"
             raise InputError(f"the store has no labelled image in part {name!r}; its parts: {known}")
-    train, val, test = members[wanted[0]], members[wanted[1]] if len(wanted) == 3 else [], members[wanted[-1]]
+    train, test = members[wanted[0]], members[wanted[-1]]
+    val = members[wanted[1]] if len(wanted) == 3 else train[:0]
     description = "/".join(wanted)
     if not len(val):
         train, val = _hold_out(labels, train, class_names, seed)
         description += f" (a tenth of {wanted[0]} held out for validation, seed {seed})"
-    return _checked(Split(train, np.asarray(val), test, description), labels, class_names)
+    return _checked(Split(train, val, test, description), labels, class_names)
 
 
 def _random_split(

@@ -63,12 +63,12 @@ def train_classifier(
     seed: int,
     on_epoch: Callable[[], None] | None = None,
 ) -> tuple[AttentionClassifier, Fit]:
-    """Make a head for arrays (tokens (n, t, d), labels (n,)) and train it; torch's global random state is left alone."""
-    tensors = [(torch.from_numpy(tokens), torch.from_numpy(labels)) for tokens, labels in (train, val)]
+    """Make a head for arrays (tokens (n, t, d), labels (n,)) and train it, leaving torch's random state alone."""
+    fitting, choosing = ((torch.from_numpy(tokens), torch.from_numpy(labels)) for tokens, labels in (train, val))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_classifier(tensors[0][0], classes, stage)
-    return model, fit_head(model, *tensors, recipe, seed, on_epoch)
+        model = build_classifier(fitting[0], classes, stage)
+    return model, fit_head(model, fitting, choosing, recipe, seed, on_epoch)
 
 
 def fit_head(
