@@ -1,0 +1,1 @@
+"""The demonstration: what ships, seen through."""
