@@ -38,6 +38,8 @@ def describe(path: str) -> dict[str, Any]:
     folder = Path(path)
     if folder.is_file():
         return _describe_codec(folder)
+    if folder.is_dir() and not any((folder / marker).is_file() for marker in ("zarr.json", "config.json")):
+        raise InputError(f"{path} is neither a store (it has no zarr.json) nor a model (it has no config.json)")
     is_model = (folder / "config.json").is_file() or (not folder.exists() and path in assets.shipped("models"))
     return _describe_model(assets.resolve(path, "models")) if is_model else info(path)
 

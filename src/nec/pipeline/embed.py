@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,8 +108,9 @@ def _common_grid(model: NecModel, dataset: Dataset, order: NDArray[np.int64]) ->
         grids.append((_axis(height, model)[1], _axis(width, model)[1]))
         if grids[-1] != grids[0]:
             raise InputError(
-                f"all images of a store share one token grid: {dataset.names[order[0]]} has {grids[0][0]}x{grids[0][1]} "
-                f"(rows x columns), {dataset.names[index]} has {grids[-1][0]}x{grids[-1][1]}; write one store for each"
+                "all images of a store share one token grid (rows x columns): "
+                f"{dataset.names[order[0]]} has {grids[0][0]}x{grids[0][1]}, {dataset.names[index]} has "
+                f"{grids[-1][0]}x{grids[-1][1]}; write a store for each size"
             )
     return grids[0]
 
@@ -127,62 +128,88 @@ def valid_extent(model: NecModel, height: int, width: int) -> list[int]:
     return [_axis(height, model)[0], _axis(width, model)[0]]
 
 
-def embed_batches(
-    model: NecModel,
-    dataset: Dataset,
-    batches: Sequence[NDArray[np.int64]],
-    inputs: Inputs,
-    *,
-    batch_size: int,
-    workers: int = 2,
-) -> Iterator[NDArray[np.float32]]:
-    """Embeddings (len(batch), y, x, d) of each batch of image positions, in order.
+@dataclass(frozen=True)
+class Stream:
+    """Images `order` of a dataset on their way through a model, in batches. Positions below count in `order`.
 
-    `workers` threads read images ahead, at most `workers` + 1 batches, while the caller's thread runs the model.
+    Attributes:
+        batch_size: images, or windows of a scene, that go through the model at once.
+        workers: threads that read images ahead.
     """
-    torch = _torch()
-    for pixels in _read_ahead(dataset, batches, inputs, workers):
-        with torch.inference_mode():
-            if inputs.windowed:
-                yield np.stack([embed_scene(model, scene, inputs, batch_size) for scene in pixels])
+
+    model: NecModel
+    dataset: Dataset
+    order: NDArray[np.int64]
+    inputs: Inputs
+    batch_size: int = 256
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 1:
+            raise InputError(f"batch size and workers must be at least 1, not {self.batch_size} and {self.workers}")
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def batches(self, start: int, stop: int) -> list[range]:
+        """Positions [start, stop) cut into batches, counted from `start`; scenes go one by one."""
+        step = 1 if self.inputs.windowed else self.batch_size
+        return [range(first, min(first + step, stop)) for first in range(start, stop, step)]
+
+    def embed(self, batches: Sequence[range]) -> Iterator[NDArray[np.float32]]:
+        """Embeddings (len(batch), y, x, d) of each batch of positions, in order.
+
+        `workers` threads read at most `workers` + 1 batches ahead while the caller's thread runs the model.
+        """
+        for pixels in self._read_ahead(batches):
+            if self.inputs.windowed:
+                yield np.stack([embed_scene(self.model, scene, self.inputs, self.batch_size) for scene in pixels])
             else:
-                yield _embed(model, pixels, inputs)
+                yield _embed(self.model, pixels, self.inputs)
 
+    def blocks(
+        self, ranges: Sequence[tuple[int, int]], done: Callable[[int], None] = lambda images: None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Embeddings of each [start, stop), whose batches begin at its start. Reading runs on across the borders.
 
-def batches_of(start: int, stop: int, inputs: Inputs, batch_size: int) -> list[range]:
-    """[start, stop) cut into batches, counted from `start`; scenes go one by one."""
-    step = 1 if inputs.windowed else batch_size
-    return [range(first, min(first + step, stop)) for first in range(start, stop, step)]
+        `done` is called with the number of images of each finished batch.
+        """
+        parts = self.embed([batch for start, stop in ranges for batch in self.batches(start, stop)])
+        for start, stop in ranges:
+            block = np.empty((stop - start, *self.inputs.grid, self.model.config.embed_dim), np.float32)
+            for batch in self.batches(start, stop):
+                block[batch.start - start : batch.stop - start] = next(parts)
+                done(len(batch))
+            yield block
 
-
-def _read_ahead(
-    dataset: Dataset, batches: Sequence[NDArray[np.int64]], inputs: Inputs, workers: int
-) -> Iterator[NDArray[Any]]:
-    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="nec-read")
-    try:
-        pending: deque[Future[NDArray[Any]]] = deque()
-        for batch in batches:
-            pending.append(pool.submit(_read, dataset, batch, inputs))
-            if len(pending) > workers + 1:
+    def _read_ahead(self, batches: Sequence[range]) -> Iterator[NDArray[Any]]:
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="nec-read")
+        try:
+            pending: deque[Future[NDArray[Any]]] = deque()
+            for batch in batches:
+                pending.append(pool.submit(self._read, batch))
+                if len(pending) > self.workers + 1:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
-
-def _read(dataset: Dataset, batch: NDArray[np.int64], inputs: Inputs) -> NDArray[Any]:
-    images = dataset.load(batch, inputs.size, workers=1)
-    if not inputs.windowed and images.shape[1:] != inputs.shape:
-        dataset.check_alike(np.empty(inputs.shape, images.dtype), 0, images[0], int(batch[0]))
-    return images
+    def _read(self, batch: range) -> NDArray[Any]:
+        indices = self.order[batch.start : batch.stop]
+        images = self.dataset.load(indices, self.inputs.size, workers=1)
+        if not self.inputs.windowed and images.shape[1:] != self.inputs.shape:
+            first = np.empty(self.inputs.shape, images.dtype)
+            self.dataset.check_alike(first, int(self.order[0]), images[0], int(indices[0]))
+        return images
 
 
 def _embed(model: NecModel, pixels: NDArray[Any], inputs: Inputs) -> NDArray[np.float32]:
     """Images (n, h, w, c) as read -> embeddings (n, y, x, d)."""
     if inputs.scale is not None:
         pixels = pixels.astype(np.float32) * np.float32(inputs.scale) + np.float32(inputs.offset)
-    return model.embed(model.normalize(pixels)).float().cpu().numpy()
+    with _torch().inference_mode():
+        return model.embed(model.normalize(pixels)).float().cpu().numpy()
 
 
 def embed_scene(model: NecModel, scene: NDArray[Any], inputs: Inputs, batch_size: int) -> NDArray[np.float32]:
@@ -211,6 +238,11 @@ def embed_scene(model: NecModel, scene: NDArray[Any], inputs: Inputs, batch_size
 def _starts(length: int, window: int) -> list[int]:
     """First pixels of the windows that cover `length` pixels, which is at least one window."""
     return [*range(0, length - window, window), length - window]
+
+
+def sample_positions(total: int, count: int, seed: int) -> NDArray[np.int64]:
+    """At most `count` of the positions 0..`total`-1, drawn without replacement, in rising order."""
+    return np.sort(np.random.default_rng(seed).choice(total, min(count, total), replace=False))
 
 
 def _torch() -> Any:

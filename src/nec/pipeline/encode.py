@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from nec.data import ArrayDataset, Dataset
 from nec.errors import InputError, NecError
-from nec.pipeline.embed import Inputs, batches_of, embed_batches, plan_inputs, valid_extent
+from nec.pipeline.embed import Inputs, Stream, plan_inputs, sample_positions, valid_extent
 from nec.pipeline.target import quality_for_bytes
 from nec.progress import Progress
 
@@ -78,15 +79,12 @@ def encode(
     """
     began = time.monotonic()
     codec = _codec_of(model)
-    if batch_size < 1 or workers < 1:
-        raise InputError(f"batch size and workers must be at least 1, not {batch_size} and {workers}")
     order = np.arange(len(dataset)) if split is None else dataset.indices(split)
     inputs = plan_inputs(model, dataset, order, image_size=image_size, scale=scale, offset=offset)
+    stream = Stream(model, dataset, order, inputs, batch_size, workers)
     layout = _layout(inputs, codec)
     if target_bytes is not None:
-        sample = _sample(order, layout["images_per_chunk"] * layout["chunks_per_shard"], seed)
-        blocks = _sample_blocks(model, dataset, sample, inputs, batch_size, workers, layout["images_per_chunk"])
-        quality = quality_for_bytes(codec, blocks, target_bytes)
+        quality = quality_for_bytes(codec, _sample_chunks(stream, layout, seed), target_bytes)
     keywords = {
         "codec": codec,
         "quality": quality,
@@ -101,7 +99,7 @@ def encode(
         **layout,
     }
     writer = _open_writer(out, resume, overwrite, keywords)
-    encoded = _fill(writer, model, dataset, order, inputs, batch_size, workers, removable=not resume, progress=progress)
+    encoded = _fill(writer, stream, removable=not resume, progress=progress)
     return _summary(out, dataset, order, encoded, time.monotonic() - began)
 
 
@@ -188,7 +186,7 @@ def _provenance(
 
 
 def _token_reference(model: NecModel, dataset: Dataset, index: int) -> dict[str, Any]:
-    """CRS, affine of the token grid (x = a*column + b*row + c, y = d*column + e*row + f) and valid pixels of a scene."""
+    """CRS, valid pixels and affine of the tokens of a scene: x = a*column + b*row + c, y = d*column + e*row + f."""
     reference = dataset.georeference(index) or {"crs": None, "transform": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]}
     a, b, c, d, e, f = reference["transform"]
     patch = model.config.patch_size
@@ -205,26 +203,12 @@ def _raw_bytes(dataset: Dataset, order: NDArray[np.int64]) -> int:
     return sum(dataset.file_sizes[i] for i in order)
 
 
-def _sample(order: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """At most `count` positions out of `order`, without replacement, in order."""
-    chosen = np.random.default_rng(seed).choice(len(order), min(count, len(order)), replace=False)
-    return order[np.sort(chosen)]
-
-
-def _sample_blocks(
-    model: NecModel,
-    dataset: Dataset,
-    sample: NDArray[np.int64],
-    inputs: Inputs,
-    batch_size: int,
-    workers: int,
-    per_chunk: int,
-) -> list[NDArray[np.float32]]:
-    """Embeddings of a sample, cut as the chunks of a store."""
-    batches = [sample[list(batch)] for batch in batches_of(0, len(sample), inputs, batch_size)]
-    parts = embed_batches(model, dataset, batches, inputs, batch_size=batch_size, workers=workers)
-    embeddings = np.concatenate(list(parts))
-    return [embeddings[first : first + per_chunk] for first in range(0, len(embeddings), per_chunk)]
+def _sample_chunks(stream: Stream, layout: dict[str, int], seed: int) -> list[NDArray[np.float32]]:
+    """Embeddings of a seeded sample, at most a shard, cut as the chunks of the store."""
+    per_chunk = layout["images_per_chunk"]
+    sample = sample_positions(len(stream), per_chunk * layout["chunks_per_shard"], seed)
+    chosen = replace(stream, order=stream.order[sample])
+    return list(chosen.blocks([(i, min(i + per_chunk, len(sample))) for i in range(0, len(sample), per_chunk)]))
 
 
 def _open_writer(out: str | Path, resume: bool, overwrite: bool, keywords: dict[str, Any]) -> StoreWriter:
@@ -235,29 +219,17 @@ def _open_writer(out: str | Path, resume: bool, overwrite: bool, keywords: dict[
     return StoreWriter.resume(out, **keywords) if resume else StoreWriter.create(out, overwrite=overwrite, **keywords)
 
 
-def _fill(
-    writer: StoreWriter,
-    model: NecModel,
-    dataset: Dataset,
-    order: NDArray[np.int64],
-    inputs: Inputs,
-    batch_size: int,
-    workers: int,
-    *,
-    removable: bool,
-    progress: bool,
-) -> int:
+def _fill(writer: StoreWriter, stream: Stream, *, removable: bool, progress: bool) -> int:
     """Write every missing shard and finish the store -> number of images encoded."""
     shards = writer.missing()
     total = sum(stop - start for start, stop in shards)
     stored = 0
     try:
         with writer, Progress(total, "encoding", "images", quiet=not progress) as bar:
-            # One thread codes and writes shard k while the model computes shard k + 1; never more than one waits.
+            # One thread codes and writes a shard while the model computes the next; never more than one waits.
             with ThreadPoolExecutor(1, thread_name_prefix="nec-write") as pool:
                 pending: Future[None] | None = None
-                blocks = _shard_blocks(model, dataset, order, inputs, batch_size, workers, shards, bar)
-                for (start, stop), block in zip(shards, blocks, strict=True):
+                for (start, _), block in zip(shards, stream.blocks(shards, bar.update), strict=True):
                     if pending is not None:
                         pending.result()
                         stored += 1
@@ -274,31 +246,6 @@ def _fill(
             "--overwrite"
         ) from error
     return total
-
-
-def _shard_blocks(
-    model: NecModel,
-    dataset: Dataset,
-    order: NDArray[np.int64],
-    inputs: Inputs,
-    batch_size: int,
-    workers: int,
-    shards: list[tuple[int, int]],
-    bar: Progress,
-) -> Iterator[NDArray[np.float32]]:
-    """Embeddings of each shard. Reading runs on across the borders of shards."""
-    ranges = [batch for start, stop in shards for batch in batches_of(start, stop, inputs, batch_size)]
-    batches = [order[batch.start : batch.stop] for batch in ranges]
-    parts = embed_batches(model, dataset, batches, inputs, batch_size=batch_size, workers=workers)
-    for start, stop in shards:
-        block = np.empty((stop - start, *inputs.grid, model.config.embed_dim), np.float32)
-        filled = 0
-        while filled < stop - start:
-            part = next(parts)
-            block[filled : filled + len(part)] = part
-            filled += len(part)
-            bar.update(len(part))
-        yield block
 
 
 def _summary(

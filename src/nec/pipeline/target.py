@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Quality snaps to levels, this many a factor of 2 (docs/format.md).
 LEVELS_PER_OCTAVE = 8
+_SLACK = 0.95  # how far beside the target the last level in reach may lie
 _COARSEST, _FINEST = -10 * LEVELS_PER_OCTAVE, 10 * LEVELS_PER_OCTAVE
 
 
@@ -38,11 +39,16 @@ def quality_for_bytes(codec: EmbeddingCodec, blocks: Sequence[NDArray[np.float32
             sizes[level] = coded / sum(len(block) for block in blocks)
         return sizes[level]
 
-    low, high = _COARSEST, _FINEST
-    if not size(low) <= target * 1.05:
-        raise InputError(f"--target-bytes {target:g} cannot be reached: an image takes at least {size(low):.0f} bytes")
-    if size(high) < target:
-        raise InputError(f"--target-bytes {target:g} is more than the finest quality takes, {size(high):.0f} bytes")
+    low, high, step = 0, 0, LEVELS_PER_OCTAVE
+    while size(low) > target and low > _COARSEST:
+        low, step = max(low - step, _COARSEST), 2 * step
+    while size(high) < target and high < _FINEST:
+        high, step = min(high + step, _FINEST), 2 * step
+    if not size(low) * _SLACK <= target <= size(high) / _SLACK:
+        raise InputError(
+            f"--target-bytes {target:g} is out of reach: an image takes at least {size(_COARSEST):.0f} bytes "
+            f"and at most {size(_FINEST):.0f}"
+        )
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) < target else (low, middle)

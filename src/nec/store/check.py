@@ -31,6 +31,8 @@ def verify(location: Location, *, progress: Progress | None = None) -> dict[str,
         return {"ok": False, "chunks": 0, "found": 0, "corrupt": [{"where": "zarr.json", "reason": str(error)}]}
     corrupt = [*_metadata_faults(store), *_side_faults(store)]
     found = 0
+    if progress is not None:
+        progress.total = len(store)
     for shard in range(store.tiling.shards):
         faults = _chunk_faults(store, shard)
         found += len(store.tiling.shard_chunks(shard)) - len(faults)
@@ -129,4 +131,4 @@ def _counts(store: Store) -> dict[str, int] | None:
     if store.split is None:
         return None
     parts, counts = np.unique(store.split, return_counts=True)
-    return dict(zip(parts.tolist(), counts.tolist(), strict=True))
+    return {part or "unassigned": count for part, count in zip(parts.tolist(), counts.tolist(), strict=True)}

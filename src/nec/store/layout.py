@@ -1,6 +1,6 @@
 """What a store looks like on disk: the arrays, the shards, the metadata document and its seal.
 
-A store is one Zarr v3 group, specified in docs/format.md:
+A store is one Zarr v3 group, specified in docs/store.md:
 
     zarr.json               group; attributes "nec"; consolidated metadata of the arrays
     embeddings/c.<s>.0.0.0  one shard of images; inner chunks coded by `nec.embedding`

@@ -71,9 +71,7 @@ class StoreWriter:
         fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             _write_skeleton(fresh, spec)
-            lock = WriterLock(fresh)
-            _swap_in(fresh, path, replaces)
-            lock.path = path / LOCK
+            lock = _swap_in(fresh, path, replaces)
         except BaseException:
             remove(fresh)
             raise
@@ -241,17 +239,21 @@ def _check_free(path: Path, overwrite: bool) -> bool:
     return True
 
 
-def _swap_in(fresh: Path, path: Path, replaces: bool) -> None:
-    """Put the folder `fresh` at `path`, an old store's place if `replaces` and no other writer has it open."""
+def _swap_in(fresh: Path, path: Path, replaces: bool) -> WriterLock:
+    """Put the folder `fresh`, locked, at `path`; in an old store's place if `replaces` and nobody writes to that."""
     if replaces:
         WriterLock(path).release()
-        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.tmp")
+        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         path.rename(old)
         remove(old)
+    lock = WriterLock(fresh)
     try:
         fresh.rename(path)
     except OSError as error:
+        lock.release()
         raise InputError(f"cannot make the store {path}: {error.strerror}") from error
+    lock.path = path / LOCK
+    return lock
 
 
 def _write_skeleton(folder: Path, spec: StoreSpec) -> None:

@@ -1,0 +1,125 @@
+"""`nec fit`: a codec for the embeddings of any model, no training needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nec.cli._images import INPUT_HELP, add_image_arguments, image_options, open_images, parts
+from nec.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CODEC_FILE = "codec.json"
+HELP = "fit a codec to a model's embeddings, or to embeddings in a file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `nec fit`."""
+    parser.add_argument(
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help=f"MODEL and then a dataset: {INPUT_HELP}; or one .npy, .npz or .zarr of embeddings (n, y, x, d)",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="PATH", help="NAME.json: the codec; else a folder: the model with the codec"
+    )
+    parser.add_argument(
+        "--prior", choices=["hierarchical", "factorized"], default="hierarchical", help="default hierarchical"
+    )
+    parser.add_argument("--rank", type=int, metavar="K", help="keep K components of the basis (default: all)")
+    parser.add_argument("--limit", type=int, metavar="N", help="images to fit on (default 4000, less for large grids)")
+    parser.add_argument(
+        "--split",
+        default="train",
+        metavar="PARTS",
+        help="parts of the dataset's split to fit on, or all (default train)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a codec that exists")
+    add_image_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print what was made as JSON, and no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, save, and print what was made."""
+    out = Path(args.out)
+    with _destination(args, out) as file:
+        embeddings = _from_file(args, out) if len(args.source) == 1 else _from_model(args)
+
+        from nec.pipeline import fit_codec
+
+        codec = fit_codec(embeddings, prior=args.prior, rank=args.rank, seed=args.seed)
+        codec.save(file)
+    report = {
+        "path": str(out),
+        "images": len(embeddings),
+        "dimensions": codec.dimensions,
+        "codec": {"prior": codec.prior, "id": codec.id, "rank": codec.rank, "bytes": codec.nbytes},
+    }
+    print(json.dumps(report, indent=2) if args.json else _line(report))
+    return 0
+
+
+def _line(report: dict) -> str:
+    codec = report["codec"]
+    return (
+        f"{report['path']}: {codec['prior']} codec for {report['dimensions']} dimensions (rank {codec['rank']}), "
+        f"{codec['bytes']:,} bytes, fitted on {report['images']} images"
+    )
+
+
+def _from_file(args: argparse.Namespace, out: Path) -> NDArray[np.float32]:
+    from nec.pipeline import sample_array
+
+    source = args.source[0]
+    if not source.endswith((".npy", ".npz", ".zarr")):
+        raise InputError(f"{source}: give a model and a dataset, or one .npy, .npz or .zarr of embeddings")
+    if out.suffix != ".json":
+        raise InputError(f"--out {out}: embeddings come without a model, so the codec goes to a file NAME.json")
+    return sample_array(source, limit=args.limit, seed=args.seed)
+
+
+def _from_model(args: argparse.Namespace) -> NDArray[np.float32]:
+    dataset = open_images(args, args.source[1:])
+
+    from nec.models import load_model
+    from nec.pipeline import sample_embeddings
+
+    return sample_embeddings(
+        load_model(args.source[0]),
+        dataset,
+        limit=args.limit,
+        split=parts(args.split),
+        progress=not args.json,
+        **image_options(args),
+    )
+
+
+@contextmanager
+def _destination(args: argparse.Namespace, out: Path) -> Iterator[Path]:
+    """Where the codec is saved to: a file, the model's own folder, or a copy of it that appears when all went well."""
+    from nec.store.assets import resolve
+    from nec.store.files import atomic_path
+
+    if out.suffix == ".json" or len(args.source) == 1:
+        with atomic_path(out, overwrite=args.overwrite) as temporary:
+            yield temporary
+        return
+    folder = resolve(args.source[0], "models")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no model folder to copy: write the codec alone, --out NAME.json")
+    if out.exists() and out.samefile(folder):
+        with atomic_path(out / CODEC_FILE, overwrite=args.overwrite) as temporary:
+            yield temporary
+        return
+    with atomic_path(out) as temporary:
+        shutil.copytree(folder, temporary)
+        yield temporary / CODEC_FILE
