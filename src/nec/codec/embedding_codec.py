@@ -1,0 +1,346 @@
+"""`EmbeddingCodec`: transform, quantiser, prior and coder as one object that travels as one JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.codec import frame as framing
+from nec.codec.fitting import fit_prior
+from nec.codec.packing import pack_array, unpack_array, whole
+from nec.codec.prior import WEIGHTS, Parameters, Prior, Scales, parameter_classes
+from nec.codec.tables import Bank
+from nec.codec.transform import (
+    MAX_SYMBOL_BITS,
+    Transform,
+    check_batch,
+    fit_transform,
+    level_quality,
+    quality_level,
+)
+from nec.errors import CorruptError, InputError
+
+PriorName = Literal["hierarchical", "factorized"]
+FORMAT = "nec.embedding-codec"
+VERSION = 1
+_FIT_TOKENS = 200_000
+_FIT_VALUES = 1 << 24
+
+
+class EmbeddingCodec:
+    """Compresses grids of token embeddings (n, y, x, d) of any model; decoding touches integers only until dequantisation.
+
+    Fit it on a sample of embeddings, or load a fitted one. Instances are immutable and safe to share between threads.
+
+    >>> import numpy as np
+    >>> from nec.codec import EmbeddingCodec
+    >>> rng = np.random.default_rng(0)
+    >>> embeddings = np.cumsum(rng.normal(size=(40, 8, 8, 16)), axis=1).astype(np.float32)
+    >>> codec = EmbeddingCodec.fit(embeddings, prior="hierarchical")
+    >>> blob = codec.encode(embeddings, quality=1.0)
+    >>> decoded = codec.decode(blob)
+    >>> decoded.shape, decoded.dtype
+    ((40, 8, 8, 16), dtype('float32'))
+    >>> bool(np.square(decoded - embeddings).sum() < 0.05 * np.square(embeddings - embeddings.mean((0, 1, 2))).sum())
+    True
+    >>> codec.encode(decoded, quality=1.0) == blob
+    True
+    """
+
+    def __init__(self, transform: Transform, prior: Prior) -> None:
+        self._transform, self._prior = transform, prior
+
+    @classmethod
+    def fit(
+        cls,
+        embeddings: NDArray[np.floating],
+        prior: PriorName = "hierarchical",
+        rank: int | None = None,
+        klt: bool = True,
+        seed: int = 0,
+        step: float | None = None,
+    ) -> EmbeddingCodec:
+        """Fit a codec to a sample of embeddings (n, y, x, d), n >= 1, any float dtype.
+
+        `rank` keeps the first k principal axes (all when None); without `klt` the channels stay as they are, the k of
+        largest variance are kept. `step` is the quantiser's step at quality 1; by default the step at which the squared
+        error is 3% of the sample's variance. Large samples are subsampled with `seed`; the result is deterministic.
+        Raises `InputError` for samples that are empty, not finite or not four-dimensional.
+        """
+        if prior not in ("hierarchical", "factorized"):
+            raise InputError(f"prior must be 'hierarchical' or 'factorized', not {prior!r}")
+        sample = _subsample(np.asarray(embeddings), seed)
+        sample = check_batch(sample)
+        tokens = sample.reshape(-1, sample.shape[3]).astype(np.float64)
+        transform = fit_transform(tokens, rank, klt, step)
+        return cls(transform, fit_prior(sample, transform, prior == "hierarchical", seed))
+
+    # ---- what it is
+
+    @property
+    def dimensions(self) -> int:
+        """d, the embeddings' channels."""
+        return self._transform.dimensions
+
+    @property
+    def rank(self) -> int:
+        """k, the channels that are coded."""
+        return self._transform.rank
+
+    @property
+    def prior(self) -> PriorName:
+        return "hierarchical" if self._prior.hierarchical else "factorized"
+
+    def step(self, quality: float = 1.0) -> float:
+        """Quantiser step at a quality, in units of the embeddings."""
+        return self._transform.step_at(quality_level(quality))
+
+    @cached_property
+    def id(self) -> str:
+        """Identity: 16 hex digits of the SHA-256 over all that decides bytes and values."""
+        transform, prior = self._transform, self._prior
+        header = [FORMAT, VERSION, self.prior, transform.step.hex(), prior.parameters.first_level]
+        header += [prior.parameters.spacing, prior.scales.low, prior.scales.split, prior.scales.wide]
+        digest = hashlib.sha256(json.dumps(header).encode())
+        for name, (array, dtype) in self._arrays().items():
+            digest.update(f"{name}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array, dtype).tobytes())
+        return digest.hexdigest()[:16]
+
+    def _arrays(self) -> dict[str, tuple[NDArray[Any], str]]:
+        transform, prior = self._transform, self._prior
+        arrays: dict[str, tuple[NDArray[Any], str]] = {"mean": (transform.mean, "<f4")}
+        if transform.basis is not None:
+            arrays["basis"] = (transform.basis, "<f2")
+        else:
+            assert transform.order is not None
+            arrays["order"] = (transform.order, "<u2")
+        arrays["base"] = (prior.parameters.base, "<i2")
+        arrays["weights"] = (prior.parameters.weights, "<i2")
+        arrays["offset_of"] = (prior.scales.offset_of, "<u1")
+        arrays["radii"] = (prior.bank.radii, "<u2")
+        arrays["frequencies"] = (prior.bank.frequencies, "<u2")
+        return arrays
+
+    # ---- as JSON
+
+    def to_dict(self) -> dict[str, Any]:
+        """Self-contained JSON-able form; see docs/format.md."""
+        prior = self._prior
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "id": self.id,
+            "prior": self.prior,
+            "dimensions": self.dimensions,
+            "rank": self.rank,
+            "step": self._transform.step,
+            "first_level": prior.parameters.first_level,
+            "spacing": prior.parameters.spacing,
+            "scale_low": prior.scales.low,
+            "scale_split": prior.scales.split,
+            "scale_wide": prior.scales.wide,
+            **{name: pack_array(np.asarray(array, dtype)) for name, (array, dtype) in self._arrays().items()},
+        }
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> EmbeddingCodec:
+        """Inverse of `to_dict`. Raises `InputError` that names the field which is missing, malformed or altered."""
+        if not isinstance(config, Mapping) or config.get("format") != FORMAT:
+            raise InputError(f'not a codec: its config must be an object with "format": "{FORMAT}"')
+        if config.get("version") != VERSION:
+            raise InputError(
+                f"codec version {config.get('version')!r} is not known to this nec (it reads {VERSION}): upgrade nec"
+            )
+        if config.get("prior") not in ("hierarchical", "factorized"):
+            raise InputError(f"codec config: prior must be 'hierarchical' or 'factorized', not {config.get('prior')!r}")
+        transform = _read_transform(config)
+        codec = cls(transform, _read_prior(config, transform.rank))
+        if config.get("id") != codec.id:
+            raise InputError(
+                f"codec config: its content has id {codec.id}, not {config.get('id')!r}: it was altered or damaged"
+            )
+        return codec
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one JSON file (`codec.json` in a model folder)."""
+        path = Path(path)
+        draft = path.with_name(path.name + ".tmp")
+        draft.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EmbeddingCodec:
+        """Read what `save` wrote. Raises `InputError` if the file is missing or not a codec."""
+        try:
+            config = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"cannot read a codec from {os.fspath(path)}: {error}") from error
+        try:
+            return cls.from_dict(config)
+        except InputError as error:
+            raise InputError(f"{os.fspath(path)}: {error}") from error
+
+    def side_information(self) -> dict[str, int]:
+        """Bytes of the codec's JSON form by part: basis, mean, contexts, tables, other."""
+        config = self.to_dict()
+
+        def size(*names: str) -> int:
+            return sum(len(json.dumps(config[name])) for name in names if name in config)
+
+        parts = {
+            "basis": size("basis"),
+            "mean": size("mean", "order"),
+            "contexts": size("base", "weights"),
+            "tables": size("radii", "frequencies", "offset_of"),
+        }
+        return {**parts, "other": len(json.dumps(config)) - sum(parts.values())}
+
+    @property
+    def nbytes(self) -> int:
+        """Side information in all: bytes of the codec's JSON form."""
+        return sum(self.side_information().values())
+
+    # ---- coding
+
+    def symbols(self, batch: NDArray[np.floating], quality: float = 1.0) -> NDArray[np.int32]:
+        """Quantised coefficients (n, y, x, k) of a batch (n, y, x, d): what is entropy-coded."""
+        return self._transform.quantise(check_batch(batch, self.dimensions), quality_level(quality))
+
+    def encode(self, batch: NDArray[np.floating], quality: float = 1.0) -> bytes:
+        """Compress a batch (n, y, x, d) into one frame.
+
+        `quality` is any positive number; twice the quality halves the quantiser's step. It snaps to 8 levels a factor of 2
+        and is clipped to 2^-16..2^15.875. Raises `InputError` for NaN, infinity, other shapes, or symbols beyond 24 bits.
+        """
+        return self.encode_symbols(self.symbols(batch, quality), quality)
+
+    def decode(self, blob: bytes, limit: tuple[int, ...] | None = None) -> NDArray[np.float32]:
+        """Embeddings (n, y, x, d) float32 of a frame.
+
+        Raises `CorruptError` if any bit of it changed, if another codec wrote it, or if it holds more than `limit` images,
+        rows or columns.
+        """
+        symbols, level = self._decode(blob, limit)
+        return self._transform.reconstruct(symbols, level)
+
+    def encode_symbols(self, symbols: NDArray[np.integer], quality: float = 1.0) -> bytes:
+        """Entropy-code integers (n, y, x, k), absolute values below 2^24, as a frame of that quality."""
+        symbols, level = _check_symbols(symbols, self.rank), quality_level(quality)
+        n, y, x, _ = symbols.shape
+        framing.check_extent(n, y, x, self.dimensions)
+        active = np.flatnonzero(symbols.any(axis=(0, 1, 2)))
+        channels = int(active[-1]) + 1 if len(active) else 0
+        width = int(max(symbols.max(), -symbols.min())).bit_length() if channels else 0
+        words, segments = np.zeros(0, np.uint32), list[int]()
+        if channels:
+            grid = symbols[..., :channels].transpose(1, 2, 0, 3)
+            words, segments = self._prior.encode(grid, level, width)
+        header = framing.Frame(bytes.fromhex(self.id)[:4], level, (n, y, x), channels, width, tuple(segments))
+        return framing.pack(header, words.astype("<u4").tobytes())
+
+    def decode_symbols(self, blob: bytes) -> tuple[NDArray[np.int32], float]:
+        """Symbols (n, y, x, k) and quality of a frame. Raises `CorruptError` as `decode`."""
+        symbols, level = self._decode(blob)
+        full = np.zeros((*symbols.shape[:3], self.rank), np.int32)
+        full[..., : symbols.shape[3]] = symbols
+        return full, level_quality(level)
+
+    def _decode(self, blob: bytes, limit: tuple[int, ...] | None = None) -> tuple[NDArray[np.int32], int]:
+        """Symbols of the channels that are not all zero, and the level."""
+        header, words = framing.unpack(bytes(blob), lambda y, x: len(self._prior.levels(y, x)), self.dimensions)
+        if header.codec_id != bytes.fromhex(self.id)[:4]:
+            raise CorruptError(
+                f"frame was written by codec {header.codec_id.hex()}..., this is codec {self.id}: wrong codec"
+            )
+        if header.channels > self.rank:
+            raise CorruptError(f"frame declares {header.channels} channels where the codec has {self.rank}")
+        n, y, x = header.extent
+        if limit is not None and any(size > most for size, most in zip(header.extent, limit, strict=True)):
+            raise CorruptError(f"frame holds {n} images of {y}x{x} where at most {limit} was expected")
+        if n * y * x * header.channels == 0:
+            return np.zeros((n, y, x, 0), np.int32), header.level
+        stream = np.frombuffer(words, "<u4").astype(np.uint32)
+        grid = self._prior.decode(stream, (y, x, n, header.channels), header.level, header.width)
+        return grid.transpose(2, 0, 1, 3), header.level
+
+
+def _check_symbols(symbols: NDArray[np.integer], rank: int) -> NDArray[np.integer]:
+    symbols = np.asarray(symbols)
+    if symbols.dtype.kind not in "iu" or symbols.ndim != 4 or symbols.shape[3] != rank:
+        raise InputError(f"symbols must be integers (n, y, x, {rank}), got {symbols.dtype} {symbols.shape}")
+    if symbols.size and max(int(symbols.max()), -int(symbols.min())) >= 1 << MAX_SYMBOL_BITS:
+        raise InputError(f"symbols must lie below 2^{MAX_SYMBOL_BITS} in absolute value")
+    return symbols
+
+
+def _subsample(embeddings: NDArray[Any], seed: int) -> NDArray[Any]:
+    """Whole images, at most about 200,000 tokens and 2^24 values, drawn without replacement."""
+    if embeddings.ndim != 4:
+        raise InputError(f"embeddings must have four axes (n, y, x, d), got shape {embeddings.shape}")
+    if embeddings.size == 0:
+        raise InputError(f"cannot fit a codec to no embeddings: got shape {embeddings.shape}")
+    tokens = math.prod(embeddings.shape[1:3])
+    limit = max(1, min(_FIT_TOKENS // tokens, _FIT_VALUES // (tokens * embeddings.shape[3])))
+    if len(embeddings) <= limit:
+        return embeddings
+    chosen = np.random.default_rng(seed).choice(len(embeddings), limit, replace=False)
+    return embeddings[np.sort(chosen)]
+
+
+def _read_transform(config: Mapping[str, Any]) -> Transform:
+    dimensions = whole(config, "dimensions", 1, 1 << 16)
+    rank = whole(config, "rank", 1, dimensions)
+    step = config.get("step")
+    if not isinstance(step, float | int) or not math.isfinite(step) or step <= 0:
+        raise InputError(f"codec config: step must be a positive number, not {step!r}")
+    mean = unpack_array(config.get("mean"), "mean", "<f4", 1)
+    basis = order = None
+    if "basis" in config:
+        basis = unpack_array(config["basis"], "basis", "<f2", 2)
+    else:
+        order = unpack_array(config.get("order"), "order", "<u2", 1).astype(np.int64)
+    fits = basis.shape == (rank, dimensions) if basis is not None else order.shape == (rank,)  # type: ignore[union-attr]
+    if mean.shape != (dimensions,) or not fits or (order is not None and np.any(order >= dimensions)):
+        raise InputError(f"codec config: mean and basis (or order) do not fit {dimensions} dimensions and rank {rank}")
+    if not np.isfinite(mean).all() or (basis is not None and not np.isfinite(basis).all()):
+        raise InputError("codec config: mean or basis holds NaN or infinity")
+    return Transform(mean, float(step), basis, order)
+
+
+def _read_prior(config: Mapping[str, Any], rank: int) -> Prior:
+    base = unpack_array(config.get("base"), "base", "<i2", 3)
+    weights = unpack_array(config.get("weights"), "weights", "<i2", 4)
+    hierarchical = config["prior"] == "hierarchical"
+    classes = parameter_classes(hierarchical)
+    anchors = base.shape[0]
+    if base.shape != (anchors, classes, rank) or weights.shape != (len(WEIGHTS), *base.shape) or anchors < 1:
+        raise InputError(
+            f"codec config: base {base.shape} and weights {weights.shape} do not fit {classes} classes of {rank}"
+        )
+    if weights[:2].min() < -128 or weights[:2].max() > 127 or weights[2:].min() < 0 or weights[2:].max() > 255:
+        raise InputError("codec config: weights are out of range")
+    offset_of = unpack_array(config.get("offset_of"), "offset_of", "<u1", 1)
+    if offset_of.shape != (65,) or offset_of.max() > 32:
+        raise InputError("codec config: offset_of must have 65 entries below 33")
+    scales = Scales(
+        whole(config, "scale_low", 0, 255),
+        whole(config, "scale_split", 1, 255),
+        whole(config, "scale_wide", 4, 255),
+        offset_of,
+    )
+    radii = unpack_array(config.get("radii"), "radii", "<u2", 1)
+    bank = Bank(radii, unpack_array(config.get("frequencies"), "frequencies", "<u2", 1))
+    if len(bank) != scales.tables:
+        raise InputError(f"codec config: {len(bank)} tables where the scales need {scales.tables}")
+    parameters = Parameters(whole(config, "first_level", -128, 127), whole(config, "spacing", 1, 255), base, weights)
+    return Prior(hierarchical, parameters, scales, bank)

@@ -1,0 +1,98 @@
+"""The frame around every coded batch: who wrote it, how large it is, and whether it is intact. See docs/format.md."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nec.codec.checksum import crc32c
+from nec.errors import CorruptError, InputError
+
+MAGIC = b"\x9aN"
+VERSION = 1
+MAX_VALUES = 1 << 33
+"""Largest n * y * x * d that a frame may declare (memory is taken only below it)."""
+MAX_SIDE = 1 << 16
+"""Largest rows or columns of a token grid."""
+_FIXED = struct.Struct("<2sBb4sI")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Header fields of one frame; `segments` are the words each spacing level adds to the ANS stream, coarse first."""
+
+    codec_id: bytes
+    level: int
+    extent: tuple[int, int, int]
+    channels: int
+    width: int
+    segments: tuple[int, ...]
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class _Reader:
+    def __init__(self, data: bytes, start: int) -> None:
+        self.data, self.position = data, start
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            if self.position >= len(self.data) or shift > 35:
+                raise CorruptError("frame header is damaged: a number runs past its end")
+            byte = self.data[self.position]
+            self.position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+
+def pack(frame: Frame, words: bytes) -> bytes:
+    """Serialise a frame; `words` is the ANS stream, 4 * sum(segments) bytes."""
+    numbers = (*frame.extent, frame.channels, frame.width, *frame.segments)
+    rest = b"".join(map(_varint, numbers)) + words
+    head = struct.pack("<2sBb4s", MAGIC, VERSION, frame.level, frame.codec_id)
+    return head + struct.pack("<I", crc32c(head + rest)) + rest
+
+
+def unpack(blob: bytes, levels_of: Callable[[int, int], int], dimensions: int) -> tuple[Frame, memoryview]:
+    """Check and split a frame. Returns its header and its ANS words.
+
+    `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to. Raises `CorruptError` for damaged, truncated, foreign
+    or implausibly large frames, before anything of the declared size is allocated.
+    """
+    if len(blob) < _FIXED.size:
+        raise CorruptError(f"not a nec frame: {len(blob)} bytes, a header alone takes more; the data is truncated")
+    magic, version, level, codec_id, crc = _FIXED.unpack_from(blob)
+    if magic != MAGIC:
+        raise CorruptError(f"not a nec frame: it starts with {bytes(magic)!r}, not {MAGIC!r}; damaged, or other data")
+    if crc32c(blob[:8] + blob[12:]) != crc:
+        raise CorruptError(f"checksum mismatch in a frame of {len(blob)} bytes: damaged or truncated; fetch it again")
+    if version != VERSION:
+        raise CorruptError(f"frame version {version} is not known to this nec (it reads {VERSION}): upgrade nec")
+    reader = _Reader(blob, _FIXED.size)
+    n, y, x, channels, width = (reader.varint() for _ in range(5))
+    if y > MAX_SIDE or x > MAX_SIDE or n * y * x * dimensions > MAX_VALUES or width > 24:
+        raise CorruptError(
+            f"frame declares {n} images of {y}x{x} tokens, {channels} channels of {width} bits: beyond the limit"
+        )
+    segments = tuple(reader.varint() for _ in range(levels_of(y, x) if channels else 0))
+    words = memoryview(blob)[reader.position :]
+    if len(words) != 4 * sum(segments):
+        raise CorruptError(f"frame holds {len(words)} bytes of code where its header declares {4 * sum(segments)}")
+    return Frame(codec_id, level, (n, y, x), channels, width, segments), words
+
+
+def check_extent(n: int, y: int, x: int, d: int) -> None:
+    """Refuse batches that a frame may not hold."""
+    if y > MAX_SIDE or x > MAX_SIDE or n * y * x * d > MAX_VALUES:
+        raise InputError(f"batch of {n} images of {y}x{x}x{d} is too large for one frame: encode it in parts")

@@ -1,0 +1,300 @@
+"""The prior: from symbols already known to a frequency table for each symbol, in integers only.
+
+For a token of wave class w and a channel c, with N and F the means of its nearest and farther known neighbours:
+
+    prediction  P = wn[w, c] N + wf[w, c] F                           (split into an integer and a fraction)
+    magnitude   M = b0[w, c] + an[w, c] |N| + af[w, c] |F| + ap[w, c] |P|    (means of absolute values for |N| and |F|)
+
+M, the expected absolute residual, chooses the scale of the table on a logarithmic grid, the fraction of P its offset
+(mirrored, so that only fractions from 0 to 1/2 need tables). The factorised prior is the same with one wave, root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.codec.tables import Bank, Reader, Writer
+from nec.codec.waves import CLASSES, Neighbours, Wave, spacing_levels
+from nec.errors import CorruptError
+
+UNIT_BITS = 14
+"""Magnitudes M are in units of 2^-14 symbols."""
+PREDICTION_BITS = 13
+"""Predictions P are in units of 2^-13 symbols."""
+WEIGHTS = ("wn", "wf", "an", "af", "ap")
+_MANTISSAS = np.array([256, 279, 304, 332, 362, 395, 431, 470], np.int64)
+_BLOCK_VALUES = 1 << 20
+_NARROW_BITS = 7
+_NARROW_MAGNITUDE = 1 << 22
+
+Ints = NDArray[np.integer]
+
+
+def exp2_eighths(value: Ints) -> NDArray[np.int64]:
+    """2^(value / 8) in integers: mantissas of 8 bits, rounded down; values are clipped to 0..8 * 44."""
+    value = np.clip(np.asarray(value, np.int64), 0, 8 * 44)
+    return (_MANTISSAS[value & 7] << (value >> 3)) >> 8
+
+
+def scale_index(magnitude: Ints) -> NDArray[np.int32]:
+    """4 floor(log2 M) + the two bits after the leading one, for 1 <= M < 2^52 (below 2^24 for int32)."""
+    if magnitude.dtype == np.int32:
+        return (magnitude.astype(np.float32).view(np.int32) >> 21) - (127 << 2)
+    return ((magnitude.astype(np.float64).view(np.int64) >> 50) - (1023 << 2)).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How magnitudes and fractions choose a table.
+
+    Scale indices start at `low`. The first `split` of them have `offsets` tables each, the other `wide` one each;
+    above them the residual's low bits are coded raw. `offset_of[|fraction| >> 6]` is the offset bin of a fraction.
+    """
+
+    low: int
+    split: int
+    wide: int
+    offset_of: NDArray[np.uint8]
+
+    @property
+    def offsets(self) -> int:
+        return int(self.offset_of.max()) + 1
+
+    @property
+    def tables(self) -> int:
+        return self.split * self.offsets + self.wide
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Fitted integers at anchor levels; between them they are interpolated.
+
+    `base` (anchors, classes, channels) int16: log2 of b0 in eighths of an octave, less the level.
+    `weights` (5, anchors, classes, channels): wn, wf in 1/128 (-128..127), an, af, ap in 1/256 (0..255).
+    """
+
+    first_level: int
+    spacing: int
+    base: NDArray[np.int16]
+    weights: NDArray[np.int16]
+
+    def at(self, level: int) -> LevelParameters:
+        """Parameters of one quality level."""
+        anchors = self.base.shape[0]
+        place = min(max(level - self.first_level, 0), self.spacing * (anchors - 1))
+        index, part = divmod(place, self.spacing)
+        above = min(index + 1, anchors - 1)
+
+        def blend(values: Ints, axis: int) -> NDArray[np.int64]:
+            low, high = (np.take(values, i, axis).astype(np.int64) for i in (index, above))
+            return ((self.spacing - part) * low + part * high + self.spacing // 2) // self.spacing
+
+        return LevelParameters(exp2_eighths(blend(self.base, 0) + level), blend(self.weights, 1))
+
+
+@dataclass(frozen=True)
+class LevelParameters:
+    """`b0` (classes, channels) in units of M and `weights` (5, classes, channels), for one level."""
+
+    b0: NDArray[np.int64]
+    weights: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the prior says of a block of symbols: `base` + `mirror` * residual, the residual under table `table`."""
+
+    base: Ints | None
+    mirror: NDArray[np.int8] | None
+    table: NDArray[np.uint16]
+    shift: NDArray[np.int32] | None
+
+
+class Prior:
+    """Codes integer symbols (y, x, n, k) with contexts; thread-safe, all state is immutable."""
+
+    def __init__(self, hierarchical: bool, parameters: Parameters, scales: Scales, bank: Bank) -> None:
+        self.hierarchical, self.parameters, self.scales, self.bank = hierarchical, parameters, scales, bank
+        self._table_of = self._make_table_of()
+        self._at = lru_cache(maxsize=8)(parameters.at)
+
+    def _make_table_of(self) -> NDArray[np.uint16]:
+        scales, rows = self.scales, []
+        for index in range(scales.split + scales.wide):
+            first = index * scales.offsets if index < scales.split else scales.split * (scales.offsets - 1) + index
+            rows.append(first + np.arange(scales.offsets) * (index < scales.split))
+        return np.array(rows, np.uint16).reshape(-1)
+
+    def levels(self, rows: int, columns: int) -> list[list[Wave]]:
+        """Waves in coding order, one list a spacing level."""
+        return spacing_levels(rows, columns, self.hierarchical)
+
+    # ---- contexts
+
+    def context(self, wave: Wave, grid: Ints, neighbours: Neighbours, level: int) -> Context:
+        """Context of `wave`'s tokens for the images and channels in `grid` (y, x, n, k), int32 or int64.
+
+        int32 serves where |symbol| < 2^7 and every b0 <= 2^22: all sums then stay below 2^24.
+        """
+        at = self._at(level)
+        kind, channels = wave.parameter_class, grid.shape[3]
+        b0 = at.b0[kind, :channels].astype(grid.dtype)
+        if wave.kind == "root":
+            row = self._tables(b0[None], None)
+            shape = (*wave.shape(*grid.shape[:2]), grid.shape[2], channels)
+            return Context(None, None, *(None if v is None else np.broadcast_to(v, shape) for v in row))
+        wn, wf, an, af, ap = at.weights[:, kind, :channels].astype(grid.dtype)
+        prediction = wn * neighbours.near_mean(grid)
+        prediction += wf * neighbours.far_mean(grid)
+        sizes = np.abs(grid)
+        magnitude = an * neighbours.near_mean(sizes)
+        magnitude += af * neighbours.far_mean(sizes)
+        magnitude += ap * (np.abs(prediction) >> 7)
+        magnitude += b0
+        base = (prediction + (1 << PREDICTION_BITS - 1)) >> PREDICTION_BITS
+        fraction = prediction - (base << PREDICTION_BITS)
+        table, shift = self._tables(magnitude, self.scales.offset_of[np.abs(fraction) >> 6])
+        return Context(base, (fraction >= 0).astype(np.int8) * 2 - 1, table, shift)
+
+    def _tables(
+        self, magnitude: Ints, offset: NDArray[np.uint8] | None
+    ) -> tuple[NDArray[np.uint16], NDArray[np.int32] | None]:
+        index = scale_index(np.maximum(magnitude, 1)) - self.scales.low
+        np.maximum(index, 0, out=index)
+        top = self.scales.split + self.scales.wide - 1
+        shift = None
+        if index.max(initial=0) > top:
+            shift = np.maximum((index - top + 3) >> 2, 0)
+            index -= 4 * shift
+        index *= self.scales.offsets
+        if offset is not None:
+            index += offset
+        return self._table_of[index], shift
+
+    def _dtype(self, level: int, width: int) -> type[np.integer]:
+        narrow = width <= _NARROW_BITS and self._at(level).b0.max(initial=0) <= _NARROW_MAGNITUDE
+        return np.int32 if narrow else np.int64
+
+    # ---- coding
+
+    def _blocks(self, grid: Ints) -> list[slice]:
+        """Images that are coded together, so that memory stays bounded; part of the format."""
+        y, x, n, k = grid.shape
+        size = max(1, _BLOCK_VALUES // max(y * x * k, 1))
+        return [slice(start, start + size) for start in range(0, n, size)]
+
+    def encode(self, symbols: NDArray[np.int32], level: int, width: int) -> tuple[NDArray[np.uint32], list[int]]:
+        """Words in reading order, and the words that each spacing level adds. `symbols` (y, x, n, k), |s| < 2^width."""
+        grid = symbols.astype(self._dtype(level, width))
+        writer, below = Writer(), []
+        for waves in reversed(self.levels(*grid.shape[:2])):
+            below.append(writer.words_below)
+            for wave in reversed(waves):
+                neighbours = Neighbours(wave, *grid.shape[:2])
+                for block in reversed(self._blocks(grid)):
+                    part = grid[:, :, block]
+                    context = self.context(wave, part, neighbours, level)
+                    self._push(writer, part[wave.row :: wave.step, wave.column :: wave.step], context)
+        words = writer.finish()
+        ends = [len(words) - count for count in reversed(below)]
+        return words, np.diff(ends, prepend=0).tolist()
+
+    def decode(
+        self, words: NDArray[np.uint32], shape: tuple[int, int, int, int], level: int, width: int
+    ) -> NDArray[np.int32]:
+        """Symbols (y, x, n, k) from all the words of a stream. Raises `CorruptError` if it does not end as it should."""
+        grid = np.zeros(shape, self._dtype(level, width))
+        reader = Reader(words)
+        for wave, block, neighbours in self._steps(grid):
+            part = grid[:, :, block]
+            context = self.context(wave, part, neighbours, level)
+            part[wave.row :: wave.step, wave.column :: wave.step] = self._pull(reader, context)
+        reader.check_finished()
+        if np.any(np.abs(grid) >> width):
+            raise CorruptError("code stream is damaged: a symbol exceeds its declared width")
+        return grid.astype(np.int32, copy=False)
+
+    def _steps(self, grid: Ints) -> Iterator[tuple[Wave, slice, Neighbours]]:
+        for waves in self.levels(*grid.shape[:2]):
+            for wave in waves:
+                neighbours = Neighbours(wave, *grid.shape[:2])
+                for block in self._blocks(grid):
+                    yield wave, block, neighbours
+
+    def _push(self, writer: Writer, symbols: Ints, context: Context) -> None:
+        residual = symbols if context.base is None else symbols - context.base
+        if context.mirror is not None:
+            residual = residual * context.mirror
+        if context.shift is not None:
+            residual, low = _split(residual, context.shift)
+            for bits in _descending(context.shift):
+                writer.push_raw(low[context.shift == bits].astype(np.int64), bits)
+        table = context.table.reshape(-1)
+        order, used, counts = _grouped(table)
+        values = residual.reshape(-1)[order].astype(np.int32)
+        radius = np.repeat(self.bank.radii[used], counts)
+        size = np.abs(values)
+        escaped = size > radius
+        if escaped.any():
+            at = np.flatnonzero(escaped)
+            excess = size[at].astype(np.int64) - radius[at] - 1
+            writer.push_escapes(2 * excess + (values[at] < 0))
+        coded = np.where(escaped, 2 * radius + 1, values + radius)
+        stop = len(coded)
+        for index, count in zip(used[::-1].tolist(), counts[::-1].tolist(), strict=True):
+            writer.push(coded[stop - count : stop], self.bank.models[index])
+            stop -= count
+
+    def _pull(self, reader: Reader, context: Context) -> Ints:
+        order, used, counts = _grouped(context.table.reshape(-1))
+        models = self.bank.models
+        parts = [reader.pull(count, models[i]) for i, count in zip(used.tolist(), counts.tolist(), strict=True)]
+        coded = np.concatenate(parts)
+        radius = np.repeat(self.bank.radii[used], counts)
+        values = coded - radius
+        at = np.flatnonzero(values > radius)
+        if len(at):
+            code = reader.pull_escapes(len(at))
+            if code.max() >= 1 << 30:
+                raise CorruptError("code stream is damaged: an escaped symbol is out of range")
+            size = (code >> 1) + radius[at] + 1
+            values[at] = np.where(code & 1, -size, size)
+        residual = np.empty_like(values)
+        residual[order] = values
+        residual = residual.reshape(context.table.shape)
+        if context.shift is not None:
+            residual = residual.astype(np.int64) << context.shift
+            for bits in reversed(_descending(context.shift)):
+                chosen = context.shift == bits
+                residual[chosen] += reader.pull_raw(int(chosen.sum()), bits) - (1 << bits - 1)
+        if context.mirror is not None:
+            residual *= context.mirror
+        return residual if context.base is None else residual + context.base
+
+
+def _grouped(table: NDArray[np.uint16]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Stable order by table, the tables in use, and how many symbols each has."""
+    counts = np.bincount(table)
+    used = np.flatnonzero(counts)
+    return np.argsort(table, kind="stable"), used, counts[used]
+
+
+def _split(residual: Ints, shift: NDArray[np.int32]) -> tuple[Ints, Ints]:
+    """High part, rounded to nearest, and low part 0 <= low < 2^shift of a residual."""
+    half = (np.int64(1) << shift) >> 1
+    high = (residual.astype(np.int64) + half) >> shift
+    return high, residual + half - (high << shift)
+
+
+def _descending(shift: NDArray[np.int32]) -> list[int]:
+    return [bits for bits in np.unique(shift)[::-1].tolist() if bits > 0]
+
+
+def parameter_classes(hierarchical: bool) -> int:
+    """Wave classes that a prior has parameters for."""
+    return CLASSES if hierarchical else 1

@@ -1,0 +1,171 @@
+"""Affine transform and uniform quantiser: embeddings (..., d) to integers (..., k) and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.errors import InputError
+
+LEVELS_PER_OCTAVE = 8
+MIN_LEVEL, MAX_LEVEL = -128, 127
+MAX_SYMBOL_BITS = 24
+_BATCH_VALUES = 1 << 22
+
+
+def quality_level(quality: float) -> int:
+    """Integer level of a quality: round(8 log2 q), clipped to -128..127 (qualities 2^-16 to 2^15.875).
+
+    Level 0 is quality 1; 8 levels, a factor of 2 in quality, halve the quantiser's step.
+    """
+    if not isinstance(quality, int | float | np.number) or not math.isfinite(quality) or quality <= 0:
+        raise InputError(f"quality must be a positive number (1 = an error of 3% of the variance), not {quality!r}")
+    return min(max(round(LEVELS_PER_OCTAVE * math.log2(quality)), MIN_LEVEL), MAX_LEVEL)
+
+
+def level_quality(level: int) -> float:
+    """Quality that a level stands for."""
+    return 2.0 ** (level / LEVELS_PER_OCTAVE)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """y = (x - mean) pinv(basis), symbol = round(y / step); x = mean + step * symbol @ basis.
+
+    `mean` (d,) float32; `step` the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,), the
+    channels that are kept. The forward matrix is the pseudo-inverse of the half-precision basis itself, so a decoded batch
+    encodes to the same symbols again.
+    """
+
+    mean: NDArray[np.float32]
+    step: float
+    basis: NDArray[np.float16] | None
+    order: NDArray[np.int64] | None
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.mean)
+
+    @property
+    def rank(self) -> int:
+        return len(self.basis if self.basis is not None else self.order)  # type: ignore[arg-type]
+
+    @cached_property
+    def _forward(self) -> NDArray[np.float64]:
+        assert self.basis is not None
+        return np.linalg.pinv(self.basis.astype(np.float64))
+
+    def step_at(self, level: int) -> float:
+        """Quantiser step at a level, in units of the embeddings."""
+        return self.step * 2.0 ** (-level / LEVELS_PER_OCTAVE)
+
+    def project(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(..., d) -> (..., k) coefficients, before quantisation."""
+        centred = np.asarray(values, np.float64) - self.mean
+        return centred @ self._forward if self.basis is not None else centred[..., self.order]
+
+    def quantise(self, values: NDArray[np.floating], level: int) -> NDArray[np.int32]:
+        """(n, y, x, d) -> symbols (n, y, x, k)."""
+        out = np.empty((*values.shape[:3], self.rank), np.int32)
+        step, limit = self.step_at(level), 2.0**MAX_SYMBOL_BITS - 1
+        for part in _parts(values.shape):
+            scaled = np.rint(self.project(values[part]) / step)
+            if scaled.size and max(scaled.max(), -scaled.min()) > limit:
+                raise InputError(
+                    f"quality {level_quality(level):.4g} is too high for these embeddings: symbols pass 2^{MAX_SYMBOL_BITS}"
+                )
+            out[part] = scaled
+        return out
+
+    def reconstruct(self, symbols: NDArray[np.integer] | NDArray[np.floating], level: int) -> NDArray[np.float32]:
+        """Symbols (n, y, x, j), the first j <= k channels (the others are zero), -> float32 (n, y, x, d)."""
+        out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
+        step, kept = self.step_at(level), symbols.shape[3]
+        for part in _parts((*symbols.shape[:3], self.dimensions)):
+            scaled = symbols[part] * step
+            if self.basis is not None:
+                out[part] = scaled @ self.basis[:kept].astype(np.float64) + self.mean
+            else:
+                out[part] = self.mean
+                assert self.order is not None
+                out[part][..., self.order[:kept]] += scaled
+        return out
+
+
+def _parts(shape: tuple[int, ...]) -> list[slice]:
+    """Slices of images that bound the float64 copies."""
+    size = max(1, _BATCH_VALUES // max(math.prod(shape[1:]), 1))
+    return [slice(start, start + size) for start in range(0, shape[0], size)]
+
+
+def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> NDArray[np.floating]:
+    """Validate a batch (n, y, x, d) of any float dtype and byte order; returns a native float array.
+
+    Raises `InputError` for other dtypes, other than four axes, a wrong d, NaN and infinity.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"embeddings must be real numbers, got dtype {values.dtype}")
+    if values.ndim != 4:
+        raise InputError(f"embeddings must have four axes (n, y, x, d), got shape {values.shape}")
+    if dimensions is not None and values.shape[3] != dimensions:
+        raise InputError(f"embeddings have {values.shape[3]} dimensions where the codec was fitted on {dimensions}")
+    dtype = values.dtype.newbyteorder("=") if values.dtype.kind == "f" else np.dtype(np.float64)
+    values = values.astype(dtype, copy=False)
+    for part in _parts(values.shape):
+        finite = np.isfinite(values[part])
+        if not finite.all():
+            image = part.start + int(np.argwhere(~finite)[0][0])
+            raise InputError(f"embeddings hold NaN or infinity (first in image {image}): fix or drop these images")
+    return values
+
+
+def fit_transform(tokens: NDArray[np.float64], rank: int | None, klt: bool, step: float | None) -> Transform:
+    """Fit mean, basis and step to tokens (t, d). With `step` None, quality 1 gives an error of 3% of the variance.
+
+    The error counts what `rank` leaves out; where that alone passes 3%, the quantiser's own error is 3% of what is kept.
+    """
+    dimensions = tokens.shape[1]
+    rank = dimensions if rank is None else rank
+    if not 1 <= rank <= dimensions:
+        raise InputError(f"rank must be 1 to {dimensions} (the embeddings' dimensions), not {rank}")
+    mean = tokens.mean(0).astype(np.float32)
+    centred = tokens - mean
+    basis = order = None
+    if klt:
+        basis = _principal_axes(centred, rank)
+    else:
+        order = np.argsort(-(centred**2).mean(0), kind="stable")[:rank]
+    if step is not None and not (math.isfinite(step) and step > 0):
+        raise InputError(f"step must be a positive number, not {step!r}")
+    draft = Transform(mean, 1.0 if step is None else float(step), basis, order)
+    return draft if step is not None else Transform(mean, _fit_step(draft, tokens), basis, order)
+
+
+def _principal_axes(centred: NDArray[np.float64], rank: int) -> NDArray[np.float16]:
+    """Leading eigenvectors of the covariance as rows, largest first; each one's largest component is positive."""
+    _, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+    axes = vectors[:, ::-1][:, :rank].T
+    signs = np.sign(axes[np.arange(rank), np.abs(axes).argmax(1)])
+    return (axes * signs[:, None]).astype(np.float16)
+
+
+def _fit_step(draft: Transform, tokens: NDArray[np.float64], target: float = 0.03) -> float:
+    """Step whose squared error is `target` of the tokens' variance, by bisection."""
+    coefficients = draft.project(tokens)
+    variance = float(((tokens - draft.mean) ** 2).sum())
+    kept = float((coefficients**2).sum())
+    if kept <= 0:
+        return 1.0
+    lost = max(variance - kept, 0.0)
+    goal = target * variance - lost if lost < 0.5 * target * variance else target * kept
+    low, high = 0.0, 2.0 * float(np.abs(coefficients).max())
+    for _ in range(40):
+        step = (low + high) / 2
+        error = float(((np.rint(coefficients / step) * step - coefficients) ** 2).sum())
+        low, high = (step, high) if error < goal else (low, step)
+    return float(np.float32(step))
