@@ -1,7 +1,7 @@
 """A made-up but plausible piece of land as Sentinel-2 might see it in RGB at 10 m, written as a georeferenced TIFF.
 
-Procedural and seeded: fields, a forest, a river with a lake, a motorway, lanes, a town and an industrial estate. Colours follow
-EuroSAT's scaling (reflectance 0-0.275 to 0-255). It contains no data of anybody.
+Procedural and seeded: fields, a forest, a river with a lake, a motorway, lanes, a town and an industrial estate.
+Colours follow EuroSAT's scaling (reflectance 0-0.275 to 0-255). It contains no data of anybody.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ ORIGIN = (600_000.0, 5_340_000.0)  # easting, northing of the upper left corner:
 
 Image = NDArray[np.float32]
 CROPS = np.array(
-    [[178, 138, 122], [196, 152, 132], [150, 122, 112], [112, 98, 98], [70, 96, 82], [58, 92, 74], [92, 112, 84]], np.float32
+    [[178, 138, 122], [196, 152, 132], [150, 122, 112], [112, 98, 98], [70, 96, 82], [58, 92, 74], [92, 112, 84]],
+    np.float32,
 )
 MEADOW, WOOD, WATER = (np.array(c, np.float32) for c in ([64, 92, 92], [37, 60, 70], [46, 76, 94]))
 ASPHALT, LANE, GARDEN = (np.array(c, np.float32) for c in ([134, 132, 134], [150, 132, 118], [76, 90, 90]))
@@ -108,7 +109,9 @@ class _Painter:
                 self._blend(edge, LANE if self.rng.random() < 0.5 else WOOD, 0.6)
 
     def _parcel(self, inside: NDArray[np.bool_], across: Image) -> None:
-        meadow = self.rng.random() < 0.75 * (1 / (1 + np.exp(3 * float(self.relief[inside].mean() if inside.any() else 0))))
+        meadow = self.rng.random() < 0.75 * (
+            1 / (1 + np.exp(3 * float(self.relief[inside].mean() if inside.any() else 0)))
+        )
         colour = MEADOW if meadow else CROPS[self.rng.integers(len(CROPS))]
         shade = 1 + 0.07 * self.rng.normal() + 0.03 * self.relief[inside]
         rows = 0.025 * np.sin(across[inside] * self.size * self.rng.uniform(1.2, 2.4)) * (not meadow)
@@ -175,10 +178,10 @@ class _Painter:
 
     def finish(self) -> NDArray[np.uint8]:
         """Blur by about the sensor's point spread, add noise, round."""
-        kernel = (0.18, 0.64, 0.18)
-        image = self.image
+        image: NDArray[Any] = self.image
         for axis in (0, 1):
             padded = np.pad(image, [(1, 1) if i == axis else (0, 0) for i in range(3)], mode="edge")
-            image = sum(k * padded.take(range(i, i + self.size), axis=axis) for i, k in enumerate(kernel))  # type: ignore[assignment]
+            before, here, after = (padded.take(range(i, i + self.size), axis=axis) for i in range(3))
+            image = 0.18 * before + 0.64 * here + 0.18 * after
         image = image + self.rng.normal(scale=1.0, size=image.shape)
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
