@@ -68,6 +68,19 @@ def test_zero_nodata_in_all_bands_and_nan(tmp_path: Path) -> None:
         open_dataset(write(tmp_path / "b.tif", bands)).read(0)
 
 
+def test_internal_mask_counts_and_alpha_does_not(tmp_path: Path) -> None:
+    four = scene(4, "uint8")
+    four[3, 2, 2] = 0  # near infrared that GDAL declares to be alpha
+    np.testing.assert_array_equal(open_dataset(write(tmp_path / "a.tif", four)).read(0)[2, 2], four[:, 2, 2])
+    write(tmp_path / "b.tif", scene(3, "uint8"))
+    with rasterio.open(tmp_path / "b.tif", "r+") as file:
+        mask = np.full((20, 30), 255, np.uint8)
+        mask[7, 8] = 0
+        file.write_mask(mask)
+    with pytest.raises(InputError, match=r"1 nodata pixel.*row 7, column 8"):
+        open_dataset(tmp_path / "b.tif").read(0)
+
+
 def test_bad_files(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.tif", scene(3, "uint16", 200, 200)).read_bytes()
     (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])

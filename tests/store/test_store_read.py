@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nec
-from nec.store import Store, info, open_store
+from nec.store import Store, info, open_store, verify
 from nec.store import assets as shipped_assets
 from nec.store.layout import SPLITS
 
@@ -199,6 +199,9 @@ class _Ranges(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         file = self.root / self.path.strip("/")
+        if (self.root / "overloaded").exists():
+            self.send_error(503)
+            return
         if not file.is_file():
             self.send_error(404)
             return
@@ -245,6 +248,25 @@ def test_over_http_only_the_needed_chunk_travels(
     assert store.names[3].startswith("Forest")
     with pytest.raises(nec.InputError, match="not a store"):
         open_store(f"{url}/elsewhere.zarr")
+
+
+def test_a_server_that_fails_is_not_taken_for_damage(
+    served: tuple[str, list[int]], tmp_path: Path, store_path: Path, decoded: np.ndarray
+) -> None:
+    pytest.importorskip("aiohttp")
+    store = open_store(f"{served[0]}/{store_path.name}")
+    (tmp_path / "overloaded").touch()
+    for read in (
+        lambda: store.embeddings[0],
+        lambda: store.labels,
+        lambda: open_store(store.path),
+        lambda: verify(store.path),
+    ):
+        with pytest.raises(nec.NecError, match=r"cannot read .*503") as caught:
+            read()
+        assert not isinstance(caught.value, nec.CorruptError)
+    (tmp_path / "overloaded").unlink()
+    np.testing.assert_array_equal(store.embeddings[0], decoded[0])
 
 
 def test_shipped_names(tmp_path: Path, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,6 +199,25 @@ def test_a_torn_journal_line_costs_one_shard(tmp_path: Path, embeddings: np.ndar
     assert verify(path)["ok"]
 
 
+def test_a_full_disk_leaves_a_store_that_resumes(
+    tmp_path: Path, store_path: Path, embeddings: np.ndarray, keywords: dict[str, Any]
+) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "full.zarr"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with StoreWriter.create(path, **keywords) as writer:
+        writer.write(0, embeddings[:12])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, limits[1]))  # no file may grow beyond: as if the disk were full
+        try:
+            with pytest.raises(OSError, match="too large"):
+                writer.write(12, embeddings[12:24])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(path.rglob("*.partial"))
+    assert complete(path, embeddings, keywords)[0] == (12, 24)
+    assert digest(path) == digest(store_path)
+
+
 def test_finish_refuses_what_is_not_there(tmp_path: Path, embeddings: np.ndarray, keywords: dict[str, Any]) -> None:
     path = tmp_path / "early.zarr"
     with StoreWriter.create(path, **keywords) as writer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from nec.errors import InputError
@@ -33,6 +34,9 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
 def open_images(args: argparse.Namespace, inputs: list[str]) -> Dataset:
     """The dataset that the arguments name."""
     from nec.data import open_dataset
+
+    # Remarks of the readers on odd tags and missing geotransforms; what makes a file unusable is raised.
+    warnings.filterwarnings("ignore", module=r"PIL\.|rasterio")
 
     return open_dataset(inputs, seed=args.seed, split_lists=dict(map(_part_and_file, args.split_list)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from nec.cli._images import INPUT_HELP, add_image_arguments, image_options, open_images, parts
 
@@ -48,10 +49,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2))
     else:
-        raw, stored = report["raw_bytes"], report["stored_bytes"]
-        print(
-            f"{args.out}: {report['images']} images, {stored:,} bytes ({report['bytes_per_image']:.0f} an image, "
-            f"1/{raw / stored:.0f} of the image files), quality {report['quality']:.3g}, "
-            f"{report['images_per_second']:.0f} images/s"
-        )
+        print(_line(args.out, report))
     return 0
+
+
+def _line(out: str, report: dict[str, Any]) -> str:
+    stored, side = report["stored_bytes"], sum(report["side_information"].values())
+    return (
+        f"{out}: {report['images']} images, {stored:,} bytes ({report['bytes_per_image']:.0f} an image, "
+        f"{stored / report['raw_bytes']:.1%} of the image files) and {side:,} of side information, "
+        f"quality {report['quality']:.3g}, {report['images_per_second']:.0f} images/s"
+    )

@@ -20,8 +20,9 @@ class GeoTiffDataset(Dataset):
     """One or several GeoTIFFs, each an image with its bands, type, CRS and geotransform.
 
     A pixel is invalid where any band holds the file's nodata value (every band, if that value is 0, which is a real
-    value of dark pixels too), where the file's mask or alpha band hides it, or where any band is NaN or infinite. An
-    image with such pixels is refused.
+    value of dark pixels too), where the file's mask hides it, or where any band is NaN or infinite. An image with such
+    pixels is refused. An alpha band is a band like the others: GDAL calls the fourth of four bytes so by default, and
+    it often holds near infrared.
     """
 
     kind = "geotiff"
@@ -44,15 +45,15 @@ class GeoTiffDataset(Dataset):
                 raise InputError(f"{path} holds {', '.join(sorted(set(file.dtypes)))} pixels; real numbers are needed")
             try:
                 bands = file.read()
-                valid = file.read_masks().all(axis=0) if file.nodata else file.dataset_mask() != 0
+                invalid = _invalid(file, bands)
             except MemoryError as error:
                 raise InputError(f"{path}, {file.width}x{file.height} px, is too large to be read whole") from error
             except _errors() as error:
                 raise InputError(f"{path} is damaged or truncated ({error.__cause__ or error}); replace it") from error
         pixels = np.ascontiguousarray(np.moveaxis(bands, 0, -1))
         check_finite(pixels, str(path))
-        if not valid.all():
-            reject_pixels(~valid, str(path), "nodata")
+        if invalid.any():
+            reject_pixels(invalid, str(path), "nodata")
         return pixels
 
     def georeference(self, index: int) -> dict[str, Any]:
@@ -76,6 +77,19 @@ def _name(files: list[Path]) -> tuple[list[str], list[Path]]:
     root = Path(os.path.commonpath([file.parent for file in absolute]))
     named = sorted((file.relative_to(root).as_posix(), file) for file in absolute)
     return [name for name, _ in named], [file for _, file in named]
+
+
+def _invalid(file: Any, bands: NDArray[Any]) -> NDArray[np.bool_]:
+    """(height, width): hidden by the nodata value or the mask of an open file whose `bands` were read."""
+    from rasterio.enums import MaskFlags
+
+    flags = file.mask_flag_enums[0]
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        return file.read_masks(1) == 0
+    if file.nodata is None:
+        return np.zeros(bands.shape[1:], bool)
+    equal = bands == file.nodata
+    return equal.all(axis=0) if file.nodata == 0 else equal.any(axis=0)
 
 
 def _errors() -> type[Exception]:

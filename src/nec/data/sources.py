@@ -64,6 +64,7 @@ class FolderSource:
                 folders.clear()
                 continue
             seen.add(real)
+            folders[:] = [name for name in folders if not name.startswith(".")]  # .git and the like may be vast
             for file in files:
                 full = Path(folder, file)
                 try:

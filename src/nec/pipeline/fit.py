@@ -16,6 +16,7 @@ from nec.progress import Progress
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
+    from nec.codec.embedding_codec import PriorName
     from nec.models.mae import NecModel
 
 # A few thousand images settle the tables and the basis; float embeddings beyond this would strain a laptop.
@@ -74,7 +75,7 @@ def sample_array(path: str | Path, *, limit: int | None = None, seed: int = 0) -
 
 
 def fit_codec(
-    embeddings: NDArray[np.float32], *, prior: str = "hierarchical", rank: int | None = None, seed: int = 0
+    embeddings: NDArray[np.float32], *, prior: PriorName = "hierarchical", rank: int | None = None, seed: int = 0
 ) -> EmbeddingCodec:
     """Codec fitted on embeddings (n, y, x, d); see `nec.EmbeddingCodec.fit`."""
     from nec.codec import EmbeddingCodec

@@ -14,10 +14,9 @@ from nec.errors import InputError
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
 
-# Quality snaps to levels, this many a factor of 2 (docs/format.md).
-LEVELS_PER_OCTAVE = 8
 _SLACK = 0.95  # how far beside the target the last level in reach may lie
-_COARSEST, _FINEST = -10 * LEVELS_PER_OCTAVE, 10 * LEVELS_PER_OCTAVE
+_COARSEST, _FINEST = -80, 80  # levels: qualities 1/1024 to 1024
+_STEP = 8  # levels a first step away from quality 1, a factor of 2
 
 
 def quality_for_bytes(codec: EmbeddingCodec, blocks: Sequence[NDArray[np.float32]], target: float) -> float:
@@ -31,15 +30,17 @@ def quality_for_bytes(codec: EmbeddingCodec, blocks: Sequence[NDArray[np.float32
     """
     if not (math.isfinite(target) and target > 0):
         raise InputError(f"--target-bytes must be a positive number of bytes an image, not {target}")
+    from nec.codec.transform import level_quality
+
     sizes: dict[int, float] = {}
 
     def size(level: int) -> float:
         if level not in sizes:
-            coded = sum(len(codec.encode(block, quality_of(level))) for block in blocks)
+            coded = sum(len(codec.encode(block, level_quality(level))) for block in blocks)
             sizes[level] = coded / sum(len(block) for block in blocks)
         return sizes[level]
 
-    low, high, step = 0, 0, LEVELS_PER_OCTAVE
+    low, high, step = 0, 0, _STEP
     while size(low) > target and low > _COARSEST:
         low, step = max(low - step, _COARSEST), 2 * step
     while size(high) < target and high < _FINEST:
@@ -52,9 +53,4 @@ def quality_for_bytes(codec: EmbeddingCodec, blocks: Sequence[NDArray[np.float32
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) < target else (low, middle)
-    return quality_of(min((low, high), key=lambda level: abs(math.log(size(level) / target))))
-
-
-def quality_of(level: int) -> float:
-    """Quality at an integer level; level 0 is quality 1."""
-    return 2.0 ** (level / LEVELS_PER_OCTAVE)
+    return level_quality(min((low, high), key=lambda level: abs(math.log(size(level) / target))))

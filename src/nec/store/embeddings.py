@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 
 from nec.errors import CorruptError, InputError, NecError
+from nec.store.files import DAMAGE, reachable
 from nec.store.layout import Tiling
 
 
@@ -66,10 +67,8 @@ class Embeddings:
         if stop <= start:
             return np.empty((0, *self.shape[1:]), np.float32)
         try:
-            block = np.asarray(self._array[start:stop])
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:  # zarr and the codec raise many types for damaged bytes
+            block = self._decode(start, stop)
+        except DAMAGE as error:
             self._raise_fault(start, stop, error)
         if np.isnan(block[:, 0, 0, 0]).any():  # the codec stores no NaN: this is the fill value of a missing chunk
             self._raise_fault(start, stop, None)
@@ -94,14 +93,15 @@ class Embeddings:
 
     def fault(self, chunk: int) -> str | None:
         """Why a chunk cannot be read, or None if it can."""
-        start, stop = self.tiling.chunk_images(chunk)
         try:
-            block = np.asarray(self._array[start:stop])
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:
+            block = self._decode(*self.tiling.chunk_images(chunk))
+        except DAMAGE as error:
             return str(error) or type(error).__name__
         return "missing" if np.isnan(block[:, 0, 0, 0]).any() else None
+
+    def _decode(self, start: int, stop: int) -> np.ndarray:
+        with reachable(self._where):
+            return np.asarray(self._array[start:stop])
 
     def _slice(self, part: slice) -> np.ndarray:
         start, stop, step = part.indices(len(self))
@@ -115,18 +115,19 @@ class Embeddings:
         `kept` holds the last chunk of the call before, which a batch in order begins with; this call's replaces it.
         """
         out = np.empty((len(indices), *self.shape[1:]), np.float32)
-        chunk_of = indices // self.tiling.per_chunk
-        last = int(chunk_of[-1]) if len(indices) else -1
-        for first, block in self._blocks(np.unique(chunk_of).tolist(), kept):
+        order = np.argsort(indices, kind="stable")
+        ordered = indices[order]
+        last = int(indices[-1]) // self.tiling.per_chunk if len(indices) else -1
+        last_block: dict[int, np.ndarray] = {}
+        for first, block in self._blocks(np.unique(ordered // self.tiling.per_chunk).tolist(), kept):
             offset = first * self.tiling.per_chunk
-            inside = (indices >= offset) & (indices < offset + len(block))
-            out[inside] = block[indices[inside] - offset]
+            part = slice(*np.searchsorted(ordered, [offset, offset + len(block)]))
+            out[order[part]] = block[ordered[part] - offset]
             if offset <= last * self.tiling.per_chunk < offset + len(block):
                 start, stop = self.tiling.chunk_images(last)
-                kept_block = block[start - offset : stop - offset]
-        if len(indices):
-            kept.clear()
-            kept[last] = kept_block
+                last_block[last] = block[start - offset : stop - offset]
+        kept.clear()
+        kept.update(last_block)
         return out
 
     def _blocks(self, chunks: list[int], kept: dict[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:

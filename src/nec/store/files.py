@@ -17,7 +17,10 @@ import zarr.storage
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from nec.errors import CorruptError, InputError, MissingExtraError
+from nec.errors import CorruptError, InputError, MissingExtraError, NecError
+
+# What Zarr, its codecs and NumPy raise for bytes that are not what they should be.
+DAMAGE = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, RuntimeError)
 
 ZarrStore = zarr.abc.store.Store
 Location = str | Path | ZarrStore
@@ -115,18 +118,35 @@ def _open_url(url: str) -> ZarrStore:
         raise InputError(f"cannot open {url}: {error}") from error
 
 
+@contextmanager
+def reachable(where: str) -> Iterator[None]:
+    """Turn what file systems and HTTP or S3 clients raise (a timeout, a 503, no permission) into one clear error.
+
+    Those clients have exception types of their own, so whatever is not damage and not ours is taken for theirs.
+    """
+    try:
+        yield
+    except (NecError, MemoryError, *DAMAGE):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise NecError(f"cannot read {where}: {reason}; try again when it can be reached") from error
+
+
 def read_key(store: ZarrStore, key: str) -> bytes | None:
     """Bytes under `key`, or None where there are none."""
-    buffer = sync(store.get(key, prototype=default_buffer_prototype()))
+    with reachable(f"{key} of {store}"):
+        buffer = sync(store.get(key, prototype=default_buffer_prototype()))
     return None if buffer is None else buffer.to_bytes()
 
 
 def size_of_key(store: ZarrStore, key: str) -> int:
     """Bytes under `key`; 0 where there are none."""
-    try:
-        return sync(store.getsize(key))
-    except FileNotFoundError:
-        return 0
+    with reachable(f"the size of {key} of {store}"):
+        try:
+            return sync(store.getsize(key))
+        except FileNotFoundError:
+            return 0
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:

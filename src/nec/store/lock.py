@@ -7,11 +7,11 @@ import os
 import socket
 from pathlib import Path
 
-from nec.errors import InputError
+from nec.errors import InputError, NecError
 
 try:
     import fcntl
-except ImportError:  # Windows: the lock file alone decides, and a killed writer's has to be removed by hand
+except ImportError:  # Windows, where stores are read but not written
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".nec-lock"
@@ -44,14 +44,16 @@ class WriterLock:
         return descriptor
 
     def _claim(self, descriptor: int) -> None:
+        if fcntl is None:
+            raise NecError(
+                "writing a store needs Linux or macOS: this system has no file locks that end with a process"
+            )
         holder = self._holder(descriptor)
-        here = socket.gethostname()
-        if fcntl is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(self._refusal(holder)) from error
-        if holder and (fcntl is None or holder.get("host") != here):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(self._refusal(holder)) from error
+        if holder and holder.get("host") != socket.gethostname():
             raise InputError(self._refusal(holder))
 
     def _is_current(self, descriptor: int) -> bool:

@@ -14,7 +14,17 @@ import zarr
 from nec.errors import CorruptError, IncompleteError, InputError, NecError
 from nec.store import assets
 from nec.store.embeddings import Embeddings
-from nec.store.files import Location, ZarrStore, is_url, open_location, parse_json, read_key, size_of_key
+from nec.store.files import (
+    DAMAGE,
+    Location,
+    ZarrStore,
+    is_url,
+    open_location,
+    parse_json,
+    reachable,
+    read_key,
+    size_of_key,
+)
 from nec.store.layout import (
     EMBEDDINGS,
     FORMAT_VERSION,
@@ -83,10 +93,7 @@ class Store:
 
     def _read_document(self) -> dict[str, Any]:
         where = f"{self.path}/zarr.json"
-        try:
-            data = read_key(self.zarr_store, "zarr.json")
-        except OSError as error:
-            raise InputError(f"cannot read {where}: {error}") from error
+        data = read_key(self.zarr_store, "zarr.json")
         if data is None:
             raise InputError(f"{self.path} is not a store: it has no zarr.json")
         document = parse_json(data, where)
@@ -110,10 +117,11 @@ class Store:
         import nec.codec  # noqa: F401  registers the Zarr codec, also where the package runs without being installed
 
         try:
-            return zarr.open_group(self.zarr_store, mode="r")
-        except (OSError, NecError):
+            with reachable(self.path):
+                return zarr.open_group(self.zarr_store, mode="r")
+        except NecError:
             raise
-        except Exception as error:  # the seal holds, so a codec or extension that is not installed, or too old
+        except DAMAGE as error:  # the seal holds, so a codec or extension that is not installed, or too old
             raise InputError(f"{self.path}: this zarr or nec cannot open it ({error}): upgrade both") from error
 
     def __len__(self) -> int:
@@ -157,12 +165,11 @@ class Store:
     def _side(self, name: str) -> np.ndarray:
         """Read labels, names or split and check them against the checksum in the sealed attributes."""
         try:
-            values = np.asarray(self.group[name][:])  # type: ignore[index]
+            with reachable(self.path):
+                values = np.asarray(self.group[name][:])  # type: ignore[index]
             text = [str(value) for value in values] if name == NAMES else values
             intact = values_checksum(text) == self.attrs["checksums"][name]
-        except OSError:
-            raise
-        except Exception as error:
+        except DAMAGE as error:
             raise CorruptError(
                 f"{self.path}: {name} are damaged ({error}); copy the store again from its origin"
             ) from error
