@@ -186,7 +186,7 @@ def _scene(page: Page, options: Options, store: Store, colours: TokenColours, ma
     )
     tokens = scene.store.embeddings[0]
     shades = colours.paint(tokens)
-    painted = plots.paint_classes(made.classes)
+    painted = plots.paint_classes(made.classes, store.grid[0])
     pictures = {"scene.png": (scene.images[0], "the scene"), "scene-tokens.png": (shades, "its decoded tokens, by PCA")}
     pictures["scene-classes.png"] = (painted, "class of the window around each place")
     for name, (image, _) in pictures.items():

@@ -73,8 +73,6 @@ def rate_accuracy(
         axes.semilogx(size, share, "o-", color=BLUE, label="linear probe, a third of the images")
         for marker, (label, (x, y)) in zip("D^sv", heads.items(), strict=False):
             axes.plot(x, 100 * y, marker, color=ORANGE, markersize=9, label=label)
-        for x, y in zip(size, share, strict=True):
-            axes.annotate(f"{x:.0f} B", (x, y), textcoords="offset points", xytext=(0, -16), ha="center", fontsize=9)
         axes.set(xlabel=f"stored bytes an image (float16 tokens: {float_bytes:,.0f})", ylabel="test accuracy, %")
         low = min([*share, *(100 * y for _, y in heads.values())])
         axes.set_ylim(max(0, 5 * np.floor((low - 4) / 5)), 100)
@@ -107,30 +105,33 @@ def per_class(png: Path, shares: Mapping[str, Mapping[str, float]]) -> Chart:
 
 
 def png_bytes(image: NDArray[np.uint8]) -> bytes:
-    """Encode an RGB image (y, x, 3) as PNG."""
+    """Encode an RGB or RGBA image (y, x, channels) as PNG."""
     buffer = io.BytesIO()
     plt.imsave(buffer, image, format="png")
     return buffer.getvalue()
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
-    """An RGB image as a `data:` URI for HTML."""
+    """An RGB or RGBA image as a `data:` URI for HTML."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
 
 
 def sheet(images: NDArray[np.uint8], columns: int, scale: int, gap: int = 4) -> NDArray[np.uint8]:
-    """Tile images (n, y, x, 3) row by row on white, each pixel `scale` wide."""
+    """Tile images (n, y, x, 3 or 4) row by row on white, each pixel `scale` wide."""
     big = images.repeat(scale, axis=1).repeat(scale, axis=2)
-    n, y, x, _ = big.shape
+    n, y, x, channels = big.shape
     rows = -(-n // columns)
-    out = np.full((rows * (y + gap) - gap, columns * (x + gap) - gap, 3), 255, np.uint8)
+    out = np.full((rows * (y + gap) - gap, columns * (x + gap) - gap, channels), 255, np.uint8)
     for i, image in enumerate(big):
         top, left = i // columns * (y + gap), i % columns * (x + gap)
         out[top : top + y, left : left + x] = image
     return out
 
 
-def paint_classes(classes: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Class indices (y, x) -> colours (y, x, 3)."""
-    table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in CLASS_COLOURS], np.uint8)
-    return table[classes % len(table)]
+def paint_classes(classes: NDArray[np.int64], window: int) -> NDArray[np.uint8]:
+    """Class indices (y, x) of windows -> RGBA of the tokens they were cut from, each at its centre, the rest
+    transparent.
+    """
+    table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] + [255] for c in CLASS_COLOURS], np.uint8)
+    before, after = window // 2, window - 1 - window // 2
+    return np.pad(table[classes % len(table)], [(before, after), (before, after), (0, 0)])

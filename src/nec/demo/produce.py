@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from nec.data import ArrayDataset, Dataset, open_dataset
 from nec.demo.scene import make_scene, write_scene
 from nec.errors import NecError
-from nec.models import load_model
 from nec.pipeline import encode
 from nec.pipeline.embed import Stream, plan_inputs
 from nec.store import open_store, verify
@@ -24,8 +22,6 @@ from nec.store.files import read_key
 if TYPE_CHECKING:
     from nec.models.mae import NecModel
     from nec.store import Store
-
-ZIP_NAME = "EuroSAT_RGB.zip"
 
 
 class SymbolsDiffer(NecError):
@@ -103,29 +99,15 @@ def stored_chunks(store: Store) -> list[bytes]:
     return blobs
 
 
-def class_map(head: Any, tokens: NDArray[np.float32], side: int, stride: int) -> NDArray[np.int64]:
-    """Classify windows of side x side tokens of a scene's grid (y, x, d), `stride` tokens apart -> (rows, columns)."""
+def class_map(head: Any, tokens: NDArray[np.float32], side: int) -> NDArray[np.int64]:
+    """Classify each window of side x side tokens of a scene's grid (y, x, d) -> (y - side + 1, x - side + 1)."""
     y, x, _ = tokens.shape
-    rows, columns = range(0, y - side + 1, stride), range(0, x - side + 1, stride)
+    rows, columns = range(y - side + 1), range(x - side + 1)
     result = np.empty((len(rows), len(columns)), np.int64)
     for i, top in enumerate(rows):
         windows = np.stack([tokens[top : top + side, left : left + side] for left in columns])
         result[i] = head.predict(windows)
     return result
-
-
-def find_data(given: str | None) -> Dataset | None:
-    """The EuroSAT images: at `given` (zip, folder, KIND:PATH, or a folder that holds the zip), else in `$NEC_DATA` or
-    ../shared/data.
-
-    None where nothing was given and nothing is found.
-    """
-    if given is None:
-        folder = Path(os.environ.get("NEC_DATA", Path("..") / "shared" / "data"))
-        return open_dataset(f"eurosat:{folder / ZIP_NAME}") if (folder / ZIP_NAME).is_file() else None
-    if (Path(given) / ZIP_NAME).is_file():
-        given = str(Path(given) / ZIP_NAME)
-    return open_dataset(given)
 
 
 def reencode(
@@ -154,11 +136,8 @@ def reencode(
     }
 
 
-def encode_folder(model: NecModel, path: str, out: Path, quality: float, limit: int) -> Encoded:
-    """Encode the first `limit` images of the user's folder, cropped and resized to the model's input, and check
-    them.
-    """
-    dataset = open_dataset(path if ":" in path else f"folder:{path}")
+def encode_images(model: NecModel, dataset: Dataset, out: Path, quality: float, limit: int) -> Encoded:
+    """Encode the first `limit` images of a dataset, cropped and resized to the model's input, and check them."""
     chosen = range(min(limit, len(dataset)))
     images = dataset.load(chosen, size=model.config.image_size)
     return encode_checked(model, ArrayDataset(images, names=[dataset.names[i] for i in chosen]), out, quality)
@@ -166,6 +145,8 @@ def encode_folder(model: NecModel, path: str, out: Path, quality: float, limit: 
 
 def open_model(location: str) -> NecModel:
     """The model, which must carry its codec."""
+    from nec.models import load_model
+
     model = load_model(location)
     if model.codec is None:
         raise NecError(f"model {location} has no codec: fit one with `nec fit`")

@@ -21,20 +21,18 @@ var(--soft) } .tiles { display: grid; grid-template-columns: repeat(auto-fit, mi
 font-size: 1.65rem; line-height: 1.2; font-variant-numeric: tabular-nums } .tile span { color: var(--soft); font-size:
 .87rem } .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric:
-tabular-nums; font-size: .93rem } th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid
-var(--line) } th { font-weight: 600; color: var(--soft) } th:first-child, td:first-child { text-align: left;
-padding-left: 0 } tr.mark td { color: var(--mark); font-weight: 600 } figure { margin: 1.2rem 0 } figure svg { width:
-100%; height: auto } figcaption { font-size: .88rem; margin-top: .4rem } figure svg text { font-family: inherit
-!important } img { max-width: 100%; image-rendering: pixelated; border-radius: 4px; display: block } .row { display:
-grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem } .row figure { margin: 0 } .row img {
-width: 100% } .strips { display: grid; grid-template-columns: max-content 1fr; gap: .35rem .9rem; align-items: center;
-font-size: .9rem } .strips div { display: flex; gap: .35rem; flex-wrap: wrap }
-.strips img { width: 68px; height: 68px
-} .pair { display: flex; gap: 2px }
-.key { display: flex; flex-wrap: wrap; gap: .3rem 1rem; font-size: .88rem; margin:
-.6rem 0 } .key i { display: inline-block; width: .85em; height: .85em; border-radius: 3px; margin-right: .4em;
-vertical-align: -.08em } code { font: .9em ui-monospace, SFMono-Regular, Menlo, monospace; background: var(--card);
-padding: .1em .35em; border-radius: 4px }
+tabular-nums; font-size: .93rem } th, td { text-align: right; white-space: nowrap; padding: .35rem .6rem;
+border-bottom: 1px solid var(--line) } th { font-weight: 600; color: var(--soft) } th:first-child, td:first-child {
+text-align: left; white-space: normal; padding-left: 0 } tr.mark td { color: var(--mark); font-weight: 600 } figure {
+margin: 1.2rem 0 } figure svg { width: 100%; height: auto } figcaption { font-size: .88rem; margin-top: .4rem } figure
+svg text { font-family: inherit !important } img { max-width: 100%; image-rendering: pixelated; border-radius: 4px;
+display: block } .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem } .row
+figure { margin: 0 } .row img { width: 100% } .strips { display: grid; grid-template-columns: max-content 1fr; gap:
+.35rem .9rem; align-items: center; font-size: .9rem } .strips div { display: flex; gap: .35rem; flex-wrap: wrap }
+.strips img { width: 68px; height: 68px } .pair { display: flex; gap: 2px } .key { display: flex; flex-wrap: wrap; gap:
+.3rem 1rem; font-size: .88rem; margin: .6rem 0 } .key i { display: inline-block; width: .85em; height: .85em;
+border-radius: 3px; margin-right: .4em; vertical-align: -.08em } code { font: .9em ui-monospace, SFMono-Regular, Menlo,
+monospace; background: var(--card); padding: .1em .35em; border-radius: 4px }
 """
 
 

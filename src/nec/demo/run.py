@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec import __version__
+from nec.data import Dataset, open_dataset
 from nec.demo import consume
 from nec.errors import InputError, missing_extra
 from nec.store import open_store
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nec.demo.produce import Encoded
     from nec.store import Store
 
+ZIP_NAME = "EuroSAT_RGB.zip"
 NEEDS = {"torch": "torch", "rasterio": "geo", "matplotlib": "bench"}
 
 
@@ -57,6 +59,7 @@ def run_demo(options: Options) -> dict[str, Any]:
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out {options.out} is a file: name a folder")
     store, opened = _open(options)
+    dataset, own = _find_data(options.data), _find_images(options.images)
     options.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"store": consume.sizes(store) | opened}
     _say(options, f"opened {options.store}: {len(store):,} images, {store.bytes_per_image:.0f} bytes each")
@@ -69,7 +72,7 @@ def run_demo(options: Options) -> dict[str, Any]:
     figures["heads"] = {result.head: result.to_dict() for result in (linear, attention)}
     figures["rate_accuracy"] = {"images": survey.images, "points": survey.points}
     colours = consume.TokenColours.fit(survey.tokens)
-    made = _produce(options, store, attention.model, figures)
+    made = _produce(options, store, attention.model, dataset, own, figures)
     figures["software"] = _software()
     figures["seconds"] = time.perf_counter() - began
     _write_report(options, store, (linear, attention), colours, made, figures)
@@ -90,6 +93,25 @@ def _open(options: Options) -> tuple[Store, dict[str, Any]]:
     }
 
 
+def _find_data(given: str | None) -> Dataset | None:
+    """EuroSAT at `given` (zip, folder, KIND:PATH, or a folder that holds the zip), else in $NEC_DATA or ../shared/data.
+
+    None where nothing was given and nothing is found.
+    """
+    if given is None:
+        path = Path(os.environ.get("NEC_DATA", Path("..") / "shared" / "data")) / ZIP_NAME
+        return open_dataset(f"eurosat:{path}") if path.is_file() else None
+    inside = Path(given) / ZIP_NAME
+    return open_dataset(f"eurosat:{inside}" if inside.is_file() else given)
+
+
+def _find_images(given: str | None) -> Dataset | None:
+    """The user's own images: a folder, or anything that `nec encode` takes."""
+    if given is None:
+        return None
+    return open_dataset(f"folder:{given}" if Path(given).is_dir() else given)
+
+
 @dataclass(frozen=True)
 class Made:
     """What the producer's half of the demo hands to the report."""
@@ -101,7 +123,9 @@ class Made:
     patch_bytes: int
 
 
-def _produce(options: Options, store: Store, head: Any, figures: dict[str, Any]) -> Made:
+def _produce(
+    options: Options, store: Store, head: Any, dataset: Dataset | None, own: Dataset | None, figures: dict[str, Any]
+) -> Made:
     from nec.demo import produce
 
     model = produce.open_model(options.model)
@@ -109,9 +133,8 @@ def _produce(options: Options, store: Store, head: Any, figures: dict[str, Any])
     scene = produce.encode_scene(model, options.out, quality, options.scene_size, options.seed)
     symbols = scene.figures["symbols_checked"]
     _say(options, f"sample scene: {scene.figures['stored_bytes']:,} bytes, all {symbols:,} symbols came back")
-    classes = produce.class_map(head, scene.store.embeddings[0], store.grid[0], stride=1)
+    classes = produce.class_map(head, scene.store.embeddings[0], store.grid[0])
     figures["scene"] = scene.figures
-    dataset = produce.find_data(options.data)
     originals = {}
     figures["real_images"] = None
     if dataset is not None:
@@ -121,8 +144,8 @@ def _produce(options: Options, store: Store, head: Any, figures: dict[str, Any])
         originals = {int(i): dataset.read(position[store.names[i]]) for i in shown}
         _say(options, f"real images: {figures['real_images'] or 'none of the store among them'}")
     user = None
-    if options.images:
-        user = produce.encode_folder(model, options.images, options.out / "images.zarr", quality, limit=64)
+    if own is not None:
+        user = produce.encode_images(model, own, options.out / "images.zarr", quality, limit=64)
         figures["user_images"] = user.figures
     patch_bytes = model.config.patch_size**2 * model.config.in_channels
     return Made(scene, classes, user, originals, patch_bytes)
