@@ -21,7 +21,7 @@ STEPS = {
     "store": 2,
     "data": 3, "models": 3,
     "training": 4, "pipeline": 4, "tasks": 4, "baselines": 4,
-    "bench": 5,
+    "bench": 5, "demo": 5,
     "cli": 6,
     "__main__": 7,
 }  # fmt: skip

@@ -1,1 +1,16 @@
-"""tasks."""
+"""Tasks solved from compressed embeddings: splits, heads, classification."""
+
+from nec.tasks.classification import ClassificationResult, classify
+from nec.tasks.linear import LinearProbe, fit_path, fit_probe, pooled_features
+from nec.tasks.splits import Split, choose_split
+
+__all__ = [
+    "ClassificationResult",
+    "LinearProbe",
+    "Split",
+    "choose_split",
+    "classify",
+    "fit_path",
+    "fit_probe",
+    "pooled_features",
+]
