@@ -266,11 +266,9 @@ class EmbeddingCodec:
         self, blob: bytes, limit: tuple[int, ...] | None, centred: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None, int]:
         """Symbols of the channels that are not all zero, their centroids in 1/256, and the level."""
-        header, words = framing.unpack(bytes(blob), lambda y, x: len(self._prior.levels(y, x)), self.dimensions)
-        if header.codec_id != bytes.fromhex(self.id)[:4]:
-            raise CorruptError(
-                f"frame was written by codec {header.codec_id.hex()}..., this is codec {self.id}: wrong codec"
-            )
+        header, words = framing.unpack(
+            bytes(blob), self.id, lambda y, x: len(self._prior.levels(y, x)), self.dimensions
+        )
         if header.channels > self.rank:
             raise CorruptError(f"frame declares {header.channels} channels where the codec has {self.rank}")
         n, y, x = header.extent
