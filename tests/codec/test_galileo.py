@@ -23,11 +23,17 @@ def galileo(data_dir: Path) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
     return embeddings[order[:600]], embeddings[order[600:]]
 
 
-def histogram_bytes(fitted: NDArray[np.int32], coded: NDArray[np.int32]) -> float:
+@pytest.fixture(scope="module")
+def fitted(galileo: tuple) -> dict[str, EmbeddingCodec]:
+    """Codecs of both priors."""
+    return {prior: EmbeddingCodec.fit(galileo[0], prior=prior) for prior in ("hierarchical", "factorized")}
+
+
+def histogram_bytes(seen_by_fit: NDArray[np.int32], coded: NDArray[np.int32]) -> float:
     """Cross-entropy, in bytes, of ideal static tables: each channel's histogram over the fitting sample."""
     bits = 0.0
     for channel in range(coded.shape[3]):
-        seen, used = fitted[..., channel].ravel(), coded[..., channel].ravel()
+        seen, used = seen_by_fit[..., channel].ravel(), coded[..., channel].ravel()
         most = int(max(np.abs(seen).max(), np.abs(used).max()))
         counts = np.bincount(seen + most, minlength=2 * most + 1) + 0.02
         bits -= np.log2(counts / counts.sum())[used + most].sum()
@@ -49,9 +55,9 @@ def cross_entropy_bytes(codec: EmbeddingCodec, symbols: NDArray[np.int32], level
 
 
 @pytest.mark.slow
-def test_the_hierarchical_prior_saves_what_it_promises(galileo: tuple) -> None:
+def test_the_hierarchical_prior_saves_what_it_promises(galileo: tuple, fitted: dict[str, EmbeddingCodec]) -> None:
     fit, test = galileo
-    hierarchical, factorized = (EmbeddingCodec.fit(fit, prior=prior) for prior in ("hierarchical", "factorized"))
+    hierarchical, factorized = fitted["hierarchical"], fitted["factorized"]
     assert hierarchical.step() == factorized.step()
     for level, expected, saving in ((-13, 500, 0.20), (-25, 130, 0.30)):
         quality = 2 ** (level / 8)
@@ -73,9 +79,9 @@ def test_the_hierarchical_prior_saves_what_it_promises(galileo: tuple) -> None:
 
 
 @pytest.mark.slow
-def test_centroids_lower_the_error(galileo: tuple) -> None:
+def test_centroids_lower_the_error(galileo: tuple, fitted: dict[str, EmbeddingCodec]) -> None:
     fit, test = galileo
-    codec = EmbeddingCodec.fit(fit[:200])
+    codec = fitted["hierarchical"]
     variance = np.square(test - fit.mean((0, 1, 2), dtype=np.float64)).sum()
     for level, gain in ((-20, 0.8), (0, 0.9)):
         quality = 2 ** (level / 8)

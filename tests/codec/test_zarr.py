@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +125,17 @@ def test_arrays_that_do_not_fit_are_refused(
         zarr.create_array(
             tmp_path / "a.zarr", shape=shape, chunks=chunks, dtype=dtype, serializer=codec, compressors=None
         )
+
+
+def test_zarr_finds_the_codec_by_itself(codecs: dict[str, EmbeddingCodec], tmp_path: Path) -> None:
+    if not any(point.name == "nec.embedding" for point in metadata.entry_points(group="zarr.codecs")):
+        pytest.skip("nec runs from a source folder: without an installation there are no entry points")
+    array = create(tmp_path / "a.zarr", NecEmbeddingCodec(codecs["hierarchical"], 1.0), (8, 4, 4, 5), (8, 4, 4, 5))
+    array[:] = smooth_embeddings(8, 4, 4, 5)
+    code = "import sys, zarr; assert 'nec' not in sys.modules; print(zarr.open(sys.argv[1], mode='r')[:].mean())"
+    command = [sys.executable, "-c", code, str(tmp_path / "a.zarr")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(output) == pytest.approx(float(array[:].mean()), rel=1e-5)
 
 
 def test_xarray_opens_it(codecs: dict[str, EmbeddingCodec], tmp_path: Path) -> None:

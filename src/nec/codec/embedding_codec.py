@@ -178,11 +178,15 @@ class EmbeddingCodec:
         return codec
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one JSON file (`codec.json` in a model folder)."""
+        """Write one JSON file (`codec.json` in a model folder), under a temporary name first."""
         path = Path(path)
         draft = path.with_name(path.name + ".tmp")
-        draft.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
+        try:
+            draft.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise InputError(f"cannot write a codec to {os.fspath(path)}: {error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EmbeddingCodec:
