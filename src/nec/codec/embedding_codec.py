@@ -178,11 +178,15 @@ class EmbeddingCodec:
         return codec
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one JSON file (`codec.json` in a model folder)."""
+        """Write one JSON file (`codec.json` in a model folder), under a temporary name first."""
         path = Path(path)
         draft = path.with_name(path.name + ".tmp")
-        draft.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
+        try:
+            draft.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise InputError(f"cannot write a codec to {os.fspath(path)}: {error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EmbeddingCodec:
@@ -266,11 +270,9 @@ class EmbeddingCodec:
         self, blob: bytes, limit: tuple[int, ...] | None, centred: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None, int]:
         """Symbols of the channels that are not all zero, their centroids in 1/256, and the level."""
-        header, words = framing.unpack(bytes(blob), lambda y, x: len(self._prior.levels(y, x)), self.dimensions)
-        if header.codec_id != bytes.fromhex(self.id)[:4]:
-            raise CorruptError(
-                f"frame was written by codec {header.codec_id.hex()}..., this is codec {self.id}: wrong codec"
-            )
+        header, words = framing.unpack(
+            bytes(blob), self.id, lambda y, x: len(self._prior.levels(y, x)), self.dimensions
+        )
         if header.channels > self.rank:
             raise CorruptError(f"frame declares {header.channels} channels where the codec has {self.rank}")
         n, y, x = header.extent

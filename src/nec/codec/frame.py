@@ -68,21 +68,25 @@ def pack(frame: Frame, words: bytes) -> bytes:
     return head + struct.pack("<I", crc32c(head + rest)) + rest
 
 
-def unpack(blob: bytes, levels_of: Callable[[int, int], int], dimensions: int) -> tuple[Frame, memoryview]:
-    """Check and split a frame. Returns its header and its ANS words.
+def unpack(
+    blob: bytes, codec_id: str, levels_of: Callable[[int, int], int], dimensions: int
+) -> tuple[Frame, memoryview]:
+    """Check and split a frame of the codec with this id. Returns its header and its ANS words.
 
     `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to. Raises
     `CorruptError` for damaged, truncated, foreign or too large frames, before memory of the declared size is taken.
     """
     if len(blob) < _FIXED.size:
         raise CorruptError(f"not a nec frame: {len(blob)} bytes, a header alone takes more; the data is truncated")
-    magic, version, level, codec_id, crc = _FIXED.unpack_from(blob)
+    magic, version, level, writer, crc = _FIXED.unpack_from(blob)
     if magic != MAGIC:
         raise CorruptError(f"not a nec frame: it starts with {bytes(magic)!r}, not {MAGIC!r}; damaged, or other data")
     if crc32c(blob[:8] + blob[12:]) != crc:
         raise CorruptError(f"checksum mismatch in a frame of {len(blob)} bytes: damaged or truncated; fetch it again")
     if version != VERSION:
         raise CorruptError(f"frame version {version} is not known to this nec (it reads {VERSION}): upgrade nec")
+    if writer != bytes.fromhex(codec_id)[:4]:
+        raise CorruptError(f"frame was written by codec {writer.hex()}..., this is codec {codec_id}: use its own codec")
     reader = _Reader(blob, _FIXED.size)
     n, y, x, channels, width = (reader.varint() for _ in range(5))
     if y > MAX_SIDE or x > MAX_SIDE or n * y * x * dimensions > MAX_VALUES or width > 24:
@@ -92,7 +96,7 @@ def unpack(blob: bytes, levels_of: Callable[[int, int], int], dimensions: int) -
     finest = len(words) // 4 - sum(coarse)
     if len(words) % 4 or finest < 0 or (not channels and finest):
         raise CorruptError(f"frame holds {len(words)} bytes of code, which its header does not account for")
-    return Frame(codec_id, level, (n, y, x), channels, width, (*coarse, finest) if channels else ()), words
+    return Frame(writer, level, (n, y, x), channels, width, (*coarse, finest) if channels else ()), words
 
 
 def check_extent(n: int, y: int, x: int, d: int) -> None:

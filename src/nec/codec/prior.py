@@ -112,8 +112,8 @@ class LevelParameters:
 class Context:
     """What the prior says of a block of symbols: `base` + `mirror` * residual, the residual under `table`.
 
-    `base` and `mirror` (1 or -1) are None in root waves, where the residual is the symbol. `shift` counts the residual's
-    raw low bits, None where there are none.
+    `base` and `mirror` (1 or -1) are None in root waves, where the residual is the symbol. `shift` counts the
+    residual's raw low bits, None where there are none.
     """
 
     base: Ints | None

@@ -133,7 +133,7 @@ def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> 
 
 
 def fit_transform(tokens: NDArray[np.float64], rank: int | None, klt: bool, step: float | None) -> Transform:
-    """Fit mean, basis and step to tokens (t, d); with `step` None, quality 1 rounds with an error of 3% of the variance.
+    """Fit mean, basis and step to tokens (t, d); with `step` None, rounding at quality 1 errs by 3% of the variance.
 
     The error counts what `rank` leaves out; where that alone passes half of it, the quantiser's own error is 3% of the
     variance that is kept.
