@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -103,6 +104,7 @@ def _run(
         checkpoint_minutes: time between checkpoints.
         limit: train on the first so many images only.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints on hardware and other products
     work = out.with_name(out.name + ".run")
     checkpoint = work / CHECKPOINT
     if out.exists() and not overwrite:
@@ -121,7 +123,7 @@ def _run(
         devices=devices,
         precision=settings.precision,  # type: ignore[arg-type]
         default_root_dir=work,
-        logger=[CSVLogger(work, name="", version="csv"), TensorBoardLogger(work, name="", version="tensorboard")],
+        logger=[CSVLogger(work, name="csv"), TensorBoardLogger(work, name="tensorboard")],  # a resumed run adds its own
         callbacks=[
             ModelCheckpoint(work, save_last=True, save_top_k=0, train_time_interval=_minutes(checkpoint_minutes)),
             identity,
