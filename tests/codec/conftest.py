@@ -11,7 +11,7 @@ from nec.codec import EmbeddingCodec
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from samples import smooth_embeddings
+from codec_samples import smooth_embeddings
 
 DIMENSIONS = 5
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from samples import smooth_embeddings
+from codec_samples import smooth_embeddings
 
 from nec.codec import EmbeddingCodec
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from codec_samples import smooth_embeddings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import smooth_embeddings
 
 from nec.codec import EmbeddingCodec
 from nec.errors import CorruptError, InputError

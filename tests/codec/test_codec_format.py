@@ -10,10 +10,10 @@ from pathlib import Path
 import constriction
 import numpy as np
 import pytest
+from codec_samples import smooth_embeddings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_decoder import Coder, PlainDecoder, crc32c
-from samples import smooth_embeddings
 
 from nec.codec import EmbeddingCodec, checksum, frame
 from nec.codec.tables import categorical
@@ -31,10 +31,7 @@ def as_array(known: dict, head: dict, rank: int) -> np.ndarray:
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*/*.bin")), ids=lambda path: path.stem)
 def test_fixtures_decode_forever(path: Path) -> None:
-    blob, recorded = (
-        path.read_bytes(),
-        np.load(path.with_suffix(".npz") if "." not in path.stem else f"{path}"[:-4] + ".npz"),
-    )
+    blob, recorded = path.read_bytes(), np.load(path.parent / f"{path.name.removesuffix('.bin')}.npz")
     name = max((p for p in path.parent.glob("*.json") if path.name.startswith(p.stem)), key=lambda p: len(p.stem))
     codec = EmbeddingCodec.load(name)
     symbols, quality = codec.decode_symbols(blob)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from samples import smooth_embeddings
+from codec_samples import smooth_embeddings
 
 from nec.codec import EmbeddingCodec, NecEmbeddingCodec
 from nec.errors import CorruptError, InputError
