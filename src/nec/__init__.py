@@ -1,6 +1,6 @@
 """Neural embedding compression for Earth observation.
 
-The names below need only the base install (numpy, zarr, constriction), except `load_model`, which needs `[torch]`.
+The names below need only the base install (numpy, zarr, constriction), except `load_model` and `encode_array`, which need `[torch]`.
 Each is imported when first used, so that `import nec` stays light.
 """
 
@@ -14,6 +14,7 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
     from nec.models import load_model
+    from nec.pipeline import encode_array
     from nec.store import open_store
 
 __version__ = "0.1.0"
@@ -25,11 +26,17 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "NecError",
+    "encode_array",
     "load_model",
     "open_store",
 ]
 
-_HOMES = {"EmbeddingCodec": "nec.codec", "open_store": "nec.store", "load_model": "nec.models"}
+_HOMES = {
+    "EmbeddingCodec": "nec.codec",
+    "encode_array": "nec.pipeline",
+    "load_model": "nec.models",
+    "open_store": "nec.store",
+}
 
 
 def __getattr__(name: str) -> Any:

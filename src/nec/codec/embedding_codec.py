@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nec.codec import frame as framing
 from nec.codec.fitting import fit_prior
 from nec.codec.packing import pack_array, unpack_array, whole
-from nec.codec.prior import WEIGHTS, Parameters, Prior, Scales, parameter_classes
+from nec.codec.prior import MAX_CENTROID, WEIGHTS, Parameters, Prior, Scales, parameter_classes
 from nec.codec.tables import Bank
 from nec.codec.transform import (
     MAX_SYMBOL_BITS,
@@ -37,7 +37,9 @@ _FIT_VALUES = 1 << 24
 
 
 class EmbeddingCodec:
-    """Compresses grids of token embeddings (n, y, x, d) of any model; decoding touches integers only until dequantisation.
+    """Compresses grids of token embeddings (n, y, x, d) of any model.
+
+    Decoding touches integers only until the final dequantisation, so every machine decodes every stream alike.
 
     Fit it on a sample of embeddings, or load a fitted one. Instances are immutable and safe to share between threads.
 
@@ -84,6 +86,9 @@ class EmbeddingCodec:
         transform = fit_transform(tokens, rank, klt, step)
         return cls(transform, fit_prior(sample, transform, prior == "hierarchical", seed))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EmbeddingCodec.from_dict, (self.to_dict(),)  # coder models cannot be pickled; dask sends codecs about
+
     # ---- what it is
 
     @property
@@ -129,6 +134,7 @@ class EmbeddingCodec:
         arrays["offset_of"] = (prior.scales.offset_of, "<u1")
         arrays["radii"] = (prior.bank.radii, "<u2")
         arrays["frequencies"] = (prior.bank.frequencies, "<u2")
+        arrays["centroids"] = (prior.centroids, "<i1")
         return arrays
 
     # ---- as JSON
@@ -172,11 +178,15 @@ class EmbeddingCodec:
         return codec
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one JSON file (`codec.json` in a model folder)."""
+        """Write one JSON file (`codec.json` in a model folder), under a temporary name first."""
         path = Path(path)
         draft = path.with_name(path.name + ".tmp")
-        draft.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
+        try:
+            draft.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise InputError(f"cannot write a codec to {os.fspath(path)}: {error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EmbeddingCodec:
@@ -201,7 +211,7 @@ class EmbeddingCodec:
             "basis": size("basis"),
             "mean": size("mean", "order"),
             "contexts": size("base", "weights"),
-            "tables": size("radii", "frequencies", "offset_of"),
+            "tables": size("radii", "frequencies", "offset_of", "centroids"),
         }
         return {**parts, "other": len(json.dumps(config)) - sum(parts.values())}
 
@@ -219,19 +229,20 @@ class EmbeddingCodec:
     def encode(self, batch: NDArray[np.floating], quality: float = 1.0) -> bytes:
         """Compress a batch (n, y, x, d) into one frame.
 
-        `quality` is any positive number; twice the quality halves the quantiser's step. It snaps to 8 levels a factor of 2
-        and is clipped to 2^-16..2^15.875. Raises `InputError` for NaN, infinity, other shapes, or symbols beyond 24 bits.
+        `quality` is any positive number; twice the quality halves the quantiser's step. It snaps to 8 levels a factor
+        of 2 and is clipped to 2^-16..2^15.875. Raises `InputError` for NaN, infinity, other shapes, or symbols beyond
+        24 bits.
         """
         return self.encode_symbols(self.symbols(batch, quality), quality)
 
     def decode(self, blob: bytes, limit: tuple[int, ...] | None = None) -> NDArray[np.float32]:
         """Embeddings (n, y, x, d) float32 of a frame.
 
-        Raises `CorruptError` if any bit of it changed, if another codec wrote it, or if it holds more than `limit` images,
-        rows or columns.
+        Raises `CorruptError` if any bit of it changed, if another codec wrote it, or if it holds more than `limit`
+        images, rows or columns.
         """
-        symbols, level = self._decode(blob, limit)
-        return self._transform.reconstruct(symbols, level)
+        symbols, centroids, level = self._decode(blob, limit, centred=True)
+        return self._transform.reconstruct(symbols, centroids, level)
 
     def encode_symbols(self, symbols: NDArray[np.integer], quality: float = 1.0) -> bytes:
         """Entropy-code integers (n, y, x, k), absolute values below 2^24, as a frame of that quality."""
@@ -250,37 +261,39 @@ class EmbeddingCodec:
 
     def decode_symbols(self, blob: bytes) -> tuple[NDArray[np.int32], float]:
         """Symbols (n, y, x, k) and quality of a frame. Raises `CorruptError` as `decode`."""
-        symbols, level = self._decode(blob)
+        symbols, _, level = self._decode(blob, None, centred=False)
         full = np.zeros((*symbols.shape[:3], self.rank), np.int32)
         full[..., : symbols.shape[3]] = symbols
         return full, level_quality(level)
 
-    def _decode(self, blob: bytes, limit: tuple[int, ...] | None = None) -> tuple[NDArray[np.int32], int]:
-        """Symbols of the channels that are not all zero, and the level."""
-        header, words = framing.unpack(bytes(blob), lambda y, x: len(self._prior.levels(y, x)), self.dimensions)
-        if header.codec_id != bytes.fromhex(self.id)[:4]:
-            raise CorruptError(
-                f"frame was written by codec {header.codec_id.hex()}..., this is codec {self.id}: wrong codec"
-            )
+    def _decode(
+        self, blob: bytes, limit: tuple[int, ...] | None, centred: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None, int]:
+        """Symbols of the channels that are not all zero, their centroids in 1/256, and the level."""
+        header, words = framing.unpack(
+            bytes(blob), self.id, lambda y, x: len(self._prior.levels(y, x)), self.dimensions
+        )
         if header.channels > self.rank:
             raise CorruptError(f"frame declares {header.channels} channels where the codec has {self.rank}")
         n, y, x = header.extent
         if limit is not None and any(size > most for size, most in zip(header.extent, limit, strict=True)):
             raise CorruptError(f"frame holds {n} images of {y}x{x} where at most {limit} was expected")
         if n * y * x * header.channels == 0:
-            return np.zeros((n, y, x, 0), np.int32), header.level
+            return np.zeros((n, y, x, 0), np.int32), None, header.level
         stream = np.frombuffer(words, "<u4").astype(np.uint32)
-        grid = self._prior.decode(stream, (y, x, n, header.channels), header.level, header.width)
-        return grid.transpose(2, 0, 1, 3), header.level
+        shape = (y, x, n, header.channels)
+        grid, centroids = self._prior.decode(stream, shape, header.level, header.width, centred)
+        symbols = grid.transpose(2, 0, 1, 3)
+        return symbols, None if centroids is None else centroids.transpose(2, 0, 1, 3), header.level
 
 
-def _check_symbols(symbols: NDArray[np.integer], rank: int) -> NDArray[np.integer]:
+def _check_symbols(symbols: NDArray[np.integer], rank: int) -> NDArray[np.int32]:
     symbols = np.asarray(symbols)
     if symbols.dtype.kind not in "iu" or symbols.ndim != 4 or symbols.shape[3] != rank:
         raise InputError(f"symbols must be integers (n, y, x, {rank}), got {symbols.dtype} {symbols.shape}")
     if symbols.size and max(int(symbols.max()), -int(symbols.min())) >= 1 << MAX_SYMBOL_BITS:
         raise InputError(f"symbols must lie below 2^{MAX_SYMBOL_BITS} in absolute value")
-    return symbols
+    return symbols.astype(np.int32, copy=False)
 
 
 def _subsample(embeddings: NDArray[Any], seed: int) -> NDArray[Any]:
@@ -342,5 +355,8 @@ def _read_prior(config: Mapping[str, Any], rank: int) -> Prior:
     bank = Bank(radii, unpack_array(config.get("frequencies"), "frequencies", "<u2", 1))
     if len(bank) != scales.tables:
         raise InputError(f"codec config: {len(bank)} tables where the scales need {scales.tables}")
+    centroids = unpack_array(config.get("centroids"), "centroids", "<i1", 2)
+    if centroids.shape != (len(bank), 5) or np.abs(centroids.astype(np.int16)).max() > MAX_CENTROID:
+        raise InputError(f"codec config: centroids must be {len(bank)} rows of 5 within +-{MAX_CENTROID}")
     parameters = Parameters(whole(config, "first_level", -128, 127), whole(config, "spacing", 1, 255), base, weights)
-    return Prior(hierarchical, parameters, scales, bank)
+    return Prior(hierarchical, parameters, scales, bank, centroids)

@@ -1,29 +1,33 @@
-"""Fitting a codec's integers to sample embeddings. Floats are allowed here, and only here: what comes out is integers."""
+"""Fitting a codec's integers to sample embeddings. Floats are allowed here, and only here; integers come out."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec.prior import UNIT_BITS, WEIGHTS, Context, Parameters, Prior, Scales, parameter_classes
+from nec.codec.prior import MAX_CENTROID, UNIT_BITS, WEIGHTS, Context, Parameters, Prior, Scales, parameter_classes
 from nec.codec.tables import TOTAL, Bank
 from nec.codec.transform import Transform
 from nec.codec.waves import Neighbours, Wave, spacing_levels
 
-FIRST_LEVEL, SPACING, ANCHORS = -32, 8, 7
-_TABLE_LEVELS = range(FIRST_LEVEL - 8, FIRST_LEVEL + SPACING * (ANCHORS - 1) + 9, 6)
+FIRST_LEVEL, LAST_LEVEL = -32, 16
+_SPACING = {True: 8, False: 4}  # of anchors, for the hierarchical and the factorised prior
+_TABLE_LEVELS = (*range(-40, 24, 6), 29, 36, 44, 52)
 _TOKENS_A_CLASS = 6000
-_ITERATIONS = 40
+_BANK_VALUES = 1 << 22
+_ITERATIONS = 20
+_OFFSET_EDGES = (2, 6, 12, 20, 30, 40, 52)  # of |fraction| in 1/128: finer where the sign is nearly even
 _START = (0.35, 0.15, 0.3)
 _PULL = 2.0
 _MAX_RADIUS = 400
+_SLOPE_GRAIN, _WEIGHT_GRAIN, _BASE_GRAIN = 16, 8, 2  # coarser integers pack smaller; the loss is under 0.1%
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 
 def default_scales() -> Scales:
-    """Magnitudes from 2^-13 to 2^5 symbols, four scales an octave; nine offset bins below 4 symbols."""
-    offset_of = ((np.arange(65) * 64 >> 8) + 1 >> 1).astype(np.uint8)
+    """Magnitudes from 2^-13 to 2^5 symbols, four scales an octave; eight offset bins below 4 symbols."""
+    offset_of = np.searchsorted(_OFFSET_EDGES, np.arange(65), side="right").astype(np.uint8)
     low = 4
     split = 4 * (UNIT_BITS + 2) - low
     return Scales(low=low, split=split, wide=4 * (UNIT_BITS + 5) - low - split, offset_of=offset_of)
@@ -35,7 +39,7 @@ def fit_prior(embeddings: NDArray[np.floating], transform: Transform, hierarchic
     coefficients = transform.project(embeddings).transpose(1, 2, 0, 3) / transform.step
     parameters = _fit_parameters(coefficients, hierarchical, rng)
     scales = default_scales()
-    return Prior(hierarchical, parameters, scales, _fit_bank(coefficients, hierarchical, parameters, scales))
+    return _fit_tables(coefficients, hierarchical, parameters, scales)
 
 
 # ---- parameters
@@ -44,21 +48,25 @@ def fit_prior(embeddings: NDArray[np.floating], transform: Transform, hierarchic
 def _fit_parameters(coefficients: Floats, hierarchical: bool, rng: np.random.Generator) -> Parameters:
     rows, columns, images, channels = coefficients.shape
     classes = parameter_classes(hierarchical)
-    base = np.zeros((ANCHORS, classes, channels), np.int16)
-    weights = np.zeros((len(WEIGHTS), ANCHORS, classes, channels), np.int16)
+    spacing = _SPACING[hierarchical]
+    anchors = (LAST_LEVEL - FIRST_LEVEL) // spacing + 1
+    base = np.zeros((anchors, classes, channels), np.int16)
+    weights = np.zeros((len(WEIGHTS), anchors, classes, channels), np.int16)
     groups = _waves_by_class(spacing_levels(rows, columns, hierarchical))
-    for anchor in range(ANCHORS):
-        level = FIRST_LEVEL + SPACING * anchor
-        symbols = np.rint(coefficients * 2 ** (level / 8))
-        for kind, waves in groups.items():
-            chosen = _choose_images(waves, rows, columns, images, rng)
-            b0, fitted = _fit_class(waves, symbols[:, :, chosen])
-            base[anchor, kind] = np.rint(8 * np.log2(b0 * 2.0**UNIT_BITS)) - level
-            weights[:, anchor, kind] = fitted
+    start = np.repeat(np.array(_START, np.float32)[:, None], channels, 1)
+    for kind, waves in groups.items():
+        chosen = _choose_images(waves, rows, columns, images, rng)
+        sample, slopes = coefficients[:, :, chosen].astype(np.float32), start
+        for anchor in reversed(range(anchors)):
+            level = FIRST_LEVEL + spacing * anchor
+            b0, weights[:, anchor, kind], slopes = _fit_class(waves, np.rint(sample * 2 ** (level / 8)), slopes)
+            grain = _BASE_GRAIN if hierarchical else 1
+            eighths = np.rint(8 / grain * np.log2(b0 * 2.0**UNIT_BITS)) * grain
+            base[anchor, kind] = eighths - level
     for kind in range(classes):
         source = _stand_in(kind, groups)
         base[:, kind], weights[:, :, kind] = base[:, source], weights[:, :, source]
-    return Parameters(FIRST_LEVEL, SPACING, base, weights)
+    return Parameters(FIRST_LEVEL, spacing, base, weights)
 
 
 def _waves_by_class(levels: list[list[Wave]]) -> dict[int, list[Wave]]:
@@ -81,28 +89,30 @@ def _stand_in(kind: int, groups: dict[int, list[Wave]]) -> int:
 def _choose_images(
     waves: list[Wave], rows: int, columns: int, images: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
+    if waves[0].kind == "root":
+        return np.arange(images)
     tokens = sum(int(np.prod(wave.shape(rows, columns))) for wave in waves)
     count = min(images, max(1, _TOKENS_A_CLASS // tokens))
     return np.sort(rng.choice(images, count, replace=False))
 
 
-def _fit_class(waves: list[Wave], symbols: Floats) -> tuple[Floats, NDArray[np.int16]]:
-    """b0 (channels,) in symbols and integer weights (5, channels) of one wave class at one level."""
+def _fit_class(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Floats, NDArray[np.int16], Floats]:
+    """b0 (channels,) in symbols, integer weights (5, channels) and slopes (3, channels) of a class at one level."""
     gathered = [_features(wave, symbols) for wave in waves]
     target, *means = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
     if not means:
-        b0, _ = _fit_magnitude(np.abs(target), [])
-        return b0, np.zeros((len(WEIGHTS), target.shape[1]), np.int16)
+        b0, _ = _fit_magnitude(np.abs(target), [], start)
+        return b0, np.zeros((len(WEIGHTS), target.shape[1]), np.int16), start
     near, far, near_size, far_size = means
     wn, wf = _fit_prediction(target, near, far)
     prediction = (near * wn + far * wf) / 128
-    b0, slopes = _fit_magnitude(np.abs(target - np.rint(prediction)), [near_size, far_size, np.abs(prediction)])
-    quantised = np.clip(np.rint(slopes * 256), 0, 255)
-    return b0, np.concatenate([wn[None], wf[None], quantised]).astype(np.int16)
+    b0, slopes = _fit_magnitude(np.abs(target - np.rint(prediction)), [near_size, far_size, np.abs(prediction)], start)
+    quantised = np.clip(np.rint(slopes * 256 / _SLOPE_GRAIN) * _SLOPE_GRAIN, 0, 255)
+    return b0, np.concatenate([wn[None], wf[None], quantised]).astype(np.int16), slopes
 
 
 def _features(wave: Wave, symbols: Floats) -> tuple[Floats, ...]:
-    """Symbols of a wave, and for waves with neighbours their means and the means of their sizes; (tokens, channels) each."""
+    """Symbols of a wave, then means of near and far neighbours and of their sizes; (tokens, channels) each."""
     channels = symbols.shape[3]
     arrays = [symbols[wave.row :: wave.step, wave.column :: wave.step]]
     if wave.kind != "root":
@@ -110,7 +120,7 @@ def _features(wave: Wave, symbols: Floats) -> tuple[Floats, ...]:
         sizes = np.abs(symbols)
         arrays += [neighbours.near_mean(symbols) / 64, neighbours.far_mean(symbols) / 64]
         arrays += [neighbours.near_mean(sizes) / 64, neighbours.far_mean(sizes) / 64]
-    return tuple(array.reshape(-1, channels) for array in arrays)
+    return tuple(array.reshape(-1, channels).astype(np.float32) for array in arrays)
 
 
 def _fit_prediction(target: Floats, near: Floats, far: Floats) -> tuple[Floats, Floats]:
@@ -120,56 +130,79 @@ def _fit_prediction(target: Floats, near: Floats, far: Floats) -> tuple[Floats, 
     nt, ft = (near * target).sum(0), (far * target).sum(0)
     scale = nn * ff - nf**2
     solved = (ff * nt - nf * ft) / scale, (nn * ft - nf * nt) / scale
-    wn, wf = (np.clip(np.rint(w * 128), -128, 127) for w in solved)
+    wn, wf = (np.clip(np.rint(w * 128 / _WEIGHT_GRAIN) * _WEIGHT_GRAIN, -128, 127) for w in solved)
     return wn, wf
 
 
-def _fit_magnitude(size: Floats, features: list[Floats]) -> tuple[Floats, Floats]:
+def _fit_magnitude(size: Floats, features: list[Floats], start: Floats) -> tuple[Floats, Floats]:
     """Non-negative b0 (channels,) and slopes (features, channels) of E|e| = b0 + slopes . features.
 
-    Maximum likelihood of geometric |e| by multiplicative updates; a few pseudo-counts pull rare channels to fixed slopes.
+    Maximum likelihood of geometric |e| by multiplicative updates from the slopes `start`; a few pseudo-counts pull
+    channels with little data to common slopes. Channels without any non-zero residual are left at `start`.
     """
-    b0 = 0.5 * size.mean(0) + 1.0 / (2 * len(size) + 8)
+    floor = 1.0 / (2 * len(size) + 8)
     if not features:
-        return 2 * b0, np.zeros((0, size.shape[1]))
-    start = b0.copy()
-    slopes = np.repeat(np.array(_START)[:, None], size.shape[1], 1)
-    first = slopes.copy()
+        return size.mean(0) + 2 * floor, start[:0]
+    b0, slopes = 0.5 * size.mean(0) + floor, start.copy()
+    alive = np.flatnonzero(size.any(0))
+    size, stack = size[:, alive], np.stack([feature[:, alive] for feature in features])
+    first, pull = b0[alive], np.array(_START, np.float32)[:, None] * _PULL
+    level, slope = first.copy(), slopes[:, alive]
     for _ in range(_ITERATIONS):
-        mean = b0 + sum(s * f for s, f in zip(slopes, features, strict=True))
+        mean = np.einsum("ftc,fc->tc", stack, slope) + level
         down = 1 / (1 + mean)
-        up = size / mean * down
-        b0 = (b0 * up.sum(0) + 0.2 * start) / (down.sum(0) + 0.2)
-        for index, feature in enumerate(features):
-            gain = slopes[index] * (up * feature).sum(0) + _PULL * first[index]
-            slopes[index] = gain / ((down * feature).sum(0) + _PULL)
+        up = size * down / mean
+        level = (level * up.sum(0) + 0.2 * first) / (down.sum(0) + 0.2)
+        slope = (slope * np.einsum("tc,ftc->fc", up, stack) + pull) / (np.einsum("tc,ftc->fc", down, stack) + _PULL)
+    b0[alive], slopes[:, alive] = level, slope
     return b0, slopes
 
 
 # ---- tables
 
 
-def _fit_bank(coefficients: Floats, hierarchical: bool, parameters: Parameters, scales: Scales) -> Bank:
-    """Histograms of residuals by table over many levels, smoothed with neighbouring scales and a geometric law."""
-    draft = Prior(hierarchical, parameters, scales, _placeholder(scales))
+def _fit_tables(coefficients: Floats, hierarchical: bool, parameters: Parameters, scales: Scales) -> Prior:
+    """Histograms of residuals by table over many levels become tables; means within the cells become centroids."""
+    draft = Prior(hierarchical, parameters, scales, _placeholder(scales), np.zeros((scales.tables, 5), np.int8))
     counts = np.zeros((scales.tables, 2 * _MAX_RADIUS + 1))
+    inside = np.zeros((2, scales.tables, 5))
     rows, columns = coefficients.shape[:2]
+    coefficients = coefficients[:, :, :: 1 + coefficients.size // _BANK_VALUES]
     for level in _TABLE_LEVELS:
-        grid = np.rint(coefficients * 2 ** (level / 8)).astype(np.int64)
+        scaled = coefficients * 2 ** (level / 8)
+        grid = np.rint(scaled).astype(np.int64)
         for waves in draft.levels(rows, columns):
             for wave in waves:
+                tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step)
                 context = draft.context(wave, grid, Neighbours(wave, rows, columns), level)
-                _count(counts, grid[wave.row :: wave.step, wave.column :: wave.step], context)
-    return _bank_from(counts, scales)
+                residual = context.fold(grid[tokens])
+                within = scaled[tokens] - grid[tokens]
+                _count(counts, residual, context)
+                _count_centroids(
+                    inside, residual, within if context.mirror is None else within * context.mirror, context
+                )
+    return Prior(hierarchical, parameters, scales, _bank_from(counts, scales), _centroids_from(inside))
 
 
-def _count(counts: Floats, symbols: NDArray[np.int64], context: Context) -> None:
-    residual = symbols if context.base is None else (symbols - context.base) * context.mirror
-    inside = np.abs(residual) <= _MAX_RADIUS
+def _count(counts: Floats, residual: NDArray[np.integer], context: Context) -> None:
+    kept = np.abs(residual) <= _MAX_RADIUS
     if context.shift is not None:
-        inside &= context.shift == 0
-    flat = context.table[inside].astype(np.int64) * counts.shape[1] + residual[inside] + _MAX_RADIUS
+        kept &= context.shift == 0
+    flat = context.table[kept].astype(np.int64) * counts.shape[1] + residual[kept] + _MAX_RADIUS
     counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
+
+
+def _count_centroids(inside: Floats, residual: NDArray[np.integer], within: Floats, context: Context) -> None:
+    flat = (context.table.astype(np.int64) * 5 + np.clip(residual, -2, 2) + 2).reshape(-1)
+    for total, weight in zip(inside, (None, within.reshape(-1)), strict=True):
+        total += np.bincount(flat, weight, minlength=total.size).reshape(total.shape)
+
+
+def _centroids_from(inside: Floats) -> NDArray[np.int8]:
+    """Shrunk means in 1/256. None for the four widest tables, which also serve residuals with raw low bits."""
+    mean = inside[1] / (inside[0] + 8)
+    mean[-4:] = 0
+    return np.clip(np.rint(mean * 256), -MAX_CENTROID, MAX_CENTROID).astype(np.int8)
 
 
 def _placeholder(scales: Scales) -> Bank:

@@ -11,7 +11,7 @@ from nec.errors import CorruptError, InputError
 
 MAGIC = b"\x9aN"
 VERSION = 1
-MAX_VALUES = 1 << 33
+MAX_VALUES = 1 << 30
 """Largest n * y * x * d that a frame may declare (memory is taken only below it)."""
 MAX_SIDE = 1 << 16
 """Largest rows or columns of a token grid."""
@@ -20,7 +20,11 @@ _FIXED = struct.Struct("<2sBb4sI")
 
 @dataclass(frozen=True)
 class Frame:
-    """Header fields of one frame; `segments` are the words each spacing level adds to the ANS stream, coarse first."""
+    """Header fields of one frame.
+
+    `extent` (n, y, x); `channels` before the last ones that are zero throughout; `width` bits of the largest absolute
+    symbol; `segments` the words that each spacing level adds to the ANS stream, coarse first.
+    """
 
     codec_id: bytes
     level: int
@@ -58,38 +62,41 @@ class _Reader:
 
 def pack(frame: Frame, words: bytes) -> bytes:
     """Serialise a frame; `words` is the ANS stream, 4 * sum(segments) bytes."""
-    numbers = (*frame.extent, frame.channels, frame.width, *frame.segments)
+    numbers = (*frame.extent, frame.channels, frame.width, *frame.segments[:-1])
     rest = b"".join(map(_varint, numbers)) + words
     head = struct.pack("<2sBb4s", MAGIC, VERSION, frame.level, frame.codec_id)
     return head + struct.pack("<I", crc32c(head + rest)) + rest
 
 
-def unpack(blob: bytes, levels_of: Callable[[int, int], int], dimensions: int) -> tuple[Frame, memoryview]:
-    """Check and split a frame. Returns its header and its ANS words.
+def unpack(
+    blob: bytes, codec_id: str, levels_of: Callable[[int, int], int], dimensions: int
+) -> tuple[Frame, memoryview]:
+    """Check and split a frame of the codec with this id. Returns its header and its ANS words.
 
-    `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to. Raises `CorruptError` for damaged, truncated, foreign
-    or implausibly large frames, before anything of the declared size is allocated.
+    `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to. Raises
+    `CorruptError` for damaged, truncated, foreign or too large frames, before memory of the declared size is taken.
     """
     if len(blob) < _FIXED.size:
         raise CorruptError(f"not a nec frame: {len(blob)} bytes, a header alone takes more; the data is truncated")
-    magic, version, level, codec_id, crc = _FIXED.unpack_from(blob)
+    magic, version, level, writer, crc = _FIXED.unpack_from(blob)
     if magic != MAGIC:
         raise CorruptError(f"not a nec frame: it starts with {bytes(magic)!r}, not {MAGIC!r}; damaged, or other data")
     if crc32c(blob[:8] + blob[12:]) != crc:
         raise CorruptError(f"checksum mismatch in a frame of {len(blob)} bytes: damaged or truncated; fetch it again")
     if version != VERSION:
         raise CorruptError(f"frame version {version} is not known to this nec (it reads {VERSION}): upgrade nec")
+    if writer != bytes.fromhex(codec_id)[:4]:
+        raise CorruptError(f"frame was written by codec {writer.hex()}..., this is codec {codec_id}: use its own codec")
     reader = _Reader(blob, _FIXED.size)
     n, y, x, channels, width = (reader.varint() for _ in range(5))
     if y > MAX_SIDE or x > MAX_SIDE or n * y * x * dimensions > MAX_VALUES or width > 24:
-        raise CorruptError(
-            f"frame declares {n} images of {y}x{x} tokens, {channels} channels of {width} bits: beyond the limit"
-        )
-    segments = tuple(reader.varint() for _ in range(levels_of(y, x) if channels else 0))
+        raise CorruptError(f"frame declares {n} images of {y}x{x} tokens and {width} bits a symbol: beyond the limit")
+    coarse = [reader.varint() for _ in range(levels_of(y, x) - 1 if channels else 0)]
     words = memoryview(blob)[reader.position :]
-    if len(words) != 4 * sum(segments):
-        raise CorruptError(f"frame holds {len(words)} bytes of code where its header declares {4 * sum(segments)}")
-    return Frame(codec_id, level, (n, y, x), channels, width, segments), words
+    finest = len(words) // 4 - sum(coarse)
+    if len(words) % 4 or finest < 0 or (not channels and finest):
+        raise CorruptError(f"frame holds {len(words)} bytes of code, which its header does not account for")
+    return Frame(writer, level, (n, y, x), channels, width, (*coarse, finest) if channels else ()), words
 
 
 def check_extent(n: int, y: int, x: int, d: int) -> None:

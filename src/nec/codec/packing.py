@@ -18,7 +18,7 @@ MAX_BYTES = 1 << 28
 
 
 def pack_array(array: NDArray[Any]) -> dict[str, Any]:
-    """{"dtype", "shape", "data"}: little-endian C order, byte planes apart (all first bytes, all second ones...), zlib, base64."""
+    """{"dtype", "shape", "data"}: little-endian C order, all first bytes, then all second ones...; zlib; base64."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     planes = little.reshape(-1).view(np.uint8).reshape(-1, little.dtype.itemsize).T
     data = base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")

@@ -6,7 +6,8 @@ For a token of wave class w and a channel c, with N and F the means of its neare
     magnitude   M = b0[w, c] + an[w, c] |N| + af[w, c] |F| + ap[w, c] |P|    (means of absolute values for |N| and |F|)
 
 M, the expected absolute residual, chooses the scale of the table on a logarithmic grid, the fraction of P its offset
-(mirrored, so that only fractions from 0 to 1/2 need tables). The factorised prior is the same with one wave, root.
+(mirrored, so that only fractions from 0 to 1/2 need tables). A root wave has no neighbours: M = b0, P = 0. The
+factorised prior codes all tokens as one root wave.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ UNIT_BITS = 14
 """Magnitudes M are in units of 2^-14 symbols."""
 PREDICTION_BITS = 13
 """Predictions P are in units of 2^-13 symbols."""
+MAX_CENTROID = 115
+"""Bound of centroids, in 1/256 of a step: a decoded value stays well inside its symbol's cell."""
 WEIGHTS = ("wn", "wf", "an", "af", "ap")
 _MANTISSAS = np.array([256, 279, 304, 332, 362, 395, 431, 470], np.int64)
 _BLOCK_VALUES = 1 << 20
@@ -107,19 +110,39 @@ class LevelParameters:
 
 @dataclass(frozen=True)
 class Context:
-    """What the prior says of a block of symbols: `base` + `mirror` * residual, the residual under table `table`."""
+    """What the prior says of a block of symbols: `base` + `mirror` * residual, the residual under `table`.
+
+    `base` and `mirror` (1 or -1) are None in root waves, where the residual is the symbol. `shift` counts the
+    residual's raw low bits, None where there are none.
+    """
 
     base: Ints | None
     mirror: NDArray[np.int8] | None
     table: NDArray[np.uint16]
     shift: NDArray[np.int32] | None
 
+    def fold(self, symbols: Ints) -> Ints:
+        """Mirrored residuals of symbols."""
+        if self.base is None or self.mirror is None:
+            return symbols
+        return (symbols - self.base) * self.mirror
+
+    def unfold(self, residual: Ints) -> Ints:
+        """Inverse of `fold`."""
+        if self.base is None or self.mirror is None:
+            return residual
+        return residual * self.mirror + self.base
+
 
 class Prior:
     """Codes integer symbols (y, x, n, k) with contexts; thread-safe, all state is immutable."""
 
-    def __init__(self, hierarchical: bool, parameters: Parameters, scales: Scales, bank: Bank) -> None:
+    def __init__(
+        self, hierarchical: bool, parameters: Parameters, scales: Scales, bank: Bank, centroids: NDArray[np.int8]
+    ) -> None:
         self.hierarchical, self.parameters, self.scales, self.bank = hierarchical, parameters, scales, bank
+        self.centroids = centroids
+        """(tables, 5): mean place of values within a cell in 1/256, for residuals <= -2, -1, 0, 1, >= 2."""
         self._table_of = self._make_table_of()
         self._at = lru_cache(maxsize=8)(parameters.at)
 
@@ -145,9 +168,10 @@ class Prior:
         kind, channels = wave.parameter_class, grid.shape[3]
         b0 = at.b0[kind, :channels].astype(grid.dtype)
         if wave.kind == "root":
-            row = self._tables(b0[None], None)
             shape = (*wave.shape(*grid.shape[:2]), grid.shape[2], channels)
-            return Context(None, None, *(None if v is None else np.broadcast_to(v, shape) for v in row))
+            table, shift = self._tables(b0, np.zeros(1, np.uint8))
+            shift = None if shift is None else np.broadcast_to(shift, shape)
+            return Context(None, None, np.broadcast_to(table, shape), shift)
         wn, wf, an, af, ap = at.weights[:, kind, :channels].astype(grid.dtype)
         prediction = wn * neighbours.near_mean(grid)
         prediction += wf * neighbours.far_mean(grid)
@@ -162,7 +186,7 @@ class Prior:
         return Context(base, (fraction >= 0).astype(np.int8) * 2 - 1, table, shift)
 
     def _tables(
-        self, magnitude: Ints, offset: NDArray[np.uint8] | None
+        self, magnitude: Ints, offset: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint16], NDArray[np.int32] | None]:
         index = scale_index(np.maximum(magnitude, 1)) - self.scales.low
         np.maximum(index, 0, out=index)
@@ -172,8 +196,7 @@ class Prior:
             shift = np.maximum((index - top + 3) >> 2, 0)
             index -= 4 * shift
         index *= self.scales.offsets
-        if offset is not None:
-            index += offset
+        index += offset
         return self._table_of[index], shift
 
     def _dtype(self, level: int, width: int) -> type[np.integer]:
@@ -205,19 +228,36 @@ class Prior:
         return words, np.diff(ends, prepend=0).tolist()
 
     def decode(
-        self, words: NDArray[np.uint32], shape: tuple[int, int, int, int], level: int, width: int
-    ) -> NDArray[np.int32]:
-        """Symbols (y, x, n, k) from all the words of a stream. Raises `CorruptError` if it does not end as it should."""
+        self, words: NDArray[np.uint32], shape: tuple[int, int, int, int], level: int, width: int, centred: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
+        """Symbols (y, x, n, k) from all the words of a stream, and if `centred` each one's centroid in 1/256.
+
+        Raises `CorruptError` if the stream does not end as it should.
+        """
         grid = np.zeros(shape, self._dtype(level, width))
+        centroid = np.zeros(shape, np.int8) if centred else None
         reader = Reader(words)
         for wave, block, neighbours in self._steps(grid):
             part = grid[:, :, block]
             context = self.context(wave, part, neighbours, level)
-            part[wave.row :: wave.step, wave.column :: wave.step] = self._pull(reader, context)
+            residual = self._pull(reader, context)
+            tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
+            if centroid is not None:
+                centroid[tokens] = self._centroids(context, residual)
+            symbols = context.unfold(residual)
+            if max(symbols.max(), -symbols.min()) >> width:
+                raise CorruptError("code stream is damaged: a symbol exceeds its declared width")
+            grid[tokens] = symbols
         reader.check_finished()
-        if np.any(np.abs(grid) >> width):
-            raise CorruptError("code stream is damaged: a symbol exceeds its declared width")
-        return grid.astype(np.int32, copy=False)
+        return grid.astype(np.int32, copy=False), centroid
+
+    def _centroids(self, context: Context, residual: Ints) -> NDArray[np.int8]:
+        row = context.table.astype(np.int32)
+        row *= 5
+        row += np.clip(residual, -2, 2).astype(np.int32)
+        row += 2
+        inside = self.centroids.reshape(-1)[row]
+        return inside if context.mirror is None else inside * context.mirror
 
     def _steps(self, grid: Ints) -> Iterator[tuple[Wave, slice, Neighbours]]:
         for waves in self.levels(*grid.shape[:2]):
@@ -227,9 +267,7 @@ class Prior:
                     yield wave, block, neighbours
 
     def _push(self, writer: Writer, symbols: Ints, context: Context) -> None:
-        residual = symbols if context.base is None else symbols - context.base
-        if context.mirror is not None:
-            residual = residual * context.mirror
+        residual = context.fold(symbols)
         if context.shift is not None:
             residual, low = _split(residual, context.shift)
             for bits in _descending(context.shift):
@@ -272,9 +310,7 @@ class Prior:
             for bits in reversed(_descending(context.shift)):
                 chosen = context.shift == bits
                 residual[chosen] += reader.pull_raw(int(chosen.sum()), bits) - (1 << bits - 1)
-        if context.mirror is not None:
-            residual *= context.mirror
-        return residual if context.base is None else residual + context.base
+        return residual
 
 
 def _grouped(table: NDArray[np.uint16]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:

@@ -36,9 +36,9 @@ def level_quality(level: int) -> float:
 class Transform:
     """y = (x - mean) pinv(basis), symbol = round(y / step); x = mean + step * symbol @ basis.
 
-    `mean` (d,) float32; `step` the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,), the
-    channels that are kept. The forward matrix is the pseudo-inverse of the half-precision basis itself, so a decoded batch
-    encodes to the same symbols again.
+    `mean` (d,) float32; `step` the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,),
+    the channels that are kept. The forward matrix is the pseudo-inverse of the half-precision basis itself, so that a
+    decoded batch encodes to the same symbols again.
     """
 
     mean: NDArray[np.float32]
@@ -75,18 +75,26 @@ class Transform:
         for part in _parts(values.shape):
             scaled = np.rint(self.project(values[part]) / step)
             if scaled.size and max(scaled.max(), -scaled.min()) > limit:
+                quality = level_quality(level)
                 raise InputError(
-                    f"quality {level_quality(level):.4g} is too high for these embeddings: symbols pass 2^{MAX_SYMBOL_BITS}"
+                    f"quality {quality:.4g} is too high here: symbols pass {MAX_SYMBOL_BITS} bits; lower it"
                 )
             out[part] = scaled
         return out
 
-    def reconstruct(self, symbols: NDArray[np.integer] | NDArray[np.floating], level: int) -> NDArray[np.float32]:
-        """Symbols (n, y, x, j), the first j <= k channels (the others are zero), -> float32 (n, y, x, d)."""
+    def reconstruct(
+        self, symbols: NDArray[np.integer], centroids: NDArray[np.int8] | None, level: int
+    ) -> NDArray[np.float32]:
+        """Symbols (n, y, x, j) of the first j <= k channels (the others are zero) -> float32 (n, y, x, d).
+
+        `centroids`, same shape, are added to the symbols in units of 1/256.
+        """
         out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
         step, kept = self.step_at(level), symbols.shape[3]
-        for part in _parts((*symbols.shape[:3], self.dimensions)):
+        for part in _parts(out.shape):
             scaled = symbols[part] * step
+            if centroids is not None:
+                scaled += centroids[part] * (step / 256)
             if self.basis is not None:
                 out[part] = scaled @ self.basis[:kept].astype(np.float64) + self.mean
             else:
@@ -125,9 +133,10 @@ def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> 
 
 
 def fit_transform(tokens: NDArray[np.float64], rank: int | None, klt: bool, step: float | None) -> Transform:
-    """Fit mean, basis and step to tokens (t, d). With `step` None, quality 1 gives an error of 3% of the variance.
+    """Fit mean, basis and step to tokens (t, d); with `step` None, rounding at quality 1 errs by 3% of the variance.
 
-    The error counts what `rank` leaves out; where that alone passes 3%, the quantiser's own error is 3% of what is kept.
+    The error counts what `rank` leaves out; where that alone passes half of it, the quantiser's own error is 3% of the
+    variance that is kept.
     """
     dimensions = tokens.shape[1]
     rank = dimensions if rank is None else rank
@@ -164,7 +173,7 @@ def _fit_step(draft: Transform, tokens: NDArray[np.float64], target: float = 0.0
     lost = max(variance - kept, 0.0)
     goal = target * variance - lost if lost < 0.5 * target * variance else target * kept
     low, high = 0.0, 2.0 * float(np.abs(coefficients).max())
-    for _ in range(40):
+    for _ in range(26):
         step = (low + high) / 2
         error = float(((np.rint(coefficients / step) * step - coefficients) ** 2).sum())
         low, high = (step, high) if error < goal else (low, step)

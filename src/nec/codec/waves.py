@@ -8,6 +8,7 @@ their left and right sides. The lattice of the largest spacing, a single token, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def spacing_levels(rows: int, columns: int, hierarchical: bool = True) -> list[l
 class Neighbours:
     """Sums over the known neighbours of a wave's tokens, borders counted out.
 
-    `grid` is (y, x, n, k) of symbols known so far, int32 or int64, zero elsewhere.
+    Grids are (y, x, n, k): symbols known so far, int32 or int64 (fitting passes floats), anything elsewhere.
     """
 
     def __init__(self, wave: Wave, rows: int, columns: int) -> None:
@@ -84,7 +85,7 @@ class Neighbours:
         self.far = self._spans(FAR[wave.kind])
 
     def _spans(self, offsets: tuple[tuple[int, int], ...]) -> list[tuple[slice, slice, slice, slice]]:
-        """For each offset: target rows and columns (in the wave's own lattice), source rows and columns (in the grid)."""
+        """For each offset: rows and columns of the targets in the wave's lattice, of the sources in the grid."""
         wave, spans = self.wave, []
         shape = wave.shape(self.rows, self.columns)
         for dy, dx in offsets:
@@ -101,7 +102,7 @@ class Neighbours:
         start = origin + first * step
         return slice(first, last), slice(start, max(start + (last - first) * step, 0), step)
 
-    def _mean(self, grid: NDArray[np.integer], spans: list[tuple[slice, slice, slice, slice]]) -> NDArray[np.integer]:
+    def _mean(self, grid: NDArray[Any], spans: list[tuple[slice, slice, slice, slice]]) -> NDArray[Any]:
         shape = self.wave.shape(self.rows, self.columns)
         total = np.zeros((*shape, *grid.shape[2:]), grid.dtype)
         count = np.zeros(shape, np.int32)
@@ -111,10 +112,10 @@ class Neighbours:
         total *= RECIPROCAL[count][:, :, None, None].astype(grid.dtype)
         return total
 
-    def near_mean(self, grid: NDArray[np.integer]) -> NDArray[np.integer]:
+    def near_mean(self, grid: NDArray[Any]) -> NDArray[Any]:
         """Mean over the nearest neighbours in units of 1/64, (rows, columns, n, k) of the wave."""
         return self._mean(grid, self.near)
 
-    def far_mean(self, grid: NDArray[np.integer]) -> NDArray[np.integer]:
+    def far_mean(self, grid: NDArray[Any]) -> NDArray[Any]:
         """Mean over the ring of neighbours beyond the nearest in units of 1/64."""
         return self._mean(grid, self.far)

@@ -31,9 +31,9 @@ AXES = ("n", "y", "x", "c")
 class NecEmbeddingCodec(ArrayBytesCodec):
     """Stores chunks of token embeddings as nec frames.
 
-    `axes` names the array's axes, any order of n (images), y, x (token grid) and c (embedding channels). Each chunk holds
-    all channels. Chunks that reach over the array's edge are padded with NaN by Zarr (give the array `fill_value` NaN);
-    only the images, rows and columns before the padding are coded. NaN elsewhere raises `InputError`.
+    `axes` names the array's axes, any order of n (images), y, x (token grid) and c (embedding channels). Each chunk
+    holds all channels. Zarr pads chunks that reach over the array's edge with the fill value (give the array NaN); only
+    the images, rows and columns before the padding are coded. NaN elsewhere raises `InputError`.
     """
 
     is_fixed_size = False
@@ -62,7 +62,7 @@ class NecEmbeddingCodec(ArrayBytesCodec):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> NecEmbeddingCodec:
-        """From Zarr metadata {"name", "configuration": {"codec", "quality", "axes"}}. Raises `InputError` if malformed."""
+        """From Zarr metadata {"name", "configuration": {"codec", "quality", "axes"}}; `InputError` if malformed."""
         config = data.get("configuration")
         if data.get("name") != NAME or not isinstance(config, dict):
             raise InputError(
@@ -90,7 +90,7 @@ class NecEmbeddingCodec(ArrayBytesCodec):
         chunks = getattr(chunk_grid, "chunk_shape", shape)
         if shape[channel] != self.codec.dimensions or chunks[channel] != self.codec.dimensions:
             raise InputError(
-                f"axis c must have {self.codec.dimensions} channels, in one chunk: array {shape}, chunks {tuple(chunks)}"
+                f"axis c must be {self.codec.dimensions} channels in one chunk: array {shape}, chunks {tuple(chunks)}"
             )
 
     # ---- one chunk

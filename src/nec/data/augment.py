@@ -1,4 +1,4 @@
-"""Augmentations on whole batches of tensors, reproducible from a generator. Needs torch, not torchvision."""
+"""Augmentations on whole batches of tensors, decided by the numbers handed in. Needs torch, not torchvision."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from torch.nn import functional as F
 
 
 def random_resized_crop_flip(
-    images: Tensor, generator: torch.Generator, scale: tuple[float, float] = (0.2, 1.0), turns: bool = False
+    images: Tensor, draw: Tensor, scale: tuple[float, float] = (0.2, 1.0), turns: bool = False
 ) -> Tensor:
     """MAE's augmentation: a random crop resized bicubically to the input's size, and a random horizontal flip.
 
     Args:
         images: (n, c, h, w) float.
-        generator: on the CPU; its state alone decides what is drawn, whatever the device of the images.
+        draw: (n, 7) uniform in 0..1, on the CPU: it alone decides each image's crop and flips.
         scale: range of the crop's share of the image's area; the aspect ratio is drawn from 3/4..4/3.
         turns: also draw a vertical flip and a transposition. Images from above have no upright side.
     """
     n = images.shape[0]
     low, high = scale
-    draw = torch.rand(n, 7, generator=generator)
     area = low + (high - low) * draw[:, 0]
     ratio = torch.exp((2 * draw[:, 1] - 1) * torch.log(torch.tensor(4 / 3)))
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)

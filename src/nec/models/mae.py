@@ -39,6 +39,7 @@ class NecModel(nn.Module):
     """A masked autoencoder whose tokens a bottleneck may quantise and rate. Parameter names as in MAE checkpoints.
 
     `config.kind` "mae" has no bottleneck; "factorized" adds `bottleneck`, one channel an embedding dimension.
+    `config.decoder_depth` 0: an encoder alone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -54,6 +55,12 @@ class NecModel(nn.Module):
         self.blocks = nn.ModuleList(Block(c.embed_dim, c.num_heads, c.mlp_ratio) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.embed_dim, eps=1e-6)
         self.bottleneck = FactorizedBottleneck(c.embed_dim) if c.kind == "factorized" else None
+        if c.decoder_depth:
+            self._add_decoder()
+        self._initialise()
+
+    def _add_decoder(self) -> None:
+        c = self.config
         self.decoder_embed = nn.Linear(c.embed_dim, c.decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_embed_dim))
         self.decoder_pos_embed = nn.Parameter(sincos_positions(c.decoder_embed_dim, c.grid), requires_grad=False)
@@ -62,7 +69,6 @@ class NecModel(nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(c.decoder_embed_dim, eps=1e-6)
         self.decoder_pred = nn.Linear(c.decoder_embed_dim, c.patch_size**2 * c.in_channels)
-        self._initialise()
 
     def _initialise(self) -> None:
         """MAE's initialisation: Xavier for linear layers (and the patch projection as one), 0.02 for the tokens."""
@@ -72,7 +78,8 @@ class NecModel(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.config.embed_dim, -1))
         nn.init.normal_(self.cls_token, std=0.02)
-        nn.init.normal_(self.mask_token, std=0.02)
+        if self.config.decoder_depth:
+            nn.init.normal_(self.mask_token, std=0.02)
 
     # -- images ---------------------------------------------------------------------------------------------------
 
@@ -143,10 +150,15 @@ class NecModel(nn.Module):
             raise InputError("this model has no bottleneck: adapt it first (nec adapt), or use embed() and a codec")
         return self.bottleneck
 
+    def _need_decoder(self) -> None:
+        if not self.config.decoder_depth:
+            raise InputError("this model is an encoder alone; what was asked for needs an MAE's decoder")
+
     # -- decoder --------------------------------------------------------------------------------------------------
 
     def reconstruct(self, latent: Tensor, order: Tensor, grid: tuple[int, int]) -> Tensor:
         """Latent (n, 1 + kept, d) -> predicted patches (n, m, p*p*c) of the tokens `order` (n, m), kept ones first."""
+        self._need_decoder()
         x = self.decoder_embed(latent)
         masked = self.mask_token.to(x.dtype).expand(x.shape[0], order.shape[1] + 1 - x.shape[1], -1)
         positions = resize_positions(self.decoder_pos_embed, self.config.grid, grid).expand(x.shape[0], -1, -1)
@@ -166,6 +178,7 @@ class NecModel(nn.Module):
 
     def decoder_stage(self) -> DecoderStage:
         """A trainable copy of the decoder's first stage, for heads on tokens at the native grid."""
+        self._need_decoder()
         stage = DecoderStage(
             nn.Linear(self.config.embed_dim, self.config.decoder_embed_dim),
             Block(self.config.decoder_embed_dim, self.config.decoder_num_heads, self.config.mlp_ratio),
@@ -221,10 +234,10 @@ class NecModel(nn.Module):
         return result
 
     def encode(self, images: np.ndarray, out: str, quality: float = 1.0, **options: Any) -> dict[str, Any]:
-        """Images (n, h, w, c) -> a store at `out`; see `nec.pipeline.encode_array` for the options and what returns."""
-        from nec.pipeline import encode_array
+        """Images (n, h, w, c) -> a store at `out`; see `nec.encode_array` for the options and what it returns."""
+        import nec  # the front: rooms do not import those above them
 
-        return encode_array(self, images, out, quality, **options)
+        return nec.encode_array(self, images, out, quality, **options)
 
 
 def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:

@@ -1,0 +1,76 @@
+"""Arguments that `nec pretrain` and `nec adapt` share, from the fields of their settings."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nec.data import Dataset
+    from nec.models import NecModel
+    from nec.training import TrainingSettings
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what both commands take. Settings default to None here: their class holds the defaults."""
+    parser.add_argument("dataset", metavar="DATASET", help="KIND:PATH (folder:, eurosat:, ucmerced:)")
+    parser.add_argument("--out", required=True, metavar="MODEL", help="model folder to write; logs go to MODEL.run")
+    parser.add_argument("--epochs", type=float, metavar="E", help="passes over the training images (default 20)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images a step, over all devices (default 256)")
+    parser.add_argument("--blr", type=float, metavar="R", help="learning rate of a batch of 256 (default 1.5e-4)")
+    parser.add_argument("--warmup-epochs", type=float, metavar="E", help="linear warm-up (default 1)")
+    parser.add_argument("--weight-decay", type=float, metavar="W", help="default 0.05; nec adapt 0.01")
+    parser.add_argument("--optimizer", choices=["adamw", "muon"], help="default adamw")
+    parser.add_argument("--crop-scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="default 0.2 1")
+    parser.add_argument("--turns", action="store_true", default=None, help="augment by all flips and quarter turns")
+    parser.add_argument("--decoded-share", type=float, metavar="S", help="of the masked patches (default 1)")
+    parser.add_argument("--precision", metavar="P", help="32-true (default), bf16-mixed, 16-mixed")
+    parser.add_argument("--seed", type=int, metavar="S", help="default 0; of the dataset's split as well")
+    parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only")
+    parser.add_argument("--devices", default="auto", metavar="N", help="how many devices (default: all there are)")
+    parser.add_argument("--accelerator", default="auto", metavar="A", help="cpu, gpu, ... (default auto)")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--overwrite", action="store_true", help="replace MODEL, forget an interrupted run")
+    parser.add_argument("--json", action="store_true", help="print what was made as JSON, and no progress")
+
+
+def settings_of(args: argparse.Namespace, kind: type[TrainingSettings]) -> Any:
+    """Settings of `kind` from the arguments that were given."""
+    given = {f.name: getattr(args, f.name, None) for f in fields(kind)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return kind(**{name: value for name, value in given.items() if value is not None})
+
+
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keywords of `nec.training.pretrain` and `adapt` that are no settings."""
+    return {
+        "resume": args.resume,
+        "overwrite": args.overwrite,
+        "devices": int(args.devices) if args.devices.isdigit() else args.devices,
+        "accelerator": args.accelerator,
+        "limit": args.limit,
+        "progress": not args.json,
+    }
+
+
+def open_training_images(args: argparse.Namespace) -> Dataset:
+    """The dataset that the arguments name."""
+    from nec.data import open_dataset
+
+    return open_dataset([args.dataset], seed=args.seed or 0)
+
+
+def report(args: argparse.Namespace, model: NecModel) -> int:
+    """Print what was made."""
+    import json
+    from pathlib import Path
+
+    recipe = json.loads((Path(args.out) / "config.json").read_text(encoding="utf-8"))["recipe"]
+    figures = recipe["figures"]
+    if args.json:
+        print(json.dumps({"path": args.out, "kind": model.config.kind, "steps": recipe["steps"], "figures": figures}))
+    else:
+        shown = ", ".join(f"{key} {value:g}" for key, value in figures.items())
+        print(f"{args.out}: {model.config.kind} model after {recipe['steps']} steps; {shown}")
+    return 0

@@ -1,0 +1,42 @@
+"""`nec adapt`: make a foundation model's tokens cheap to code."""
+
+from __future__ import annotations
+
+import argparse
+
+from nec.cli._training import add_run_arguments, open_training_images, report, run_options, settings_of
+from nec.errors import InputError
+
+HELP = "adapt a model so that its quantised embeddings have low entropy"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `nec adapt`."""
+    parser.add_argument("model", metavar="MODEL", help="pre-trained model: a folder or a shipped name")
+    add_run_arguments(parser)
+    parser.add_argument("--prior", choices=["factorized"], default="factorized", help="default factorized")
+    parser.add_argument("--lmbda", type=float, metavar="L", help="weight of the distortion against the bits of an image")
+    parser.add_argument(
+        "--trainable-blocks",
+        metavar="K",
+        help="last encoder blocks to train, or all: the whole model (default 1, the paper's adapter)",
+    )
+    parser.add_argument("--latent-scale", type=float, metavar="S", help="scale the tokens by S first (default 1)")
+    parser.add_argument("--quantiles-lr", type=float, metavar="R", help="rate of the prior's quantiles (default 1e-3)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Adapt, write the model folder, and print what was made."""
+    from dataclasses import replace
+
+    from nec.models import load_model
+    from nec.training import AdaptSettings, adapt
+
+    blocks, args.trainable_blocks = args.trainable_blocks, None
+    settings = settings_of(args, AdaptSettings)
+    if blocks is not None:
+        if blocks != "all" and not blocks.isdigit():
+            raise InputError(f"--trainable-blocks {blocks}: give a number or all")
+        settings = replace(settings, trainable_blocks=None if blocks == "all" else int(blocks))
+    model = load_model(args.model)
+    return report(args, adapt(model, open_training_images(args), args.out, settings, **run_options(args)))

@@ -1,0 +1,50 @@
+"""`nec pretrain`: a masked autoencoder from scratch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from nec.cli._training import add_run_arguments, open_training_images, report, run_options, settings_of
+from nec.errors import InputError
+
+HELP = "train a foundation model from scratch, as a masked autoencoder"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `nec pretrain`."""
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE|KEY=VALUE",
+        help="the model's sizes: a JSON file, a preset (vit-t, vit-s, vit-b, vit-l, vit-h), or one key; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, write the model folder, and print what was made."""
+    from nec.models import PRESETS, ModelConfig
+    from nec.training import TrainingSettings, pretrain
+
+    values: dict = {}
+    for item in args.config:
+        values |= PRESETS[item] if item in PRESETS else _sizes(item)
+    settings = settings_of(args, TrainingSettings)
+    config = ModelConfig.from_dict(values)
+    return report(args, pretrain(config, open_training_images(args), args.out, settings, **run_options(args)))
+
+
+def _sizes(item: str) -> dict:
+    key, equals, text = item.partition("=")
+    try:
+        if equals:
+            return {key: json.loads(text)}
+        document = json.loads(Path(item).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--config {item}: neither a readable JSON file, a preset, nor KEY=NUMBER ({error})") from error
+    if not isinstance(document, dict):
+        raise InputError(f"--config {item} holds no JSON object")
+    return document

@@ -1,0 +1,92 @@
+"""Settings of a training run. They are recorded in the model that comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nec.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What decides a training run, beside the model's sizes and the data. Defaults: MAE's (He et al. 2022).
+
+    Attributes:
+        epochs: passes over the training images; fractions are allowed.
+        batch_size: images an optimiser step, over all devices together.
+        blr: learning rate for a batch of 256; the rate used is blr * batch_size / 256.
+        warmup_epochs: linear warm-up, then cosine to zero.
+        weight_decay: on matrices only, not on biases, norms and tokens.
+        optimizer: "adamw" with betas 0.9 and 0.95 (the paper's), or "muon" for the matrices in the blocks.
+        crop_scale: range of RandomResizedCrop's share of the area.
+        turns: vertical flips and transpositions too, beside the horizontal flip.
+        decoded_share: share of the masked patches that the decoder predicts; less saves time.
+        precision: Lightning's: "32-true", "bf16-mixed", ...
+        seed: of the weights, the order, the augmentation, the masks and the noise.
+    """
+
+    epochs: float = 20.0
+    batch_size: int = 256
+    blr: float = 1.5e-4
+    warmup_epochs: float = 1.0
+    weight_decay: float = 0.05
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    turns: bool = False
+    decoded_share: float = 1.0
+    precision: str = "32-true"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "blr"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise InputError(f"crop_scale must be LOW HIGH with 0 < LOW <= HIGH <= 1, got {low} {high}")
+        if not 0 < self.decoded_share <= 1:
+            raise InputError(f"decoded_share must lie in 0..1, got {self.decoded_share}")
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate, scaled with the batch."""
+        return self.blr * self.batch_size / 256
+
+    def steps(self, images: int) -> int:
+        """Optimiser steps for so many training images; batches run on over the end of an epoch."""
+        return max(1, round(self.epochs * images / self.batch_size))
+
+    def warmup_steps(self, images: int) -> int:
+        """Steps of the linear warm-up."""
+        return min(round(self.warmup_epochs * images / self.batch_size), self.steps(images) - 1)
+
+
+@dataclass(frozen=True)
+class AdaptSettings(TrainingSettings):
+    """Settings of NEC adaptation; weight decay is the 0.01 that acted in the published script.
+
+    Attributes:
+        lmbda: weight of the distortion (masked-patch MSE) against the bits of one image's tokens, CLS left out. The
+            published code's lambda P, for bits summed over a batch of B of which a quarter of the tokens is visible,
+            corresponds to about 4 * P / B.
+        trainable_blocks: last encoder blocks that train, beside the first decoder block, the prior and what lies
+            outside the blocks (the paper's adapter); None trains everything.
+        latent_scale: the tokens are scaled by this before adaptation starts (and the decoder's embedding by its
+            inverse), since the quantiser's step is 1 and a pre-trained model's tokens are small.
+        quantiles_lr: of the prior's quantiles, which have their own loss and schedule.
+    """
+
+    weight_decay: float = 0.01
+    lmbda: float = 1000.0
+    trainable_blocks: int | None = 1
+    latent_scale: float = 1.0
+    quantiles_lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("lmbda", "latent_scale", "quantiles_lr"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.trainable_blocks is not None and self.trainable_blocks < 0:
+            raise InputError(f"trainable_blocks must not be negative, got {self.trainable_blocks}")

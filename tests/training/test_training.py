@@ -1,0 +1,159 @@
+"""Pre-training and adaptation: they learn, resume exactly, and train what they should."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+import nec
+from nec.models import NecModel
+from nec.training import AdaptSettings, TrainingSettings, adapt, pretrain
+from nec.training import run as training_run
+from nec.training.batches import rank_share, step_indices
+from nec.training.run import freeze, with_bottleneck
+
+SETTINGS = TrainingSettings(epochs=4, batch_size=16, blr=0.03, crop_scale=(0.5, 1.0))
+QUIET = {"progress": False, "accelerator": "cpu", "devices": 1}
+
+
+def weights(model: NecModel) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.state_dict().values()])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_pretraining_learns_and_writes_a_model(optimizer: str, config, dataset, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=25, blr=0.1, optimizer=optimizer, turns=True)
+    model = pretrain(config, dataset, tmp_path / "m", settings, **QUIET)
+    with (tmp_path / "m.run" / "csv" / "version_0" / "metrics.csv").open() as file:
+        losses = [float(row["val/recon_loss"]) for row in csv.DictReader(file) if row["val/recon_loss"]]
+    assert losses[0] > 0.6  # normalised patches: a constant gives 1
+    assert losses[-1] < 0.1 * losses[0]
+    again = nec.load_model(tmp_path / "m")
+    torch.testing.assert_close(weights(again), weights(model), atol=2e-3, rtol=1e-3)  # stored in half precision
+    assert list((tmp_path / "m.run" / "tensorboard").iterdir())
+
+
+class StopAt(Callback):
+    """Ctrl-C after a number of steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, module, *_) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / training_run.CHECKPOINT)
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_resumed_in_the_middle_of_an_epoch_is_the_uninterrupted_run(
+    optimizer: str, config, dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, optimizer=optimizer)
+    whole = pretrain(config, dataset, tmp_path / "whole", settings, **QUIET)
+    bar = training_run.TQDMProgressBar
+    with monkeypatch.context() as patch:  # the progress bar's place in the list of callbacks takes the interruption
+        patch.setattr(training_run, "TQDMProgressBar", lambda **_: StopAt(7))
+        patch.setattr(training_run.lightning, "Trainer", _without_bar(training_run.lightning.Trainer))
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            pretrain(config, dataset, tmp_path / "cut", settings, **(QUIET | {"progress": True}))
+    assert training_run.TQDMProgressBar is bar
+    assert not (tmp_path / "cut").exists()
+    with pytest.raises(nec.InputError, match="--resume"):
+        pretrain(config, dataset, tmp_path / "cut", settings, **QUIET)
+    with pytest.raises(nec.InputError, match="other settings"):
+        pretrain(config, dataset, tmp_path / "cut", replace(settings, seed=5), resume=True, **QUIET)
+    resumed = pretrain(config, dataset, tmp_path / "cut", settings, resume=True, **QUIET)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def _without_bar(trainer):
+    return lambda **options: trainer(**(options | {"enable_progress_bar": False}))
+
+
+@pytest.mark.slow
+def test_adaptation_trades_bytes_for_distortion(config, dataset, tmp_path: Path) -> None:
+    base = pretrain(config, dataset, tmp_path / "base", replace(SETTINGS, epochs=25, blr=0.1), **QUIET)
+    figures = {}
+    for lmbda in (1.0, 3000.0):
+        settings = AdaptSettings(epochs=30, batch_size=16, blr=0.2, lmbda=lmbda, latent_scale=3.0)
+        model = adapt(base, dataset, tmp_path / f"adapted{lmbda}", settings, **QUIET)
+        images = model.normalize(dataset.images[70:])
+        noise = torch.rand(len(images), 16, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            out = model(images, noise)
+        figures[lmbda] = out["bits"].item(), out["recon_loss"].item()
+    assert figures[1.0][0] < 0.7 * figures[3000.0][0]
+    assert figures[1.0][1] > 2 * figures[3000.0][1]
+    recipe = (tmp_path / "adapted1.0" / "config.json").read_text()
+    assert '"lmbda": 1.0' in recipe
+    assert '"trainable_blocks": 1' in recipe
+
+
+def test_adapter_trains_the_papers_part_and_leaves_the_rest(config, dataset, tmp_path: Path) -> None:
+    base = NecModel(config)
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    settings = AdaptSettings(epochs=1, batch_size=16, blr=0.03)
+    model = adapt(base, dataset, tmp_path / "m", settings, **QUIET)
+    moved = {key for key, value in model.state_dict().items() if key in before and not torch.equal(value, before[key])}
+    still = set(before) - moved
+    assert all(key.startswith(("blocks.0.", "decoder_blocks.1.")) or "pos_embed" in key for key in still), still
+    assert {"blocks.1.attn.qkv.weight", "decoder_blocks.0.mlp.fc1.weight", "patch_embed.proj.weight"} <= moved
+    assert {"cls_token", "norm.weight", "decoder_embed.weight", "decoder_pred.weight", "mask_token"} <= moved
+
+
+def test_latent_scale_changes_the_tokens_and_not_the_reconstruction(config) -> None:
+    base = NecModel(config).eval()
+    scaled = with_bottleneck(base, AdaptSettings(latent_scale=64.0)).eval()
+    images, noise = torch.randn(4, 3, 16, 16), torch.rand(4, 16)
+    torch.testing.assert_close(scaled.embed(images), 64 * base.embed(images))
+    with torch.inference_mode():  # steps of 1 in tokens of about 64: nearly no distortion
+        change = scaled(images, noise)["prediction"] - base(images, noise)["prediction"]
+    assert change.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("blocks", [None, 0, 2])
+def test_how_many_blocks_train(blocks: int | None, config) -> None:
+    model = NecModel(config)
+    freeze(model, blocks)
+    trained = [all(p.requires_grad for p in block.parameters()) for block in model.blocks]
+    assert trained == [blocks is None or i >= 2 - blocks for i in range(2)]
+    with pytest.raises(nec.InputError, match="2 blocks"):
+        freeze(model, 3)
+
+
+def test_epochs_visit_every_image_once_and_batches_run_on() -> None:
+    seen = np.concatenate([step_indices(step, 4, 10, seed=3) for step in range(5)])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert not np.array_equal(seen[:10], seen[10:])
+
+
+def test_devices_share_a_batch_evenly() -> None:
+    assert [rank_share(12, rank, 3) for rank in range(3)] == [slice(0, 4), slice(4, 8), slice(8, 12)]
+    with pytest.raises(nec.InputError, match="shared evenly"):
+        rank_share(10, 0, 3)
+
+
+def test_bad_requests_leave_nothing_behind(config, dataset, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(nec.InputError, match="exists"):
+        pretrain(config, dataset, tmp_path / "there", SETTINGS, **QUIET)
+    with pytest.raises(nec.InputError, match="nothing to resume"):
+        pretrain(config, dataset, tmp_path / "new", SETTINGS, resume=True, **QUIET)
+    with pytest.raises(nec.InputError, match="takes 4"):
+        bands = replace(config, in_channels=4, mean=(0.5,) * 4, std=(0.5,) * 4)
+        pretrain(bands, dataset, tmp_path / "new", SETTINGS, **QUIET)
+    adapted = with_bottleneck(NecModel(config), AdaptSettings())
+    with pytest.raises(nec.InputError, match="bottleneck already"):
+        adapt(adapted, dataset, tmp_path / "new", **QUIET)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["there"]
+    for wrong in ({"epochs": 0}, {"crop_scale": (0.5, 0.2)}, {"decoded_share": 0}):
+        with pytest.raises(nec.InputError, match=next(iter(wrong))):
+            replace(SETTINGS, **wrong)
