@@ -36,7 +36,7 @@ def test_figures_and_files(run: Any, tiny: Any, tmp_path: Path, monkeypatch: pyt
     points = figures["rate_accuracy"]["points"]
     sizes = [point["bytes_per_image"] for point in points]
     assert sizes == sorted(sizes, reverse=True)
-    assert figures["rate_accuracy"]["images"] == {"train": 50, "val": 15, "test": 15}
+    assert figures["rate_accuracy"]["images"] == {"train": 34, "val": 15, "test": 15}
     assert figures["heads"]["linear"]["accuracy"] > 0.9
     assert figures["heads"]["attention"]["accuracy"] > 0.9
     assert figures["scene"]["symbols_checked"] == 16 * 16 * 8

@@ -126,7 +126,7 @@ def _rates(
         "again with the same "
         "codec, counted in real coded bytes. A producer who codes the original tokens at those rates would do a "
         "little better. "
-        f"Each point is a linear probe on every third chunk ({counts['train']:,} training and {counts['test']:,} test "
+        f"Each point is a linear probe on every fourth chunk ({counts['train']:,} training and {counts['test']:,} test "
         f"images)."
     )
     sizes = figures["store"]

@@ -17,7 +17,7 @@ from nec.tasks import fit_probe, pooled_features
 if TYPE_CHECKING:
     from nec.store import Store
 
-EVERY = 3  # the survey reads every third chunk: real chunks, a third of the work
+EVERY = 4  # the survey reads every fourth chunk: real chunks, a quarter of the work
 SAMPLED = 4  # images of each surveyed chunk that the PCA is fitted on
 COARSER = (0.5, 0.25, 0.125)  # qualities of the transcodes, as shares of the store's own
 
@@ -52,7 +52,7 @@ class Survey:
 
 
 def survey(store: Store, images_per_chunk: int, quiet: bool) -> Survey:
-    """Recode every third chunk at coarser qualities with the store's own codec, and fit a linear probe at each.
+    """Recode every fourth chunk at coarser qualities with the store's own codec, and fit a linear probe at each.
 
     The bytes are those of whole coded chunks, as a store would hold them, its index apart. A coarser point is a
     transcode: quantised embeddings quantised again, which costs a little accuracy against coding the originals.

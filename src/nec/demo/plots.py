@@ -70,7 +70,7 @@ def rate_accuracy(
     with _figure(png, 7, 3.8) as (_, axes, chart):
         size = [point["bytes_per_image"] for point in points]
         share = [100 * point["accuracy"] for point in points]
-        axes.semilogx(size, share, "o-", color=BLUE, label="linear probe, a third of the images")
+        axes.semilogx(size, share, "o-", color=BLUE, label="linear probe, a quarter of the images")
         for marker, (label, (x, y)) in zip("D^sv", heads.items(), strict=False):
             axes.plot(x, 100 * y, marker, color=ORANGE, markersize=9, label=label)
         axes.set(xlabel=f"stored bytes an image (float16 tokens: {float_bytes:,.0f})", ylabel="test accuracy, %")
