@@ -51,11 +51,12 @@ class Survey:
     tokens: NDArray[np.float32]
 
 
-def survey(store: Store, images_per_chunk: int, quiet: bool) -> Survey:
+def survey(store: Store, images_per_chunk: int, l2: float, quiet: bool) -> Survey:
     """Recode every fourth chunk at coarser qualities with the store's own codec, and fit a linear probe at each.
 
     The bytes are those of whole coded chunks, as a store would hold them, its index apart. A coarser point is a
     transcode: quantised embeddings quantised again, which costs a little accuracy against coding the originals.
+    `l2`: the penalty chosen for the whole store; it and a stronger one are tried, since coarser tokens can want more.
     """
     qualities = [store.quality, *(share * store.quality for share in COARSER)]
     starts = range(0, len(store), EVERY * images_per_chunk)
@@ -80,7 +81,7 @@ def survey(store: Store, images_per_chunk: int, quiet: bool) -> Survey:
     for quality, size, blocks in zip(qualities, coded, features, strict=True):
         pooled = np.concatenate(blocks)
         of = {name: (pooled[rows], labels[rows]) for name, rows in parts.items()}
-        probe = fit_probe(of["train"], of["val"], len(store.class_names or []))
+        probe = fit_probe(of["train"], of["val"], len(store.class_names or []), (4 * l2, l2))
         hits = probe.predict(of["test"][0]) == of["test"][1]
         points.append({"quality": quality, "bytes_per_image": size / len(index), "accuracy": float(hits.mean())})
     return Survey(points, {name: len(rows) for name, rows in parts.items()}, np.concatenate(tokens))
