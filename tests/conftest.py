@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder of the real datasets: `$NEC_DATA`, else `../shared/data` beside the checkout; skips where neither exists."""
+    """Folder of the real datasets: `$NEC_DATA`, else `../shared/data` beside the checkout; skips where none exists."""
     folder = Path(os.environ.get("NEC_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real data not found in {folder}: set NEC_DATA to the folder that holds EuroSAT_RGB.zip")

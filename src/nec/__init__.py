@@ -1,6 +1,7 @@
 """Neural embedding compression for Earth observation.
 
-The names below need only the base install (numpy, zarr, constriction), except `load_model` and `encode_array`, which need `[torch]`.
+The names below need only the base install (numpy, zarr, constriction), except `load_model` and `encode_array`, which
+need `[torch]`.
 Each is imported when first used, so that `import nec` stays light.
 """
 

@@ -147,8 +147,8 @@ def test_bad_requests_leave_nothing_behind(config, dataset, tmp_path: Path) -> N
         pretrain(config, dataset, tmp_path / "there", SETTINGS, **QUIET)
     with pytest.raises(nec.InputError, match="nothing to resume"):
         pretrain(config, dataset, tmp_path / "new", SETTINGS, resume=True, **QUIET)
+    bands = replace(config, in_channels=4, mean=(0.5,) * 4, std=(0.5,) * 4)
     with pytest.raises(nec.InputError, match="takes 4"):
-        bands = replace(config, in_channels=4, mean=(0.5,) * 4, std=(0.5,) * 4)
         pretrain(bands, dataset, tmp_path / "new", SETTINGS, **QUIET)
     adapted = with_bottleneck(NecModel(config), AdaptSettings())
     with pytest.raises(nec.InputError, match="bottleneck already"):

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="pre-trained model: a folder or a shipped name")
     add_run_arguments(parser)
     parser.add_argument("--prior", choices=["factorized"], default="factorized", help="default factorized")
-    parser.add_argument("--lmbda", type=float, metavar="L", help="weight of the distortion against the bits of an image")
+    parser.add_argument(
+        "--lmbda", type=float, metavar="L", help="weight of the distortion against the bits of an image"
+    )
     parser.add_argument(
         "--trainable-blocks",
         metavar="K",

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE|KEY=VALUE",
-        help="the model's sizes: a JSON file, a preset (vit-t, vit-s, vit-b, vit-l, vit-h), or one key; may be repeated",
+        help="JSON file of the model's sizes, preset (vit-t, vit-s, vit-b, vit-l, vit-h), or one key; may be repeated",
     )
 
 
@@ -44,7 +44,9 @@ def _sizes(item: str) -> dict:
             return {key: json.loads(text)}
         document = json.loads(Path(item).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"--config {item}: neither a readable JSON file, a preset, nor KEY=NUMBER ({error})") from error
+        raise InputError(
+            f"--config {item}: neither a readable JSON file, a preset, nor KEY=NUMBER ({error})"
+        ) from error
     if not isinstance(document, dict):
         raise InputError(f"--config {item} holds no JSON object")
     return document

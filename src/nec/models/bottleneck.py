@@ -6,6 +6,8 @@ integers; the two meet in `nec.pipeline.fit`.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,13 +23,13 @@ class _LowerBound(torch.autograd.Function):
     """max(x, bound) whose gradient still pulls values below the bound upwards (Ballé et al. 2018)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, bound: float) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x: Tensor, bound: float) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x)
         ctx.bound = bound
         return x.clamp(min=bound)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         (x,) = ctx.saved_tensors
         return gradient * ((x >= ctx.bound) | (gradient < 0)), None
 
@@ -45,7 +47,7 @@ class FactorizedBottleneck(nn.Module):
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()
         self.factors = nn.ParameterList()
-        for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (before, after) in enumerate(pairwise(widths)):
             start = float(np.log(np.expm1(1 / scale / after)))
             self.matrices.append(nn.Parameter(torch.full((channels, after, before), start)))
             self.biases.append(nn.Parameter(torch.empty(channels, after, 1).uniform_(-0.5, 0.5)))
@@ -53,6 +55,7 @@ class FactorizedBottleneck(nn.Module):
                 self.factors.append(nn.Parameter(torch.zeros(channels, after, 1)))
         self.quantiles = nn.Parameter(torch.tensor([-_INIT_SCALE, 0.0, _INIT_SCALE]).repeat(channels, 1, 1))
         tail = float(np.log(2 / _TAIL_MASS - 1))
+        self.target: Tensor
         self.register_buffer("target", torch.tensor([-tail, 0.0, tail]), persistent=False)
 
     def medians(self) -> Tensor:
@@ -60,7 +63,7 @@ class FactorizedBottleneck(nn.Module):
         return self.quantiles[:, 0, 1]
 
     def logits(self, x: Tensor, frozen: bool = False) -> Tensor:
-        """Cumulative distribution before its sigmoid, x (channels, 1, values); `frozen` stops gradients to the density."""
+        """Cumulative distribution before its sigmoid, at x (channels, 1, values); `frozen`: no gradients to it."""
         for i, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
             factor = self.factors[i] if i < len(self.factors) else None
             if frozen:
@@ -86,11 +89,11 @@ class FactorizedBottleneck(nn.Module):
         return torch.round(x - medians) + medians
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Quantised x (..., channels) and its likelihoods: additive uniform noise while training, rounding otherwise."""
-        if self.training:
-            quantised = x + (torch.rand_like(x) - 0.5 if noise is None else noise)
-        else:
+        """Quantised x (..., channels) and its likelihoods: additive uniform noise in training, rounding otherwise."""
+        if not self.training:
             quantised = self.quantize(x)
+        else:
+            quantised = x + (torch.rand_like(x) - 0.5 if noise is None else noise)
         return quantised, self.likelihoods(quantised)
 
     def aux_loss(self) -> Tensor:

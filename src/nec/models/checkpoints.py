@@ -75,13 +75,15 @@ def save_model(
     """Write a model folder: config.json, model.safetensors, a model card, and codec.json if the model has a codec.
 
     Args:
-        recipe: how it was made (data, seeds, versions, hyper-parameters), JSON-able; goes into config.json and the card.
+        recipe: how it was made (data, seeds, versions, settings), JSON-able; goes into config.json and the card.
         half: weights as float16, but for the bottleneck's, whose densities would suffer.
     """
     folder = Path(folder)
     name = name or folder.name
     if folder.exists() and not (overwrite and (folder / CONFIG_FILE).is_file()):
-        what = "exists: choose another name, or give --overwrite" if not overwrite else "is no model folder to overwrite"
+        what = (
+            "exists: choose another name, or give --overwrite" if not overwrite else "is no model folder to overwrite"
+        )
         raise InputError(f"{folder} {what}")
     with atomic_path(folder.with_name(f".{folder.name}.new")) as temporary:
         temporary.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Masked autoencoder (He et al. 2022), optionally with an entropy bottleneck on its tokens (Gomes & Brunschwiler 2024)."""
+"""Masked autoencoder (He et al. 2022), with an entropy bottleneck on its tokens (Gomes & Brunschwiler 2024) or not."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ class MaskedTraining(lightning.LightningModule):
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: tuple[int, Tensor], _: int) -> Tensor:
-        step, images = batch
+    def training_step(self, batch: tuple[int, Tensor], batch_idx: int) -> Tensor:
+        step, pixels = batch
         s, grid = self.settings, self.model.config.grid
         generator = step_generator(step, s.seed)
         share = rank_share(s.batch_size, self.trainer.global_rank, self.trainer.world_size)
@@ -58,7 +58,7 @@ class MaskedTraining(lightning.LightningModule):
         def draw(*shape: int) -> Tensor:
             return torch.rand(s.batch_size, *shape, generator=generator)[share]
 
-        views = random_resized_crop_flip(self.model.normalize(images), draw(7), s.crop_scale, s.turns)
+        views = random_resized_crop_flip(self.model.normalize(pixels), draw(7), s.crop_scale, s.turns)
         mask_noise = draw(grid[0] * grid[1]).to(views)
         noise = None
         if self.model.bottleneck is not None:
@@ -69,9 +69,9 @@ class MaskedTraining(lightning.LightningModule):
         self.log_dict({f"train/{key}": value for key, value in figures.items()}, prog_bar=True, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: tuple[int, Tensor], _: int) -> None:
-        step, images = batch
-        views = self.model.normalize(images)
+    def validation_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
+        step, pixels = batch
+        views = self.model.normalize(pixels)
         tokens = self.model.config.grid[0] * self.model.config.grid[1]
         mask_noise = torch.rand(len(views), tokens, generator=step_generator(step, 0)).to(views)
         _, figures = self._loss(self.model(views, mask_noise))
@@ -84,7 +84,7 @@ class MaskedTraining(lightning.LightningModule):
         patches = out["likelihoods"][:, 1:]
         bits = -patches.log2().sum() / len(patches) * out["mask"].shape[1] / patches.shape[1]
         figures |= {"bytes_per_image": bits.detach() / 8, "aux_loss": out["aux_loss"].detach()}
-        # The auxiliary loss moves the quantiles alone, and nothing else moves them: adding it changes no other gradient.
+        # The auxiliary loss moves the quantiles alone, and nothing else does: adding it changes no other gradient.
         return self.settings.lmbda * out["recon_loss"] + bits + out["aux_loss"], figures
 
     # -- optimiser ------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class MaskedTraining(lightning.LightningModule):
         def stay(step: int) -> float:
             return 1.0
 
-        factors = [stay if group.get("constant") else follow for group in groups]
+        factors: list[Any] = [stay if group.get("constant") else follow for group in groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
+_Pair = tuple[nn.Parameter, Tensor]  # with its gradient
+
+
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrices (approximately) of a batch (..., rows, columns), by Newton-Schulz iteration."""
     a, b, c = _NEWTON_SCHULZ
@@ -45,38 +48,38 @@ class MuonAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         loss = closure() if closure is not None else None
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            for p in parameters:
+            pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
+            for p, _ in pairs:
                 p.mul_(1 - group["lr"] * group["weight_decay"])
             if group["muon"]:
-                self._muon(parameters, group)
+                self._muon(pairs, group)
             else:
-                self._adam(parameters, group)
+                self._adam(pairs, group)
         return loss
 
-    def _muon(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        shapes: dict[torch.Size, list[nn.Parameter]] = {}
-        for p in parameters:
-            shapes.setdefault(p.shape, []).append(p)
+    def _muon(self, pairs: list[_Pair], group: dict[str, Any]) -> None:
+        shapes: dict[torch.Size, list[_Pair]] = {}
+        for p, gradient in pairs:
+            shapes.setdefault(p.shape, []).append((p, gradient))
         for alike in shapes.values():  # one batched iteration for all matrices of a shape
             updates = []
-            for p in alike:
+            for p, gradient in alike:
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                momentum.lerp_(p.grad, 1 - group["momentum"])
-                updates.append(p.grad.lerp(momentum, group["momentum"]))
-            size = 0.2 * math.sqrt(max(alike[0].shape))
-            for p, update in zip(alike, orthogonalise(torch.stack(updates)), strict=True):
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                updates.append(gradient.lerp(momentum, group["momentum"]))
+            size = 0.2 * math.sqrt(max(alike[0][0].shape))
+            for (p, _), update in zip(alike, orthogonalise(torch.stack(updates)), strict=True):
                 p.add_(update, alpha=-group["lr"] * size)
 
-    def _adam(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _adam(self, pairs: list[_Pair], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
-        for p in parameters:
+        for p, gradient in pairs:
             state = self.state[p]
             if not state:
                 state["step"], state["mean"], state["square"] = 0, torch.zeros_like(p), torch.zeros_like(p)
             state["step"] += 1
-            state["mean"].lerp_(p.grad, 1 - beta1)
-            state["square"].lerp_(p.grad.square(), 1 - beta2)
+            state["mean"].lerp_(gradient, 1 - beta1)
+            state["square"].lerp_(gradient.square(), 1 - beta2)
             scale = math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
             p.addcdiv_(state["mean"], state["square"].sqrt().add_(1e-8), value=-group["lr"] * scale)
 

@@ -64,9 +64,9 @@ def with_bottleneck(model: NecModel, settings: AdaptSettings) -> NecModel:
     adapted = NecModel(replace(model.config, kind="factorized", lmbda=settings.lmbda))
     adapted.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
-        adapted.norm.weight *= settings.latent_scale
-        adapted.norm.bias *= settings.latent_scale
-        adapted.decoder_embed.weight /= settings.latent_scale
+        adapted.norm.weight.mul_(settings.latent_scale)
+        adapted.norm.bias.mul_(settings.latent_scale)
+        adapted.decoder_embed.weight.div_(settings.latent_scale)
     return adapted
 
 
@@ -169,7 +169,9 @@ def _parts(dataset: Dataset, config: ModelConfig, limit: int | None) -> tuple[Im
     if limit is not None:
         train = train[:limit]
     size, bands = config.image_size, config.in_channels
-    return Images(dataset, train, size, bands), (Images(dataset, val, size, bands) if val is not None and val.size else None)
+    return Images(dataset, train, size, bands), (
+        Images(dataset, val, size, bands) if val is not None and val.size else None
+    )
 
 
 def _versions() -> dict[str, Any]:

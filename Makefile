@@ -1,0 +1,49 @@
+# make demo    what the package does, on what ships in it (under 5 minutes)
+# make test    the whole test suite
+# make lint    ruff and mypy
+# make bench   the codec's bytes and speed beside alternatives, in one run
+# make model   rebuild the shipped model and store from EuroSAT_RGB.zip (an hour and a half on 2 cores)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo-out
+RUNS ?= runs
+EUROSAT ?= $(or $(NEC_DATA),../shared/data)/EuroSAT_RGB.zip
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint format bench model clean
+
+$(VENV)/user: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nec needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[all]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/user
+	$(PIP) -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/user
+	$(BIN)/nec demo --out $(OUT)
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/user
+	$(BIN)/python benchmarks/codec.py
+
+model: $(VENV)/user
+	PATH="$(abspath $(BIN)):$$PATH" EUROSAT="$(EUROSAT)" RUNS="$(RUNS)" sh recipes/eurosat-tiny.sh
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
