@@ -55,7 +55,7 @@ def test_shipped_point_is_what_the_store_holds(tiny: Any) -> None:
     from nec.demo.produce import stored_chunks
 
     store = nec.open_store(tiny.store)
-    survey = consume.survey(store, 16, quiet=True)
+    survey = consume.survey(store, 16, l2=1e-3, quiet=True)
     chunks = [len(blob) for blob in stored_chunks(store)][:: consume.EVERY]
     assert survey.points[0]["bytes_per_image"] == pytest.approx(sum(chunks) / (16 * len(chunks)))
 
@@ -108,17 +108,23 @@ def test_scene_is_seeded_and_georeferenced(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.moveaxis(file.read(), 0, -1), first)
 
 
-@settings(max_examples=20, deadline=None)
-@given(d=st.integers(3, 8), n=st.integers(20, 60), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(d=st.integers(3, 8), n=st.integers(10, 30), seed=st.integers(0, 99))
 def test_token_colours_are_the_principal_components(d: int, n: int, seed: int) -> None:
-    """Against the singular value decomposition, up to sign."""
-    tokens = (np.random.default_rng(seed).normal(size=(n, d)) * np.geomspace(9, 1, d)).astype(np.float32)
-    colours = consume.TokenColours.fit(tokens)
-    centred = tokens - tokens.mean(axis=0)
-    _, values, directions = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+    """Against the singular value decomposition, up to sign; a shift of one place in all images changes nothing."""
+    rng = np.random.default_rng(seed)
+    grids = (rng.normal(size=(n, 2, 3, d)) * np.geomspace(9, 1, d)).astype(np.float32)
+    colours = consume.TokenColours.fit(grids)
+    centred = (grids.astype(np.float64) - grids.mean(axis=0)).reshape(-1, d)
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(np.abs(np.sum(colours.axes * directions[:3].T, axis=0)), 1, atol=1e-3)
     assert colours.explained == pytest.approx(np.sum(values[:3] ** 2) / np.sum(values**2), abs=1e-5)
-    assert colours.paint(tokens.reshape(n, 1, d)).shape == (n, 1, 3)
+    painted = colours.paint(grids).astype(int)
+    assert painted.shape == (n, 2, 3, 3)
+    shifted = grids + rng.normal(size=(2, 3, d)).astype(np.float32)
+    assert np.abs(consume.TokenColours.fit(shifted).paint(shifted).astype(int) - painted).max() <= 1
+    scene = np.tile(grids[0], (3, 2, 1))
+    np.testing.assert_array_equal(colours.paint(scene)[2:4, 3:6], painted[0])
 
 
 def test_most_confused() -> None:

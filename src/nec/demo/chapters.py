@@ -154,8 +154,8 @@ def _tokens(page: Page, options: Options, store: Store, colours: TokenColours, m
     page.text(
         f"The first three principal components of the decoded tokens ({colours.explained:.0%} of their variance) as "
         f"red, green and "
-        "blue, one colour scale for all. Four test images of each class"
-        + (", the original beside its tokens." if made.originals else ".")
+        "blue, one colour scale for all, after taking away what all images share at each place. Four test images of "
+        "each class" + (", the original beside its tokens." if made.originals else ".")
     )
     strips: dict[str, list[list[str]]] = {name: [] for name in store.class_names or []}
     tiles = []

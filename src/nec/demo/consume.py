@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EVERY = 4  # the survey reads every fourth chunk: real chunks, a quarter of the work
 SAMPLED = 4  # images of each surveyed chunk that the PCA is fitted on
-COARSER = (0.5, 0.25, 0.125)  # qualities of the transcodes, as shares of the store's own
+COARSER = (0.7, 0.5, 0.35)  # qualities of the transcodes, as shares of the store's own
 
 
 def sizes(store: Store) -> dict[str, Any]:
@@ -44,18 +44,19 @@ def sizes(store: Store) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Survey:
-    """Rate points (finest first) and a sample of decoded tokens (n, d) for a PCA."""
+    """Rate points (finest first) and a sample of decoded token grids (n, y, x, d) for a PCA."""
 
     points: list[dict[str, float]]
     images: dict[str, int]
     tokens: NDArray[np.float32]
 
 
-def survey(store: Store, images_per_chunk: int, quiet: bool) -> Survey:
+def survey(store: Store, images_per_chunk: int, l2: float, quiet: bool) -> Survey:
     """Recode every fourth chunk at coarser qualities with the store's own codec, and fit a linear probe at each.
 
     The bytes are those of whole coded chunks, as a store would hold them, its index apart. A coarser point is a
     transcode: quantised embeddings quantised again, which costs a little accuracy against coding the originals.
+    `l2`: the penalty chosen for the whole store; it and a stronger one are tried, since coarser tokens can want more.
     """
     qualities = [store.quality, *(share * store.quality for share in COARSER)]
     starts = range(0, len(store), EVERY * images_per_chunk)
@@ -67,7 +68,7 @@ def survey(store: Store, images_per_chunk: int, quiet: bool) -> Survey:
             stop = min(start + images_per_chunk, len(store))
             block = store.embeddings[start:stop]
             chosen.append(np.arange(start, stop))
-            tokens.append(block[:SAMPLED].reshape(-1, store.dimensions))
+            tokens.append(block[:SAMPLED])
             for i, quality in enumerate(qualities):
                 blob = store.codec.encode(block, quality)
                 coded[i] += len(blob)
@@ -80,7 +81,7 @@ def survey(store: Store, images_per_chunk: int, quiet: bool) -> Survey:
     for quality, size, blocks in zip(qualities, coded, features, strict=True):
         pooled = np.concatenate(blocks)
         of = {name: (pooled[rows], labels[rows]) for name, rows in parts.items()}
-        probe = fit_probe(of["train"], of["val"], len(store.class_names or []))
+        probe = fit_probe(of["train"], of["val"], len(store.class_names or []), (4 * l2, l2))
         hits = probe.predict(of["test"][0]) == of["test"][1]
         points.append({"quality": quality, "bytes_per_image": size / len(index), "accuracy": float(hits.mean())})
     return Survey(points, {name: len(rows) for name, rows in parts.items()}, np.concatenate(tokens))
@@ -88,7 +89,11 @@ def survey(store: Store, images_per_chunk: int, quiet: bool) -> Survey:
 
 @dataclass(frozen=True)
 class TokenColours:
-    """Three principal components of tokens shown as red, green and blue; fitted once so that pictures compare."""
+    """Three principal components of tokens shown as red, green and blue; fitted once so that pictures compare.
+
+    Tokens of a masked autoencoder carry their place in the image. `mean` (y, x, d), what all images have in common at
+    each place, is taken away first, or the pictures would all show the same gradient.
+    """
 
     mean: NDArray[np.float64]
     axes: NDArray[np.float64]
@@ -97,19 +102,25 @@ class TokenColours:
     explained: float
 
     @classmethod
-    def fit(cls, tokens: NDArray[np.float32]) -> TokenColours:
-        """Fit to tokens (n, d); the 1st and 99th percentiles become black and full colour."""
-        mean = tokens.mean(axis=0, dtype=np.float64)
-        centred = tokens - mean
-        variance, axes = np.linalg.eigh(centred.T @ centred / len(tokens))
+    def fit(cls, grids: NDArray[np.float32]) -> TokenColours:
+        """Fit to token grids (n, y, x, d); the 1st and 99th percentiles become black and full colour."""
+        mean = grids.mean(axis=0, dtype=np.float64)
+        centred = (grids - mean).reshape(-1, grids.shape[-1])
+        variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
         axes = axes[:, :-4:-1]
         axes = axes * np.sign(axes.sum(axis=0))  # the sign of a component is arbitrary: fix it
         low, high = np.percentile(centred @ axes, [1, 99], axis=0)
         return cls(mean, axes, low, high, float(variance[-3:].sum() / variance.sum()))
 
     def paint(self, grid: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Token grids (..., d) -> colours (..., 3), uint8."""
-        parts = ((grid - self.mean) @ self.axes - self.low) / (self.high - self.low)
+        """Token grids (..., y, x, d) -> colours (..., y, x, 3), uint8. A scene, read window by window, repeats the
+        places.
+        """
+        rows, columns = (
+            np.arange(size) % period for size, period in zip(grid.shape[-3:-1], self.mean.shape, strict=False)
+        )
+        centred = grid - self.mean[np.ix_(rows, columns)]
+        parts = (centred @ self.axes - self.low) / (self.high - self.low)
         return np.rint(255 * parts.clip(0, 1)).astype(np.uint8)
 
 

@@ -47,7 +47,7 @@ def write_scene(path: str | Path, scene: NDArray[np.uint8]) -> None:
     height, width, bands = scene.shape
     rasterio = _rasterio()
     profile = {"driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": "uint8"}
-    where = rasterio.transform.from_origin(*ORIGIN, PIXEL_METRES, PIXEL_METRES)
+    where = rasterio.Affine(PIXEL_METRES, 0, ORIGIN[0], 0, -PIXEL_METRES, ORIGIN[1])
     with rasterio.open(path, "w", **profile, crs=CRS, transform=where, compress="deflate", photometric="RGB") as file:
         file.write(np.moveaxis(scene, -1, 0))
 
@@ -55,7 +55,7 @@ def write_scene(path: str | Path, scene: NDArray[np.uint8]) -> None:
 def _rasterio() -> Any:
     try:
         import rasterio
-        import rasterio.transform
+
     except ImportError as error:
         missing_extra("rasterio", "geo", error)
     return rasterio
