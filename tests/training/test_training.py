@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 import nec
 from nec.models import NecModel
-from nec.training import AdaptSettings, TrainingSettings, adapt, pretrain
+from nec.training import AdaptSettings, TrainingSettings, adapt, pretrain, refit_decoder
 from nec.training import run as training_run
 from nec.training.batches import rank_share, step_indices
 from nec.training.run import freeze, with_bottleneck
@@ -107,6 +107,24 @@ def test_adapter_trains_the_papers_part_and_leaves_the_rest(config, dataset, tmp
     assert all(key.startswith(("blocks.0.", "decoder_blocks.1.")) or "pos_embed" in key for key in still), still
     assert {"blocks.1.attn.qkv.weight", "decoder_blocks.0.mlp.fc1.weight", "patch_embed.proj.weight"} <= moved
     assert {"cls_token", "norm.weight", "decoder_embed.weight", "decoder_pred.weight", "mask_token"} <= moved
+
+
+def test_a_cut_encoder_keeps_its_blocks_and_gets_a_decoder(config, dataset, tmp_path: Path) -> None:
+    base = pretrain(config, dataset, tmp_path / "base", replace(SETTINGS, epochs=25, blr=0.1), **QUIET)
+    model = refit_decoder(base, 1, dataset, tmp_path / "cut", replace(SETTINGS, epochs=15, blr=0.1), **QUIET)
+    images = base.normalize(dataset.images[70:])
+    seen = []
+    handle = base.blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.inference_mode():
+        base.tokens(images)
+        handle.remove()
+        wanted = torch.nn.functional.layer_norm(seen[0], (16,), eps=1e-6)
+        torch.testing.assert_close(model.tokens(images), wanted)
+        noise = torch.rand(len(images), 16, generator=torch.Generator().manual_seed(0))
+        assert model(images, noise)["recon_loss"] < 0.3
+    assert nec.load_model(tmp_path / "cut").config.depth == 1
+    with pytest.raises(nec.InputError, match="has 2"):
+        refit_decoder(base, 3, dataset, tmp_path / "no", **QUIET)
 
 
 def test_latent_scale_changes_the_tokens_and_not_the_reconstruction(config) -> None:

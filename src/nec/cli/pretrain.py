@@ -23,16 +23,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON file of the model's sizes, preset (vit-t, vit-s, vit-b, vit-l, vit-h), or one key; may be repeated",
     )
 
+    parser.add_argument(
+        "--cut",
+        nargs=2,
+        metavar=("MODEL", "K"),
+        help="instead of starting from scratch: keep the first K encoder blocks of MODEL, frozen, and train a decoder",
+    )
+
 
 def run(args: argparse.Namespace) -> int:
     """Train, write the model folder, and print what was made."""
-    from nec.models import PRESETS, ModelConfig
-    from nec.training import TrainingSettings, pretrain
+    from nec.models import PRESETS, ModelConfig, load_model
+    from nec.training import TrainingSettings, pretrain, refit_decoder
 
     values: dict = {}
     for item in args.config:
         values |= PRESETS[item] if item in PRESETS else _sizes(item)
     settings = settings_of(args, TrainingSettings)
+    if args.cut:
+        if values or not args.cut[1].isdigit():
+            raise InputError("--cut takes a model and a number of blocks, and its sizes from the model, not --config")
+        base, images = load_model(args.cut[0]), open_training_images(args)
+        return report(args, refit_decoder(base, int(args.cut[1]), images, args.out, settings, **run_options(args)))
     config = ModelConfig.from_dict(values)
     return report(args, pretrain(config, open_training_images(args), args.out, settings, **run_options(args)))
 

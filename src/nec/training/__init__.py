@@ -10,8 +10,8 @@ try:
 except ImportError as error:
     missing_extra("PyTorch with Lightning", "torch", error)
 
-from nec.training.run import adapt, pretrain
+from nec.training.run import adapt, pretrain, refit_decoder
 from nec.training.settings import AdaptSettings, TrainingSettings
 
-__all__ = ["AdaptSettings", "TrainingSettings", "adapt", "pretrain"]
+__all__ = ["AdaptSettings", "TrainingSettings", "adapt", "pretrain", "refit_decoder"]
 del lightning, torch

@@ -40,6 +40,40 @@ def pretrain(
     return _run(NecModel(config), dataset, Path(out), settings, {"method": "masked autoencoder"}, **options)
 
 
+def refit_decoder(
+    model: NecModel,
+    blocks: int,
+    dataset: Dataset,
+    out: str | Path,
+    settings: TrainingSettings = TrainingSettings(),  # noqa: B008  frozen
+    **options: Any,
+) -> NecModel:
+    """Cut a masked autoencoder after its first `blocks` encoder blocks and train a decoder for what is left.
+
+    The last blocks of a small autoencoder prepare pixels; the tokens before them can serve other tasks better and code
+    in fewer bytes. The encoder stays as it is, under a plain LayerNorm; the decoder starts from the old one.
+    """
+    lightning.seed_everything(settings.seed, verbose=False)
+    made = {"method": f"first {blocks} encoder blocks, decoder trained anew", "from": _origin(model)}
+    return _run(cut_encoder(model, blocks), dataset, Path(out), settings, made, **options)
+
+
+def cut_encoder(model: NecModel, blocks: int) -> NecModel:
+    """The first `blocks` encoder blocks, frozen, a LayerNorm of gain 1, frozen, and the decoder."""
+    if model.bottleneck is not None or not model.config.decoder_depth:
+        raise InputError("only a masked autoencoder without a bottleneck can be cut: give the pre-trained model")
+    if not 1 <= blocks <= model.config.depth:
+        raise InputError(f"cannot keep {blocks} blocks: the encoder has {model.config.depth}")
+    cut = NecModel(replace(model.config, depth=blocks))
+    own = cut.state_dict()
+    kept = {key: value for key, value in model.state_dict().items() if key in own and not key.startswith("norm.")}
+    cut.load_state_dict(kept, strict=False)
+    for name, parameter in cut.named_parameters():
+        if not name.startswith(("decoder_", "mask_token")):
+            parameter.requires_grad_(False)
+    return cut
+
+
 def adapt(
     model: NecModel,
     dataset: Dataset,
@@ -51,7 +85,7 @@ def adapt(
     lightning.seed_everything(settings.seed, verbose=False)
     adapted = with_bottleneck(model, settings)
     freeze(adapted, settings.trainable_blocks)
-    made = {"method": "NEC adaptation, factorised prior", "from": {"name": model.name, "sha256": model.sha256}}
+    made = {"method": "NEC adaptation, factorised prior", "from": _origin(model)}
     return _run(adapted, dataset, Path(out), settings, made, **options)
 
 
@@ -172,6 +206,10 @@ def _parts(dataset: Dataset, config: ModelConfig, limit: int | None) -> tuple[Im
     return Images(dataset, train, size, bands), (
         Images(dataset, val, size, bands) if val is not None and val.size else None
     )
+
+
+def _origin(model: NecModel) -> dict[str, str]:
+    return {"name": model.name, "sha256": model.sha256}
 
 
 def _versions() -> dict[str, Any]:
