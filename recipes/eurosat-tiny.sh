@@ -10,7 +10,7 @@ mkdir -p "$runs"
 resume=""
 [ ! -f "$runs/eurosat-mae.run/last.ckpt" ] || resume="--resume"
 [ -d "$runs/eurosat-mae" ] || nec pretrain "$data" --out "$runs/eurosat-mae" --config "$here/eurosat-tiny.json" \
-    --batch-size 192 --epochs 20.3175 --warmup-epochs 1.0159 --blr 0.00266667 --weight-decay 0.05 --optimizer muon \
+    --batch-size 192 --epochs 17.2698 --warmup-epochs 1.0159 --blr 0.00266667 --weight-decay 0.05 --optimizer muon \
     --crop-scale 0.6 1 --turns --decoded-share 0.5 --seed 0 $resume
 
 [ -d "$runs/eurosat-tiny" ] || nec fit "$runs/eurosat-mae" "$data" --out "$runs/eurosat-tiny" --split train --seed 0

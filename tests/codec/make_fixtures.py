@@ -17,6 +17,7 @@ CASES = {
     "hierarchical": {"prior": "hierarchical"},
     "factorized": {"prior": "factorized"},
     "plain-rank3": {"prior": "hierarchical", "klt": False, "rank": 3},
+    "positions": {"prior": "hierarchical", "positions": True},
 }
 BATCHES = {"8x8": (3, 8, 8), "7x5": (2, 7, 5), "1x6": (4, 1, 6), "one": (1, 1, 1), "empty": (0, 4, 4)}
 QUALITIES = (0.3, 1.0, 12.0, 5000.0)
@@ -25,6 +26,8 @@ QUALITIES = (0.3, 1.0, 12.0, 5000.0)
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, options in CASES.items():
+        if (FOLDER / f"{name}.json").exists():  # frozen
+            continue
         codec = EmbeddingCodec.fit(smooth_embeddings(24, 8, 8, 5), **options)
         codec.save(FOLDER / f"{name}.json")
         for grid, shape in BATCHES.items():

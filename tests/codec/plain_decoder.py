@@ -257,13 +257,25 @@ class PlainDecoder:
             centroid = self.centroids[5 * table + min(max(r, -2), 2) + 2] * mirror
             known[place] = (base + mirror * r, centroid)
 
+    def _mean_at(self, row: int, column: int, mean: list[float]) -> list[float]:
+        if "positions" not in self.config:
+            return list(mean)
+        rows, columns, d = self.config["positions"]["shape"]
+        start = ((row % rows) * columns + column % columns) * d
+        return [a + b for a, b in zip(mean, unpack(self.config["positions"])[start : start + d], strict=True)]
+
     def embeddings(self, blob: bytes) -> dict[tuple[int, int, int], list[float]]:
         """{(image, row, column): d floats}."""
         head, known, _ = self.decode(blob)
         step, mean = self.config["step"] * 2 ** (-head["level"] / 8), unpack(self.config["mean"])
         basis = unpack(self.config["basis"]) if "basis" in self.config else None
         order = unpack(self.config["order"]) if "order" in self.config else []
-        out = {(i, y, x): list(mean) for i in range(head["n"]) for y in range(head["y"]) for x in range(head["x"])}
+        out = {
+            (i, y, x): self._mean_at(y, x, mean)
+            for i in range(head["n"])
+            for y in range(head["y"])
+            for x in range(head["x"])
+        }
         for (i, y, x, c), (symbol, centroid) in known.items():
             value, token = step * (symbol + centroid / 256), out[i, y, x]
             if basis is None:

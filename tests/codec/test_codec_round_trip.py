@@ -211,3 +211,33 @@ def test_other_codecs_frames_are_refused(codecs: dict[str, EmbeddingCodec]) -> N
     ours, theirs = codecs["hierarchical"], codecs["factorized"]
     with pytest.raises(CorruptError, match=f"{theirs.id[:8]}.*{ours.id}"):
         ours.decode(theirs.encode(np.zeros((1, 2, 2, 5))))
+
+
+def positioned(n: int, rows: int, columns: int, d: int, seed: int = 0) -> np.ndarray:
+    """Embeddings of which a pattern over the grid, the same in each image, is most of the variance."""
+    pattern = np.random.default_rng(99).normal(size=(8, 8, d)) * 3
+    repeats = (-(-rows // 8), -(-columns // 8), 1)
+    return (smooth_embeddings(n, rows, columns, d, seed=seed) + np.tile(pattern, repeats)[:rows, :columns]).astype("f4")
+
+
+def test_means_by_position_are_found_and_save_bytes() -> None:
+    sample, batch = positioned(200, 8, 8, 5), positioned(100, 8, 8, 5, seed=1)
+    with_places, without = (EmbeddingCodec.fit(sample, positions=choice) for choice in (None, False))
+    assert with_places.to_dict().keys() - without.to_dict().keys() == {"positions"}
+    step = without.step(0.5) / with_places.step(1.0)  # compare at equal steps
+    fine = with_places.encode(batch, 1 / step * 1.0)
+    assert len(fine) < 0.8 * len(without.encode(batch, 0.5))
+    assert "positions" not in EmbeddingCodec.fit(smooth_embeddings(200, 8, 8, 5)).to_dict()
+    assert "positions" not in EmbeddingCodec.fit(sample[:1]).to_dict()  # one image: all its variance is by position
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (5, 16), (11, 3), (1, 1)])
+def test_means_by_position_repeat_over_other_grids(grid: tuple[int, int]) -> None:
+    codec = EmbeddingCodec.fit(positioned(100, 8, 8, 5))
+    batch = positioned(6, *grid, 5, seed=2)
+    decoded = codec.decode(codec.encode(batch, 16.0))
+    assert np.square(decoded - batch).mean() < 1e-3 * np.square(batch - batch.mean((0, 1, 2))).mean() + 1e-6
+    np.testing.assert_array_equal(codec.symbols(decoded, 16.0), codec.symbols(batch, 16.0))
+    again = EmbeddingCodec.from_dict(codec.to_dict())
+    assert again.id == codec.id
+    np.testing.assert_array_equal(again.decode(again.encode(batch, 16.0)), decoded)

@@ -70,20 +70,22 @@ class EmbeddingCodec:
         klt: bool = True,
         seed: int = 0,
         step: float | None = None,
+        positions: bool | None = None,
     ) -> EmbeddingCodec:
         """Fit a codec to a sample of embeddings (n, y, x, d), n >= 1, any float dtype.
 
         `rank` keeps the first k principal axes (all when None); without `klt` the channels stay as they are, the k of
         largest variance are kept. `step` is the quantiser's step at quality 1; by default the step at which the squared
-        error is 3% of the sample's variance. Large samples are subsampled with `seed`; the result is deterministic.
+        error is 3% of the sample's variance. `positions` keeps a mean for each place of the grid, which transformers
+        with position embeddings repeat in every image (other grids repeat the pattern); by default where that explains
+        3% of the variance or more. Large samples are subsampled with `seed`; the result is deterministic.
         Raises `InputError` for samples that are empty, not finite or not four-dimensional.
         """
         if prior not in ("hierarchical", "factorized"):
             raise InputError(f"prior must be 'hierarchical' or 'factorized', not {prior!r}")
         sample = _subsample(np.asarray(embeddings), seed)
         sample = check_batch(sample)
-        tokens = sample.reshape(-1, sample.shape[3]).astype(np.float64)
-        transform = fit_transform(tokens, rank, klt, step)
+        transform = fit_transform(sample, rank, klt, step, positions)
         return cls(transform, fit_prior(sample, transform, prior == "hierarchical", seed))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -124,6 +126,8 @@ class EmbeddingCodec:
     def _arrays(self) -> dict[str, tuple[NDArray[Any], str]]:
         transform, prior = self._transform, self._prior
         arrays: dict[str, tuple[NDArray[Any], str]] = {"mean": (transform.mean, "<f4")}
+        if transform.positions is not None:
+            arrays["positions"] = (transform.positions, "<f2")
         if transform.basis is not None:
             arrays["basis"] = (transform.basis, "<f2")
         else:
@@ -209,7 +213,7 @@ class EmbeddingCodec:
 
         parts = {
             "basis": size("basis"),
-            "mean": size("mean", "order"),
+            "mean": size("mean", "order", "positions"),
             "contexts": size("base", "weights"),
             "tables": size("radii", "frequencies", "offset_of", "centroids"),
         }
@@ -317,7 +321,13 @@ def _read_transform(config: Mapping[str, Any]) -> Transform:
     if not isinstance(step, float | int) or not math.isfinite(step) or step <= 0:
         raise InputError(f"codec config: step must be a positive number, not {step!r}")
     mean = unpack_array(config.get("mean"), "mean", "<f4", 1)
-    basis = order = None
+    basis = order = positions = None
+    if "positions" in config:
+        positions = unpack_array(config["positions"], "positions", "<f2", 3)
+        if positions.shape[2] != dimensions or 0 in positions.shape or not np.isfinite(positions).all():
+            raise InputError(
+                f"codec config: positions {positions.shape} do not fit {dimensions} dimensions, or hold NaN"
+            )
     if "basis" in config:
         basis = unpack_array(config["basis"], "basis", "<f2", 2)
     else:
@@ -327,7 +337,7 @@ def _read_transform(config: Mapping[str, Any]) -> Transform:
         raise InputError(f"codec config: mean and basis (or order) do not fit {dimensions} dimensions and rank {rank}")
     if not np.isfinite(mean).all() or (basis is not None and not np.isfinite(basis).all()):
         raise InputError("codec config: mean or basis holds NaN or infinity")
-    return Transform(mean, float(step), basis, order)
+    return Transform(mean, float(step), basis, order, positions)
 
 
 def _read_prior(config: Mapping[str, Any], rank: int) -> Prior:

@@ -15,6 +15,7 @@ LEVELS_PER_OCTAVE = 8
 MIN_LEVEL, MAX_LEVEL = -128, 127
 MAX_SYMBOL_BITS = 24
 _BATCH_VALUES = 1 << 22
+_WORTH_POSITIONS = 0.03  # of the variance; below that, the means by position cost more than they save
 
 
 def quality_level(quality: float) -> int:
@@ -36,15 +37,17 @@ def level_quality(level: int) -> float:
 class Transform:
     """y = (x - mean) pinv(basis), symbol = round(y / step); x = mean + step * symbol @ basis.
 
-    `mean` (d,) float32; `step` the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,),
-    the channels that are kept. The forward matrix is the pseudo-inverse of the half-precision basis itself, so that a
-    decoded batch encodes to the same symbols again.
+    `mean` (d,) float32; `positions` (py, px, d) float16 or None: what is added to it at (y mod py, x mod px); `step`
+    the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,), the channels that are kept.
+    The forward matrix is the pseudo-inverse of the half-precision basis itself, so that a decoded batch encodes to the
+    same symbols again.
     """
 
     mean: NDArray[np.float32]
     step: float
     basis: NDArray[np.float16] | None
     order: NDArray[np.int64] | None
+    positions: NDArray[np.float16] | None = None
 
     @property
     def dimensions(self) -> int:
@@ -63,9 +66,17 @@ class Transform:
         """Quantiser step at a level, in units of the embeddings."""
         return self.step * 2.0 ** (-level / LEVELS_PER_OCTAVE)
 
+    def _mean_of(self, rows: int, columns: int) -> NDArray[np.float64]:
+        """Mean of each token of a grid, (rows, columns, d), or (d,) where it is the same for all."""
+        mean = self.mean.astype(np.float64)
+        if self.positions is None:
+            return mean
+        repeats = [-(-size // period) for size, period in zip((rows, columns), self.positions.shape, strict=False)]
+        return mean + np.tile(self.positions.astype(np.float64), (*repeats, 1))[:rows, :columns]
+
     def project(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(..., d) -> (..., k) coefficients, before quantisation."""
-        centred = np.asarray(values, np.float64) - self.mean
+        """(n, y, x, d) -> (n, y, x, k) coefficients, before quantisation."""
+        centred = np.asarray(values, np.float64) - self._mean_of(*values.shape[1:3])
         return centred @ self._forward if self.basis is not None else centred[..., self.order]
 
     def quantise(self, values: NDArray[np.floating], level: int) -> NDArray[np.int32]:
@@ -91,14 +102,15 @@ class Transform:
         """
         out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
         step, kept = self.step_at(level), symbols.shape[3]
+        mean = self._mean_of(*symbols.shape[1:3])
         for part in _parts(out.shape):
             scaled = symbols[part] * step
             if centroids is not None:
                 scaled += centroids[part] * (step / 256)
             if self.basis is not None:
-                out[part] = scaled @ self.basis[:kept].astype(np.float64) + self.mean
+                out[part] = scaled @ self.basis[:kept].astype(np.float64) + mean
             else:
-                out[part] = self.mean
+                out[part] = mean
                 assert self.order is not None
                 out[part][..., self.order[:kept]] += scaled
         return out
@@ -132,18 +144,24 @@ def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> 
     return values
 
 
-def fit_transform(tokens: NDArray[np.float64], rank: int | None, klt: bool, step: float | None) -> Transform:
-    """Fit mean, basis and step to tokens (t, d); with `step` None, rounding at quality 1 errs by 3% of the variance.
+def fit_transform(
+    sample: NDArray[np.floating], rank: int | None, klt: bool, step: float | None, positions: bool | None
+) -> Transform:
+    """Fit means, basis and step to a sample (n, y, x, d).
 
-    The error counts what `rank` leaves out; where that alone passes half of it, the quantiser's own error is 3% of the
-    variance that is kept.
+    With `step` None, rounding at quality 1 errs by 3% of the variance around the means. The error counts what `rank`
+    leaves out; where that alone passes half of it, the quantiser's own error is 3% of the variance that is kept.
     """
-    dimensions = tokens.shape[1]
+    dimensions = sample.shape[3]
     rank = dimensions if rank is None else rank
     if not 1 <= rank <= dimensions:
         raise InputError(f"rank must be 1 to {dimensions} (the embeddings' dimensions), not {rank}")
-    mean = tokens.mean(0).astype(np.float32)
-    centred = tokens - mean
+    mean = sample.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
+    places = _fit_positions(sample, mean) if positions is None or positions else None
+    if positions is None and places is not None and _share(places, sample, mean) < _WORTH_POSITIONS:
+        places = None
+    draft = Transform(mean, 1.0, None, np.arange(dimensions), places)
+    centred = draft.project(sample).reshape(-1, dimensions)
     basis = order = None
     if klt:
         basis = _principal_axes(centred, rank)
@@ -152,7 +170,24 @@ def fit_transform(tokens: NDArray[np.float64], rank: int | None, klt: bool, step
     if step is not None and not (math.isfinite(step) and step > 0):
         raise InputError(f"step must be a positive number, not {step!r}")
     draft = Transform(mean, 1.0 if step is None else float(step), basis, order)
-    return draft if step is not None else Transform(mean, _fit_step(draft, tokens), basis, order)
+    step = float(step) if step is not None else _fit_step(draft, centred + mean)
+    return Transform(mean, step, basis, order, places)
+
+
+def _fit_positions(sample: NDArray[np.floating], mean: NDArray[np.float32]) -> NDArray[np.float16]:
+    """What each place of the grid adds to the mean (y, x, d), the same in every image."""
+    with np.errstate(over="ignore"):
+        places = (sample.mean(0, dtype=np.float64) - mean).astype(np.float16)
+    if not np.isfinite(places).all():
+        raise InputError("the embeddings' means by position pass half precision: rescale them, or fit positions=False")
+    return places
+
+
+def _share(places: NDArray[np.float16], sample: NDArray[np.floating], mean: NDArray[np.float32]) -> float:
+    """Share of the sample's variance that the places explain, less what they would by chance."""
+    count, total = len(sample), float(((sample - mean.astype(np.float64)) ** 2).mean((0, 1, 2)).sum())
+    explained = float((places.astype(np.float64) ** 2).mean((0, 1)).sum()) / max(total, 1e-30)
+    return (explained - 1 / count) / max(1 - 1 / count, 1e-30) if count > 1 else 0.0
 
 
 def _principal_axes(centred: NDArray[np.float64], rank: int) -> NDArray[np.float16]:
@@ -164,8 +199,8 @@ def _principal_axes(centred: NDArray[np.float64], rank: int) -> NDArray[np.float
 
 
 def _fit_step(draft: Transform, tokens: NDArray[np.float64], target: float = 0.03) -> float:
-    """Step whose squared error is `target` of the tokens' variance, by bisection."""
-    coefficients = draft.project(tokens)
+    """Step whose squared error is `target` of the variance of tokens (t, d), by bisection."""
+    coefficients = draft.project(tokens[:, None, None])
     variance = float(((tokens - draft.mean) ** 2).sum())
     kept = float((coefficients**2).sum())
     if kept <= 0:

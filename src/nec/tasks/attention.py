@@ -63,7 +63,11 @@ class AttentionPool(nn.Module):
 
 
 class Standardize(nn.Module):
-    """Tokens to zero mean and unit variance for each channel, with statistics of the training part."""
+    """Tokens (n, t, d) to zero mean at each place and unit variance in each channel, as in the training part.
+
+    Transformers repeat much of their position embeddings in every image's tokens. Taking the mean by place, `mean`
+    (t, d), leaves what tells images apart. Tokens of another grid get the mean of all places.
+    """
 
     mean: torch.Tensor
     scale: torch.Tensor
@@ -74,7 +78,8 @@ class Standardize(nn.Module):
         self.register_buffer("scale", 1 / std.clamp_min(1e-6))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return (tokens - self.mean) * self.scale
+        mean = self.mean if tokens.shape[1] == len(self.mean) else self.mean.mean(dim=0)
+        return (tokens - mean) * self.scale
 
 
 class AttentionClassifier(nn.Module):
@@ -123,13 +128,13 @@ def build_classifier(tokens: torch.Tensor, classes: int, stage: nn.Module | None
 
 
 def _statistics(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each channel over tokens (n, t, d) of any float type, block by block."""
-    count = tokens.shape[0] * tokens.shape[1]
-    total = torch.zeros(tokens.shape[2], dtype=torch.float64)
+    """Mean at each place (t, d) and deviation around it in each channel (d,), of tokens (n, t, d) of any float type."""
+    total = torch.zeros(tokens.shape[1:], dtype=torch.float64)
     square = torch.zeros_like(total)
     for part in tokens.split(1024):
-        flat = part.flatten(0, 1).double()
-        total += flat.sum(dim=0)
-        square += flat.square().sum(dim=0)
-    mean = total / count
-    return mean.float(), (square / count - mean.square()).clamp_min(0).sqrt().float()
+        block = part.double()
+        total += block.sum(dim=0)
+        square += block.square().sum(dim=0)
+    mean = total / len(tokens)
+    variance = (square / len(tokens) - mean.square()).clamp_min(0).mean(dim=0)
+    return mean.float(), variance.sqrt().float()
