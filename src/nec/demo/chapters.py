@@ -123,9 +123,8 @@ def _rates(
     points, counts = figures["rate_accuracy"]["points"], figures["rate_accuracy"]["images"]
     page.text(
         "The first point is the store as it ships. The coarser ones are transcodes: its decoded tokens quantised "
-        "again with the same "
-        "codec, counted in real coded bytes. A producer who codes the original tokens at those rates would do a "
-        "little better. "
+        "again with the same codec, counted in real coded bytes. Quantising twice loses more than coding the original "
+        "tokens at that rate would, and unevenly: take these points as a lower bound. "
         f"Each point is a linear probe on every fourth chunk ({counts['train']:,} training and {counts['test']:,} test "
         f"images)."
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EVERY = 4  # the survey reads every fourth chunk: real chunks, a quarter of the work
 SAMPLED = 4  # images of each surveyed chunk that the PCA is fitted on
-COARSER = (0.7, 0.5, 0.35)  # qualities of the transcodes, as shares of the store's own
+COARSER = (0.7, 0.5, 0.25)  # qualities of the transcodes, as shares of the store's own
 
 
 def sizes(store: Store) -> dict[str, Any]:
