@@ -227,13 +227,15 @@ def test_means_by_position_are_found_and_save_bytes() -> None:
     step = without.step(0.5) / with_places.step(1.0)  # compare at equal steps
     fine = with_places.encode(batch, 1 / step * 1.0)
     assert len(fine) < 0.8 * len(without.encode(batch, 0.5))
-    assert "positions" not in EmbeddingCodec.fit(smooth_embeddings(200, 8, 8, 5)).to_dict()
-    assert "positions" not in EmbeddingCodec.fit(sample[:1]).to_dict()  # one image: all its variance is by position
+    assert "positions" not in EmbeddingCodec.fit(smooth_embeddings(200, 8, 8, 5), positions=None).to_dict()
+    assert (
+        "positions" not in EmbeddingCodec.fit(sample[:1], positions=None).to_dict()
+    )  # one image: all its variance is by position
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (5, 16), (11, 3), (1, 1)])
 def test_means_by_position_repeat_over_other_grids(grid: tuple[int, int]) -> None:
-    codec = EmbeddingCodec.fit(positioned(100, 8, 8, 5))
+    codec = EmbeddingCodec.fit(positioned(100, 8, 8, 5), positions=True)
     batch = positioned(6, *grid, 5, seed=2)
     decoded = codec.decode(codec.encode(batch, 16.0))
     assert np.square(decoded - batch).mean() < 1e-3 * np.square(batch - batch.mean((0, 1, 2))).mean() + 1e-6

@@ -70,15 +70,15 @@ class EmbeddingCodec:
         klt: bool = True,
         seed: int = 0,
         step: float | None = None,
-        positions: bool | None = None,
+        positions: bool | None = False,
     ) -> EmbeddingCodec:
         """Fit a codec to a sample of embeddings (n, y, x, d), n >= 1, any float dtype.
 
         `rank` keeps the first k principal axes (all when None); without `klt` the channels stay as they are, the k of
         largest variance are kept. `step` is the quantiser's step at quality 1; by default the step at which the squared
         error is 3% of the sample's variance. `positions` keeps a mean for each place of the grid, which transformers
-        with position embeddings repeat in every image (other grids repeat the pattern); by default where that explains
-        3% of the variance or more. Large samples are subsampled with `seed`; the result is deterministic.
+        with position embeddings repeat in every image (other grids repeat the pattern); None: where that explains 3%
+        of the variance or more. Large samples are subsampled with `seed`; the result is deterministic.
         Raises `InputError` for samples that are empty, not finite or not four-dimensional.
         """
         if prior not in ("hierarchical", "factorized"):

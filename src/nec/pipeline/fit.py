@@ -77,10 +77,10 @@ def sample_array(path: str | Path, *, limit: int | None = None, seed: int = 0) -
 def fit_codec(
     embeddings: NDArray[np.float32], *, prior: PriorName = "hierarchical", rank: int | None = None, seed: int = 0
 ) -> EmbeddingCodec:
-    """Codec fitted on embeddings (n, y, x, d); see `nec.EmbeddingCodec.fit`."""
+    """Codec fitted on embeddings (n, y, x, d); see `nec.EmbeddingCodec.fit`. Keeps means by position if they pay."""
     from nec.codec import EmbeddingCodec
 
-    return EmbeddingCodec.fit(embeddings, prior=prior, rank=rank, seed=seed)
+    return EmbeddingCodec.fit(embeddings, prior=prior, rank=rank, seed=seed, positions=None)
 
 
 def _pick(array: Any, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
