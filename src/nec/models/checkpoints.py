@@ -57,7 +57,7 @@ def load_model(path: str | Path, config: dict[str, Any] | str | Path | None = No
         raise InputError(f"{folder / CONFIG_FILE} is not a model configuration of format {FORMAT}")
     weights = folder / WEIGHTS_FILE
     model = _build(ModelConfig.from_dict(document["model"]), _read_safetensors(weights), weights)
-    model.name, model.sha256 = str(document.get("name", folder.name)), _sha256(weights)
+    model.name, model.sha256 = folder.resolve().name, _sha256(weights)  # a copy under another name is another model
     if (folder / CODEC_FILE).is_file():
         model.codec = EmbeddingCodec.load(folder / CODEC_FILE)
     return model
@@ -67,7 +67,6 @@ def save_model(
     model: NecModel,
     folder: str | Path,
     *,
-    name: str | None = None,
     recipe: dict[str, Any] | None = None,
     half: bool = True,
     overwrite: bool = False,
@@ -79,7 +78,6 @@ def save_model(
         half: weights as float16, but for the bottleneck's, whose densities would suffer.
     """
     folder = Path(folder)
-    name = name or folder.name
     if folder.exists() and not (overwrite and (folder / CONFIG_FILE).is_file()):
         what = (
             "exists: choose another name, or give --overwrite" if not overwrite else "is no model folder to overwrite"
@@ -87,30 +85,30 @@ def save_model(
         raise InputError(f"{folder} {what}")
     with atomic_path(folder.with_name(f".{folder.name}.new")) as temporary:
         temporary.mkdir(parents=True)
-        _write_model(model, temporary, name, recipe or {}, half)
+        _write_model(model, temporary, recipe or {}, half)
         if folder.exists():
             shutil.rmtree(folder)
     folder.with_name(f".{folder.name}.new").rename(folder)
 
 
-def _write_model(model: NecModel, folder: Path, name: str, recipe: dict[str, Any], half: bool) -> None:
+def _write_model(model: NecModel, folder: Path, recipe: dict[str, Any], half: bool) -> None:
     weights = {
         key: (value.half() if half and value.is_floating_point() and not key.startswith("bottleneck.") else value)
         for key, value in model.state_dict().items()
     }
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS_FILE)
-    document = {"format": FORMAT, "name": name, "model": model.config.to_dict(), "recipe": recipe}
+    document = {"format": FORMAT, "model": model.config.to_dict(), "recipe": recipe}
     (folder / CONFIG_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (folder / CARD_FILE).write_text(_card(model, name, recipe), encoding="utf-8")
+    (folder / CARD_FILE).write_text(_card(model, recipe), encoding="utf-8")
     if model.codec is not None:
         model.codec.save(folder / CODEC_FILE)
 
 
-def _card(model: NecModel, name: str, recipe: dict[str, Any]) -> str:
+def _card(model: NecModel, recipe: dict[str, Any]) -> str:
     c = model.config
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     lines = [
-        f"# {name}",
+        "# Model card",
         "",
         f"Masked autoencoder, ViT with {c.depth} blocks of width {c.embed_dim} on {c.patch_size} px patches, "
         f"{c.in_channels} bands at {c.image_size} px, {parameters:.2f} M parameters with the decoder. "
