@@ -22,7 +22,7 @@ pretrain eurosat-mae --config "$here/eurosat-tiny.json" --epochs 17.2698 --warmu
 pretrain eurosat-cut --cut "$runs/eurosat-mae" 4 --epochs 1.5 --warmup-epochs 0.1 --blr 0.00133333
 
 [ -d "$runs/eurosat-tiny" ] || nec fit "$runs/eurosat-cut" "$data" --out "$runs/eurosat-tiny" --split train --seed 0
-[ -d "$runs/eurosat.zarr" ] || nec encode "$data" --model "$runs/eurosat-tiny" --out "$runs/eurosat.zarr" --target-bytes 240
+[ -d "$runs/eurosat.zarr" ] || nec encode "$data" --model "$runs/eurosat-tiny" --out "$runs/eurosat.zarr" --quality 0.177
 nec verify "$runs/eurosat.zarr"
 nec classify "$runs/eurosat.zarr"
 ( cd "$runs" && sha256sum eurosat-tiny/model.safetensors eurosat-tiny/codec.json ) | tee "$runs/SHA256SUMS"
