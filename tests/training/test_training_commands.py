@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import nec
@@ -19,16 +23,39 @@ SIZES = {
 QUICK = ["--epochs", "1", "--batch-size", "8", "--accelerator", "cpu", "--devices", "1", "--json"]
 
 
+def write_images(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        file = folder / "ab"[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file)
+
+
+@pytest.mark.slow
+def test_two_devices_train_the_same_model_as_one(tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    (tmp_path / "sizes.json").write_text(json.dumps(SIZES))
+    environment = {**os.environ, "PYTHONPATH": str(Path(nec.__file__).parents[1])}
+    for devices in ("1", "2"):
+        command = [sys.executable, "-m", "nec", "pretrain", "folder:images", "--out", f"m{devices}", "--epochs", "4"]
+        command += ["--config", "sizes.json", "--batch-size", "8", "--blr", "0.02", "--accelerator", "cpu", "--json"]
+        command += ["--devices", devices]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+        assert "error" not in result.stderr
+        assert json.loads(result.stdout)["steps"] == 12
+    one, two = (
+        torch.cat([p.flatten() for p in nec.load_model(tmp_path / f"m{i}").state_dict().values()]) for i in (1, 2)
+    )
+    torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)  # half precision; gradients are summed in another order
+
+
 @pytest.mark.slow
 def test_pretrain_adapt_fit_encode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for i in range(24):
-        file = tmp_path / "images" / "ab"[i % 2] / f"{i}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file)
+    write_images(tmp_path / "images")
     Path("sizes.json").write_text(json.dumps(SIZES))
     assert main(["pretrain", "folder:images", "--out", "base", "--config", "sizes.json", *QUICK]) == 0
     made = json.loads(capsys.readouterr().out)

@@ -62,10 +62,14 @@ def open_training_images(args: argparse.Namespace) -> Dataset:
 
 
 def report(args: argparse.Namespace, model: NecModel) -> int:
-    """Print what was made."""
+    """Print what was made, once: with several devices each one's process comes here."""
     import json
     from pathlib import Path
 
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if getattr(rank_zero_only, "rank", 0):
+        return 0
     recipe = json.loads((Path(args.out) / "config.json").read_text(encoding="utf-8"))["recipe"]
     figures = recipe["figures"]
     if args.json:
