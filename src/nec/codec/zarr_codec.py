@@ -125,6 +125,7 @@ class NecEmbeddingCodec(ArrayBytesCodec):
         return chunk_spec.prototype.nd_buffer.from_numpy_array(chunk)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        # What Zarr asks of a codec whose output has no fixed size.
         raise NotImplementedError("embeddings are coded at variable length")
 
 
