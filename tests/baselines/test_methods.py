@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import struct
 from pathlib import Path
 
@@ -161,7 +163,7 @@ def test_changed_and_cut_frames_are_refused(blobs, data) -> None:
             method.decode(damaged)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(data=st.data())
 def test_forged_frames_raise_nothing_else(blobs, data) -> None:
     method, blob = data.draw(st.sampled_from(blobs))
@@ -225,3 +227,10 @@ def test_default_names_are_unique_and_read_back() -> None:
     names = [method.name for method in methods()]
     assert len(names) == len(set(names)) > 25
     assert {"uqe-8", "jpeg2000-24", "rdc-uint8-zstd", "png"} <= set(names)
+
+
+@pytest.mark.parametrize("module", ["raw", "uqe", "spec"])
+def test_examples_in_docstrings(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"nec.baselines.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0

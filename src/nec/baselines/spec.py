@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nec.baselines.images import Jpeg, Jpeg2000, Png
 from nec.baselines.method import Method
@@ -55,6 +58,25 @@ def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Me
     if not made or len(set(names)) < len(names):
         raise InputError(f"{spec!r} names {'a method twice' if made else 'no method'}")
     return made
+
+
+def fit_methods(wanted: Sequence[Method], sample: Callable[[], NDArray[np.float32]]) -> list[Method]:
+    """The methods ready for use: those without a codec get one fitted to `sample()`, one for each prior.
+
+    `sample` gives embeddings (n, y, x, d) and is called once, or never where nothing is to be fitted.
+    """
+    priors = {method.prior for method in wanted if isinstance(method, CodecMethod) and method.codec is None}
+    if not priors:
+        return list(wanted)
+    embeddings = sample()
+    codecs = {prior: CodecMethod(prior=prior).fit(embeddings).codec for prior in sorted(priors)}
+
+    def ready(method: Method) -> Method:
+        if isinstance(method, CodecMethod) and method.codec is None:
+            return CodecMethod(codecs[method.prior], method.setting)
+        return method
+
+    return list(map(ready, wanted))
 
 
 def _makers(codec: EmbeddingCodec | None) -> dict[str, _Make]:

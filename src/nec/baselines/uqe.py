@@ -91,7 +91,7 @@ def _dequantise(codes: NDArray[np.uint8], low: NDArray, high: NDArray, bits: int
 
 def _pack_bits(codes: NDArray[np.uint8], bits: int) -> bytes:
     """Bits of all codes, high ones first, without gaps."""
-    return np.packbits(np.unpackbits(codes.reshape(-1, 1), axis=1)[:, 8 - bits :]).tobytes()
+    return np.packbits(np.unpackbits(codes.reshape(-1)).reshape(-1, 8)[:, 8 - bits :]).tobytes()
 
 
 def _unpack(body: bytes, layout: int, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8]:
@@ -103,5 +103,6 @@ def _unpack(body: bytes, layout: int, shape: tuple[int, ...], bits: int) -> NDAr
     count = int(np.prod(shape, dtype=np.int64))
     if len(body) != -(-count * bits // 8):
         raise CorruptError(f"frame holds {len(body)} bytes of packed codes for {count} values of {bits} bits")
-    loose = np.unpackbits(np.frombuffer(body, np.uint8), count=count * bits).reshape(count, bits)
-    return np.packbits(np.pad(loose, ((0, 0), (8 - bits, 0))), axis=1).reshape(shape)
+    loose = np.zeros((count, 8), np.uint8)
+    loose[:, 8 - bits :] = np.unpackbits(np.frombuffer(body, np.uint8), count=count * bits).reshape(count, bits)
+    return np.packbits(loose.reshape(-1)).reshape(shape)
