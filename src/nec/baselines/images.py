@@ -114,7 +114,7 @@ class Jpeg2000(ImageFiles):
     Raw codestreams, one tile, one quality layer, 9/7 wavelet (lossless: 5/3), as many resolutions as leave a lowest
     one of 8 px, by OpenJPEG in Pillow. Comments are left out and the tile-part's length is 0, "up to the end", which
     the standard allows. The encoder is asked for the rate that leaves an image, in a large batch, its share of
-    raw / ratio bytes; at some 25 bytes it finds no coarser image.
+    raw / ratio bytes; at 64 px it keeps to that within some 10% down to 60 bytes, and stays below it from there.
     """
 
     family = "jpeg2000"
