@@ -17,7 +17,7 @@ from nec.errors import InputError
 
 @dataclass(frozen=True)
 class MaskLayout:
-    """A kind of dataset with masks. `percent`: shares of the groups in train, val and test without a published split."""
+    """A kind of dataset with masks. `percent`: shares of the groups in train, val and test where none are published."""
 
     kind: str
     about: str

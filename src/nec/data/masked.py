@@ -83,7 +83,8 @@ class MaskedImages(Dataset):
         self.mask_classes = list(coding.classes)
         self.mask_colors = None if coding.colors is None else list(coding.colors)
         self._cache = _Cache(_CACHE_BYTES)
-        self.windows, self.names, self.file_sizes = [], [], []
+        self.windows: list[Window] = []
+        self.names, self.file_sizes = [], []
         for number, scene in enumerate(self.scenes):
             self._add_windows(number, scene)
         self.groups = np.array([self.scenes[window.scene].group for window in self.windows])

@@ -48,7 +48,7 @@ def open_dataset(
         return open_masked(path, layout, seed=seed, split_lists=split_lists, tile=tile, downscale=downscale)
     if tile is not None or downscale != 1:
         raise InputError(f"--tile and --downscale cut images with masks, and {specs[0]} has none: leave them out")
-    if len(parsed) == 1 and layout is not None:
+    if len(parsed) == 1 and isinstance(layout, Layout):
         return ImageFolder(path, layout, seed=seed, split_lists=split_lists)
     for item, (layout, _) in zip(specs, parsed, strict=True):
         if layout is not None:
