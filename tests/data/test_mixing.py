@@ -1,4 +1,4 @@
-"""Mixing and erasing: targets weigh what is really in the pixels, rectangles have the statistics that were asked for."""
+"""Mixing and erasing: targets weigh what is in the pixels, rectangles have the statistics that were asked for."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_mixup_mixes_pixels_and_targets_alike(n: int, share: float) -> None:
     images = torch.rand(n, 3, 4, 4, dtype=torch.float64)
     mixed, targets = mixup(images, torch.eye(n, dtype=torch.float64), share)
     torch.testing.assert_close(mixed, torch.einsum("ij,jchw->ichw", targets, images))
-    torch.testing.assert_close(
-        targets.diagonal().double(), torch.full((n,), share, dtype=torch.float64)
-    ) if n % 2 == 0 else None
+    for i in range(n):
+        own = 1 if n - 1 - i == i else share  # the one in the middle is its own partner
+        assert float(targets[i, i]) == pytest.approx(own, abs=1e-6)
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(n, dtype=torch.float64))
 
 
 def test_boxes_have_the_area_that_was_drawn() -> None:
-    """Where nothing juts out; and the mean over all centres is what cutting off leaves, counted by hand."""
+    """Where nothing juts out, and cut off where something does."""
     assert cut_box(64, 64, 0.75, 0.5, 0.5) == (16, 48, 16, 48)
     assert cut_box(64, 32, 0.75, 0.5, 0.5) == (16, 48, 8, 24)
     assert cut_box(64, 64, 0.75, 0.0, 0.999) == (0, 16, 47, 64)
@@ -80,8 +80,7 @@ def test_erased_rectangles() -> None:
     assert np.abs(aspect).max() <= np.log(1 / 0.3) + 0.3
     assert aspect.std() == pytest.approx(np.log(1 / 0.3) / np.sqrt(3), rel=0.06)  # uniform on the log scale
     covered = erased.mean(axis=0)
-    assert covered[:3].min() > 0
-    assert covered[:, -3:].min() > 0
+    assert (covered > 0).mean() > 0.99
     np.testing.assert_allclose(covered, covered[::-1, ::-1], atol=0.02)
 
 
