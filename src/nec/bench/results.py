@@ -71,7 +71,8 @@ class Results:
         recipe: as it was run, with every default filled in.
         environment: versions, cpu, threads, date.
         datasets: name -> task ("classification" or "segmentation"), kind, images, train, val, test (counts),
-            raw_file_bytes_per_image and raw_pixel_bytes_per_image (of the test images), class_names, class_colors, split.
+            raw_file_bytes_per_image and raw_pixel_bytes_per_image (of the test images), class_names, class_colors,
+            split.
         rows: in the order of the recipe.
     """
 
@@ -220,7 +221,7 @@ def headline(results: Results) -> dict[str, dict[str, Any]]:
 def bytes_saved(results: Results, dataset: str, coded_raw: Sequence[str] = CODED_RAW) -> list[dict[str, Any]]:
     """Bytes that NEC saves at the accuracy of the best coded raw data, for each NEC variant and decoder on or off.
 
-    The best coded raw point is the one of highest mean among `coded_raw`, decoder on or off; of equal ones the smallest.
+    The best coded raw point has the highest mean among `coded_raw`, decoder on or off; of equals the smallest.
     `nec_bytes` and `saved` (a share of the coded raw bytes) are None where NEC does not reach its accuracy; `nec_best`
     says how far it comes.
     """
