@@ -101,16 +101,16 @@ METRICS = {
 FIDELITY = {
     "relative_error": (
         "relative error",
-        "size of the difference to the float embeddings, relative to their size; lower is better",
+        "squared error of the decoded embeddings as a share of the float ones' variance; lower is better",
     ),
     "neighbour_recall": (
         "neighbour recall",
-        "share of an image's nearest neighbours, found with float embeddings, that are found with the decoded ones too",
+        "share of an image's ten nearest neighbours by float embeddings that are so by the decoded ones too",
     ),
 }  # fmt: skip
 WORDS = {
-    "decoder": "the first stage of the masked autoencoder's decoder, put before the head on the consumer's side and trained "
-    "with it",
+    "decoder": "the first stage of the masked autoencoder's decoder, put before the head on the consumer's side and "
+    "trained with it",
     "λ": "weight of the reconstruction against the bits while NEC adapts the model: larger is finer and bigger",
     "bpp": "bits a pixel",
     "KiB": "1,024 bytes",

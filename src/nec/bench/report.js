@@ -205,7 +205,7 @@
       ring.setAttribute("cy", item.px[1]);
       ring.setAttribute("visibility", "visible");
       const tip = $("tip");
-      tip.replaceChildren(...describe(item.point));
+      tip.replaceChildren(...describe(item.real || item.point));
       const x = box.left + item.px[0] * scale + 16, y = box.top + item.px[1] * scale + 12;
       tip.style.left = `${Math.max(4, Math.min(x, innerWidth - tip.offsetWidth - 8))}px`;
       tip.style.top = `${Math.max(4, Math.min(y, innerHeight - tip.offsetHeight - 8))}px`;

@@ -264,7 +264,10 @@ def _segmentation(page: Page, results: Results, chosen: dict[str, list[Panel]]) 
 
 def _setup(page: Page, results: Results) -> None:
     page.heading("Recipe and environment", "recipe")
-    page.table(("environment", ""), [(key, _plain(value)) for key, value in results.environment.items()])
+    facts = "".join(
+        f"<tr><td>{escape(k)}</td><td>{escape(_plain(v))}</td></tr>" for k, v in results.environment.items()
+    )
+    page.html(f'<table class="facts"><caption>Environment</caption><tbody>{facts}</tbody></table>')
     recipe = escape(json.dumps(results.recipe, indent=2, ensure_ascii=False))
     page.html(f"<details open><summary>Recipe</summary><pre>{recipe}</pre></details>")
     page.html('<p><button type="button" id="save">Save results.json</button></p>')

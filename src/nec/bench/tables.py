@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nec.bench.legend import metric_name, style_of
-from nec.bench.results import BELOW, COMPRESSION, Point, Results, Row, curve, headline, primary_metric
+from nec.bench.results import BELOW, COMPRESSION, NEC, Point, Results, Row, curve, headline, primary_metric
 from nec.pages import size_text
 from nec.store.files import atomic_path
 
@@ -130,9 +130,15 @@ def headline_lines(results: Results, dataset: str) -> list[str]:
     metric = metric_name(figures["metric"])
     lines = [_saved_line(item, metric) for item in figures["bytes_saved"]]
     lines += [_lost_line(item, metric) for item in figures["accuracy_lost"]]
-    if any(method.startswith("nec-") for method in results.methods(dataset)):
+    if _rivals_are_small(results, dataset):
         lines += _below_lines(figures["below_others"], metric)
     return lines
+
+
+def _rivals_are_small(results: Results, dataset: str) -> bool:
+    """Whether NEC with decoder, and a method it is held against, have points in the range that is compared."""
+    small = {(r.method, r.decoder) for r in results.rows if r.dataset == dataset and r.bytes_per_image < BELOW}
+    return any(m in NEC and d for m, d in small) and any(m in ("uqe", "jpeg2000") for m, _ in small)
 
 
 def spread_text(point: Point | None) -> str:
@@ -253,7 +259,7 @@ def _lost_line(item: dict[str, Any], metric: str) -> str:
 
 def _below_lines(items: Sequence[dict[str, Any]], metric: str) -> list[str]:
     if not items:
-        return [f"Below {BELOW:,} bytes, NEC with decoder lies above UQE and JPEG 2000 at every measured size."]
+        return [f"Below {BELOW:,} bytes, NEC with decoder lies nowhere below UQE or JPEG 2000."]
     return [
         f"At {size_text(item['bytes_per_image'])}, {style_of(item['other']).name} "
         f"{'with' if item['other_decoder'] else 'without'} decoder lies above {style_of(item['method']).name} with "
