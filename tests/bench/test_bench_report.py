@@ -178,7 +178,7 @@ def test_panels_compare_methods_of_nearly_one_size(written: Path, results: Resul
     panels = gallery.load_panels(found, written)
     assert len(panels) == len(found)
     chosen = gallery.choose(panels)
-    assert [p.summary.method for p in chosen][0] == "nec-factorized"
+    assert chosen[0].summary.method == "nec-factorized"
     assert len({p.summary.method for p in chosen}) == len(chosen) <= gallery.MOST_PREDICTIONS
     assert all(panel.summary.decoder for panel in chosen)
     middle = chosen[0].summary.bytes_per_image
