@@ -63,7 +63,8 @@ class MaskedTraining(lightning.LightningModule):
         noise = None
         if self.model.bottleneck is not None:
             kept = 1 + int(grid[0] * grid[1] * (1 - MASK_RATIO))
-            noise = (draw(kept, self.model.config.embed_dim) - 0.5).to(views)
+            shapes = self.model.bottleneck.noise_shapes(kept)
+            noise = {name: (draw(*shape) - 0.5).to(views) for name, shape in shapes.items()}
         out = self.model(views, mask_noise, noise, s.decoded_share)
         loss, figures = self._loss(out)
         self.log_dict({f"train/{key}": value for key, value in figures.items()}, prog_bar=True, sync_dist=True)
@@ -81,8 +82,9 @@ class MaskedTraining(lightning.LightningModule):
         figures = {"recon_loss": out["recon_loss"]}
         if not isinstance(self.settings, AdaptSettings):
             return out["recon_loss"], figures
-        patches = out["likelihoods"][:, 1:]
-        bits = -patches.log2().sum() / len(patches) * out["mask"].shape[1] / patches.shape[1]
+        coded = [out[key][:, 1:] for key in ("likelihoods", "hyper_likelihoods") if key in out]
+        images, patches = coded[0].shape[:2]
+        bits = sum(-part.log2().sum() for part in coded) / images * out["mask"].shape[1] / patches
         figures |= {"bytes_per_image": bits.detach() / 8, "aux_loss": out["aux_loss"].detach()}
         # The auxiliary loss moves the quantiles alone, and nothing else does: adding it changes no other gradient.
         return self.settings.lmbda * out["recon_loss"] + bits + out["aux_loss"], figures
@@ -127,7 +129,7 @@ def parameter_groups(model: NecModel, settings: TrainingSettings) -> list[dict[s
             continue
         if name.endswith("quantiles"):
             quantiles.append(parameter)
-        elif name.startswith("bottleneck."):
+        elif name.startswith("bottleneck.") and ".h_" not in name:  # the hyperprior's transformers train as others do
             prior.append(parameter)
         elif parameter.ndim == 2 and "blocks." in name:
             blocks.append(parameter)

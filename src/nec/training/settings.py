@@ -75,6 +75,7 @@ class AdaptSettings(TrainingSettings):
         latent_scale: the tokens are scaled by this before adaptation starts (and the decoder's embedding by its
             inverse), since the quantiser's step is 1 and a pre-trained model's tokens are small.
         quantiles_lr: of the prior's quantiles, which have their own loss and schedule.
+        prior: "factorized", or "hyperprior", the scale hyperprior of `hyper_channels` a token and `hyper_heads`.
     """
 
     weight_decay: float = 0.01
@@ -82,11 +83,16 @@ class AdaptSettings(TrainingSettings):
     trainable_blocks: int | None = 1
     latent_scale: float = 1.0
     quantiles_lr: float = 1e-3
+    prior: Literal["factorized", "hyperprior"] = "factorized"
+    hyper_channels: int = 96
+    hyper_heads: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("lmbda", "latent_scale", "quantiles_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.prior not in ("factorized", "hyperprior"):
+            raise InputError(f"prior {self.prior!r} is not one of factorized, hyperprior")
         if self.trainable_blocks is not None and self.trainable_blocks < 0:
             raise InputError(f"trainable_blocks must not be negative, got {self.trainable_blocks}")
