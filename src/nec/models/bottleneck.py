@@ -123,7 +123,7 @@ class HyperpriorBottleneck(nn.Module):
 
     def __init__(self, dim: int, channels: int = 96, heads: int = 4) -> None:
         super().__init__()
-        blocks = [Block(channels, heads, eps=1e-5) for _ in range(4)]
+        blocks = [Block(channels, heads) for _ in range(4)]
         self.h_a = nn.Sequential(nn.Linear(dim, channels), nn.ReLU(), *blocks[:2])
         self.h_s = nn.Sequential(*blocks[2:], nn.Linear(channels, dim), nn.ReLU())
         self.entropy_bottleneck = FactorizedBottleneck(channels)
