@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `nec adapt`."""
     parser.add_argument("model", metavar="MODEL", help="pre-trained model: a folder or a shipped name")
     add_run_arguments(parser)
-    parser.add_argument("--prior", choices=["factorized"], default="factorized", help="default factorized")
+    parser.add_argument("--prior", choices=["factorized", "hyperprior"], help="default factorized")
+    parser.add_argument("--hyper-channels", type=int, metavar="C", help="of the hyperprior (default 96)")
+    parser.add_argument("--hyper-heads", type=int, metavar="H", help="attention heads of the hyperprior (default 4)")
     parser.add_argument(
         "--lmbda", type=float, metavar="L", help="weight of the distortion against the bits of an image"
     )

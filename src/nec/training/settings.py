@@ -80,6 +80,7 @@ class AdaptSettings(TrainingSettings):
         prior_scale: scale of the logistic densities that the prior starts from, in steps of the quantiser.
         quantization: what stands for rounding in training. "noise": additive uniform noise in both terms (the
             paper's); "mixed": noise for the rate, straight-through rounding for the distortion.
+        prior: "factorized", or "hyperprior", the scale hyperprior of `hyper_channels` a token and `hyper_heads`.
     """
 
     weight_decay: float = 0.01
@@ -90,6 +91,9 @@ class AdaptSettings(TrainingSettings):
     prior_lr: float | None = None
     prior_scale: float = 10.0
     quantization: Literal["noise", "mixed"] = "noise"
+    prior: Literal["factorized", "hyperprior"] = "factorized"
+    hyper_channels: int = 96
+    hyper_heads: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +101,8 @@ class AdaptSettings(TrainingSettings):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be positive, got {value}")
-        if self.quantization not in ("noise", "mixed"):
-            raise InputError(f"quantization must be noise or mixed, got {self.quantization!r}")
+        for name, known in (("quantization", ("noise", "mixed")), ("prior", ("factorized", "hyperprior"))):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         if self.trainable_blocks is not None and self.trainable_blocks < 0:
             raise InputError(f"trainable_blocks must not be negative, got {self.trainable_blocks}")
