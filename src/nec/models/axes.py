@@ -1,9 +1,10 @@
 """Turn a model's channels into the principal axes of its tokens, without changing what the model computes.
 
-A factorised prior rates each channel alone, so it pays where channels are uncorrelated and energy sits in few of them. A
-pre-trained transformer's channels are neither. But a pre-norm transformer may be written in any basis of its residual
-stream that keeps the mean over channels in place, since LayerNorm without gains commutes with such rotations (Ashkboos et
-al. 2024, SliceGPT, use this for language models): what writes to the stream is rotated, what reads from it is rotated back.
+A factorised prior rates each channel alone, so it pays where channels are uncorrelated and energy sits in few of them.
+A pre-trained transformer's channels are neither. But a pre-norm transformer may be written in any basis of its residual
+stream that keeps the mean over channels in place, since LayerNorm without gains commutes with such rotations (Ashkboos
+et al. 2024, SliceGPT, use this for language models): what writes to the stream is rotated, what reads from it is
+rotated back.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def rotation(tokens: Tensor) -> Tensor:
     ones = torch.full((d,), d**-0.5, dtype=torch.float64)
     centred = tokens.double() - tokens.double().mean(dim=0)
     centred = centred - (centred @ ones)[:, None] * ones
-    values, vectors = torch.linalg.eigh(centred.T @ centred + 1e9 * centred.square().sum() * torch.outer(ones, ones))
+    _, vectors = torch.linalg.eigh(centred.T @ centred + 1e9 * centred.square().sum() * torch.outer(ones, ones))
     axes = vectors.flip(1).T  # the direction of ones comes first
     axes = torch.cat([axes[1:], axes[:1] * torch.sign(axes[0] @ ones)])
     mirror = ones.clone()
