@@ -8,6 +8,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from nec.cli._heads import add_head_arguments, head_options
+
 if TYPE_CHECKING:
     from nec.tasks import ClassificationResult
 
@@ -19,41 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head", choices=("attention", "linear"), help="attention pooling (needs torch; default) or a linear probe"
     )
-    parser.add_argument(
-        "--with-decoder", action="store_true", help="train the model's first decoder stage with the head"
-    )
-    parser.add_argument("--model", help="model of --with-decoder: folder or name (default: the one the store names)")
-    parser.add_argument(
-        "--split", metavar="NAMES", help="train/test or train/val/test part names (default: train/val/test)"
-    )
-    parser.add_argument(
-        "--test-fraction", type=float, metavar="F", help="draw a new random split with this share for testing"
-    )
-    parser.add_argument("--resplit", action="store_true", help="allow --test-fraction on a store that records a split")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the head and of a random split (default: 0)")
-    parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="train N heads and report mean and spread (default: 1)"
-    )
-    parser.add_argument("--epochs", type=int, help="epochs at most; the best on the validation part is kept")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_head_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from nec.tasks import classify
 
-    result = classify(
-        args.store,
-        with_decoder=args.with_decoder,
-        head=args.head or _available_head(args.with_decoder),
-        split=args.split.split("/") if args.split else None,
-        test_fraction=args.test_fraction,
-        resplit=args.resplit,
-        seed=args.seed,
-        seeds=args.seeds,
-        epochs=args.epochs,
-        model=args.model,
-        quiet=args.json,
-    )
+    head = args.head or _available_head(args.with_decoder)
+    result = classify(args.store, head=head, **head_options(args))
     if result.warning:
         print(f"nec: warning: {result.warning}", file=sys.stderr)
     print(json.dumps({"store": args.store, **result.to_dict()}) if args.json else _table(args.store, result))
