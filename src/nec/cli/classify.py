@@ -18,9 +18,7 @@ HELP = "train a classification head on a store and report accuracy on held-out i
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "store", help="store with labels: a folder, a URL or a shipped name; --online: KIND:PATH"
-    )
+    parser.add_argument("store", help="store with labels: a folder, a URL or a shipped name; --online: KIND:PATH")
     parser.add_argument(
         "--head", choices=("attention", "linear"), help="attention pooling (needs torch; default) or a linear probe"
     )
