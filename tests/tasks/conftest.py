@@ -20,6 +20,16 @@ class FakeStore:
     bytes_per_image: float = 100.0
     attrs: dict[str, Any] = field(default_factory=dict)
 
+    masks: np.ndarray | None = None
+    mask_classes: list[str] | None = None
+    mask_colors: list[tuple[int, int, int]] | None = None
+    groups: np.ndarray | None = None
+    quality: float = 1.0
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.embeddings.shape[1:3]
+
     def __len__(self) -> int:
         return len(self.embeddings)
 

@@ -104,12 +104,17 @@ def test_global_random_state_is_left_alone(make_store: MakeStore) -> None:
 def test_decoder_stage_is_trained_and_checked(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
+    class Stage(torch.nn.Linear):
+        def on_grid(self, grid: tuple[int, int]) -> torch.nn.Module:
+            assert grid == (4, 4)
+            return self
+
     class Model:
         name, sha256 = "tiny", "abc"
 
         def decoder_stage(self) -> torch.nn.Module:
             torch.manual_seed(3)
-            return torch.nn.Linear(16, 8)
+            return Stage(16, 8)
 
     monkeypatch.setattr("nec.models.load_model", lambda name: Model(), raising=False)
     store = make_store()

@@ -42,7 +42,7 @@ class DecoderStage(nn.Module):
     def on_grid(self, grid: tuple[int, int]) -> DecoderStage:
         """A copy for tokens of another grid (y, x), whose positions are interpolated as the model's own are."""
         copied = copy.deepcopy(self)
-        side = math.isqrt(self.positions.shape[1])
+        side = math.isqrt(self.positions.shape[1])  # a model's native grid is square
         with_cls = F.pad(self.positions, (0, 0, 1, 0))
         copied.positions = resize_positions(with_cls, (side, side), grid)[:, 1:].contiguous()
         return copied

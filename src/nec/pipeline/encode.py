@@ -156,23 +156,16 @@ def _contents(dataset: Dataset, order: NDArray[np.int64]) -> dict[str, Any]:
         "labels": None if dataset.labels is None else dataset.labels[order],
         "class_names": dataset.class_names,
         "split": None if dataset.split is None else dataset.split[order],
+        "groups": None if dataset.groups is None else dataset.groups[order],
     }
 
 
 def _masks(dataset: Dataset, order: NDArray[np.int64], inputs: Inputs) -> dict[str, Any]:
-    """The masks of a dataset that has them, read when they are written. They must show what the model sees."""
-    if not getattr(dataset, "has_masks", False):
+    """The masks of a dataset that has them, read when they are written."""
+    if not dataset.has_masks:
         return {}
-    masks = DatasetMasks(dataset, order)
-    height, width, _ = inputs.shape
-    if masks.shape[1] * width != masks.shape[2] * height:
-        raise InputError(
-            f"{dataset.names[order[0]]} has a mask of {masks.shape[2]}x{masks.shape[1]} px, and the model sees"
-            f" {width}x{height} px, another aspect ratio: cut the images into square windows with --tile N"
-        )
     return {
-        "groups": None if dataset.groups is None else dataset.groups[order],
-        "masks": masks,
+        "masks": DatasetMasks(dataset, order, inputs.size),
         "mask_classes": dataset.mask_classes,
         "mask_colors": dataset.mask_colors,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,13 @@ from nec.errors import InputError
 from nec.progress import Progress
 from nec.tasks.linear import fit_probe, pooled_features
 from nec.tasks.metrics import class_accuracies, classification_metrics
+from nec.tasks.reading import decoder_stage, half_tokens, read_parts
 from nec.tasks.splits import Split, choose_split
 
 if TYPE_CHECKING:
     from nec.store import Store
 
 HEADS = ("attention", "linear")
-READ_IMAGES = 1024  # a whole shard of a store written with default settings
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def classify(
     if head == "linear":
         outcomes = [_linear(store, parts, labels, len(class_names), quiet)]
     else:
-        stage = _decoder_stage(store, model) if with_decoder else None
+        stage = decoder_stage(store, model) if with_decoder else None
         outcomes = _attention(store, parts, labels, len(class_names), stage, range(seed, seed + seeds), epochs, quiet)
     measured = [classification_metrics(outcome.scores, labels[parts.test], class_names) for outcome in outcomes]
     return ClassificationResult(
@@ -185,55 +185,11 @@ def _labels(store: Store) -> tuple[NDArray[np.int64], list[str]]:
     return labels, list(names)
 
 
-def _read(
-    store: Store,
-    parts: Sequence[NDArray[np.int64]],
-    convert: Callable[[NDArray[np.float32]], NDArray[Any]],
-    quiet: bool,
-) -> list[NDArray[Any]]:
-    """Decode the images of each part once, block by block, and keep `convert` of them: one array a part."""
-    kept: list[list[NDArray[Any]]] = [[] for _ in parts]
-    with Progress(len(store), "decoding", "images", quiet=quiet) as progress:
-        for start in range(0, len(store), READ_IMAGES):
-            stop = min(start + READ_IMAGES, len(store))
-            inside = [part[slice(*np.searchsorted(part, (start, stop)))] - start for part in parts]
-            if any(len(rows) for rows in inside):
-                block = convert(store.embeddings[start:stop])
-                for rows, arrays in zip(inside, kept, strict=True):
-                    arrays.append(block[rows])
-            progress.update(stop - start)
-    return [np.concatenate(arrays) for arrays in kept]
-
-
 def _linear(store: Store, parts: Split, labels: NDArray[np.int64], classes: int, quiet: bool) -> _Outcome:
-    train, val, test = _read(store, (parts.train, parts.val, parts.test), pooled_features, quiet)
+    train, val, test = read_parts(store, (parts.train, parts.val, parts.test), pooled_features, quiet)
     truth = labels[parts.val]
     probe = fit_probe((train, labels[parts.train]), (val, truth), classes)
     return _Outcome(probe.scores(test), float(np.mean(probe.predict(val) == truth)), None, probe.parameters, probe)
-
-
-def _decoder_stage(store: Store, location: str | Path | None) -> Any:
-    from nec.models import load_model
-
-    recorded = store.attrs.get("model") or {}
-    if location is None and not recorded.get("name"):
-        raise InputError("the store does not name its model: give --model for --with-decoder")
-    model = load_model(str(location or recorded["name"]))
-    if recorded.get("sha256") and model.sha256 and model.sha256 != recorded["sha256"]:
-        raise InputError(
-            f"model {model.name!r} is not the one that made the store: its sha256 begins"
-            f" {model.sha256[:12]}, the store names {recorded['sha256'][:12]}"
-        )
-    return model.decoder_stage()
-
-
-def _half_tokens(block: NDArray[np.float32]) -> NDArray[np.float16]:
-    """(n, y, x, d) -> (n, y*x, d)."""
-    with np.errstate(over="ignore"):
-        tokens = block.reshape(len(block), -1, block.shape[-1]).astype(np.float16)
-    if not np.isfinite(tokens).all():
-        raise InputError("the embeddings hold values beyond half precision (65504) or not finite: rescale them")
-    return tokens
 
 
 def _attention(
@@ -249,7 +205,7 @@ def _attention(
     from nec.tasks.training import default_recipe, train_classifier
 
     # Half precision is finer than the codec's steps and halves the memory: 27,000 grids of 8x8x192 take 0.7 GB.
-    train, val, test = _read(store, (parts.train, parts.val, parts.test), _half_tokens, quiet)
+    train, val, test = read_parts(store, (parts.train, parts.val, parts.test), half_tokens, quiet)
     recipe = default_recipe(len(train), with_stage=stage is not None)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     outcomes = []

@@ -80,6 +80,7 @@ def _paths(
 def _best(
     weights: NDArray[np.float64], biases: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> int:
+    """The penalty of the lowest error where `y` (n,) is known."""
     known = ~np.isnan(y)
     if not known.any():
         return 0

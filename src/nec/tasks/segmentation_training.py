@@ -90,18 +90,18 @@ def train_segmenter(
     """
     for part, (tokens, masks) in {"training": train, "validation": val}.items():
         _check(tokens, masks, classes, part)
-    tokens, masks = (torch.from_numpy(values) for values in train)
+    grids, truth = (torch.from_numpy(values) for values in train)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sizes = {name: getattr(recipe, name) for name in ("width", "blocks", "upscale", "drop_path")}
-        model = build_segmenter(tokens, tuple(masks.shape[1:]), classes, stage, **sizes)
+        model = build_segmenter(grids, (truth.shape[1], truth.shape[2]), classes, stage, **sizes)
 
         def losses(epoch: int) -> Iterator[torch.Tensor]:
-            for index in torch.randperm(len(masks), generator=generator).split(recipe.batch):
-                yield segmentation_loss(model, tokens[index].float(), masks[index], recipe, generator)
+            for index in torch.randperm(len(truth), generator=generator).split(recipe.batch):
+                yield segmentation_loss(model, grids[index].float(), truth[index], recipe, generator)
 
-        schedule = Schedule(recipe.epochs, math.ceil(len(masks) / recipe.batch), recipe.warmup, recipe.average)
+        schedule = Schedule(recipe.epochs, math.ceil(len(truth) / recipe.batch), recipe.warmup, recipe.average)
         groups = parameter_groups(model, recipe.lr, recipe.stage_lr, recipe.weight_decay)
         epoch, score = fit_epochs(model, groups, schedule, losses, partial(_score, val=val, classes=classes), on_epoch)
     return model, Fit(epoch, score[0])
@@ -135,9 +135,13 @@ def segmentation_loss(
 def masked_cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy over the pixels of `truth` (n, rows, columns) that are not `IGNORE`, 0 where none is.
 
-    Logits (n, classes, h, w) are interpolated to the mask's size first.
+    Logits (n, classes, h, w) are interpolated to the mask's size, of which every second pixel, every fourth and so on
+    is taken where that is still twice as fine as the logits: they cannot follow more, and it costs most of a step.
     """
-    total = F.cross_entropy(interpolate(logits, tuple(truth.shape[1:])), truth, ignore_index=IGNORE, reduction="sum")
+    step = max(1, 2 ** int(math.log2(truth.shape[1] / logits.shape[2] / 2))) if truth.shape[1] > logits.shape[2] else 1
+    truth = truth[:, step // 2 :: step, step // 2 :: step]
+    shown = interpolate(logits, (truth.shape[1], truth.shape[2]))
+    total = F.cross_entropy(shown, truth, ignore_index=IGNORE, reduction="sum")
     return total / (truth != IGNORE).sum().clamp_min(1)
 
 

@@ -84,7 +84,7 @@ def build_segmenter(
     Stage as in `build_classifier`; sizes as in `SegmentationHead`.
     """
     grid = (tokens.shape[1], tokens.shape[2])
-    if isinstance(stage, DecoderStage):  # its positions are those of the model's native grid
+    if isinstance(stage, DecoderStage):
         stage = stage.on_grid(grid)
     built = build_stage(tokens.flatten(1, 2), stage)
     with torch.no_grad():

@@ -26,12 +26,25 @@ class Split:
 
 
 def _draw(
-    labels: NDArray[np.int64], chosen: NDArray[np.int64], fraction: float, seed: int, leave: int
+    labels: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    fraction: float,
+    seed: int,
+    leave: int,
+    groups: NDArray[np.str_] | None,
 ) -> NDArray[np.bool_]:
-    """Mark a seeded random `fraction` of each class among the images `chosen`: at least one, and all but `leave` at
-    most.
+    """Mark a seeded random `fraction` of each class among the images `chosen`, or of the `groups` of images: at least
+    one, and all but `leave` at most.
     """
     rng = np.random.default_rng(seed)
+    if groups is not None:
+        unique, group = np.unique(groups[chosen], return_inverse=True)
+        if len(unique) <= leave:
+            raise InputError(
+                f"a random split needs at least {leave + 1} different groups (tiles or scenes); there are {len(unique)}"
+            )
+        count = min(max(1, round(fraction * len(unique))), len(unique) - leave)
+        return np.isin(group, rng.permutation(len(unique))[:count])
     marked = np.zeros(len(chosen), dtype=bool)
     for label in np.unique(labels[chosen]):
         members = np.flatnonzero(labels[chosen] == label)
@@ -49,6 +62,7 @@ def choose_split(
     test_fraction: float | None = None,
     seed: int = 0,
     resplit: bool = False,
+    groups: NDArray[np.str_] | None = None,
 ) -> Split:
     """Choose the parts: the store's own, or a seeded random re-split of all labelled images.
 
@@ -56,7 +70,8 @@ def choose_split(
     `names` are two (train, test) or three (train, val, test) part names; three by default. Where the part named `val`
     has no image, or two names are given, a seeded tenth of each class of the training part is held out instead.
     `test_fraction` re-splits; a store that records a split allows that with `resplit` only, since the foundation model
-    may have seen the images then tested on.
+    may have seen the images then tested on. With `groups` (n,), the whole tile or scene of each image, what is drawn
+    here are whole groups instead: pixels of one group would give away those beside them.
 
     Raises `InputError` for unknown names, fractions out of range, and classes with too few images.
     """
@@ -64,7 +79,7 @@ def choose_split(
     if test_fraction is not None:
         if names is not None:
             raise InputError("give either --split or --test-fraction, not both")
-        return _random_split(labels, stored is not None, class_names, test_fraction, seed, resplit)
+        return _random_split(labels, stored is not None, class_names, test_fraction, seed, resplit, groups)
     if stored is None:
         raise InputError("the store records no split: give --test-fraction (for example 0.2)")
     parts = np.asarray(stored).astype(str)
@@ -82,13 +97,19 @@ def choose_split(
     val = members[wanted[1]] if len(wanted) == 3 else train[:0]
     description = "/".join(wanted)
     if not len(val):
-        train, val = _hold_out(labels, train, class_names, seed)
+        train, val = _hold_out(labels, train, class_names, seed, groups)
         description += f" (a tenth of {wanted[0]} held out for validation, seed {seed})"
     return _checked(Split(train, val, test, description), labels, class_names)
 
 
 def _random_split(
-    labels: NDArray[np.int64], recorded: bool, class_names: Sequence[str], fraction: float, seed: int, resplit: bool
+    labels: NDArray[np.int64],
+    recorded: bool,
+    class_names: Sequence[str],
+    fraction: float,
+    seed: int,
+    resplit: bool,
+    groups: NDArray[np.str_] | None,
 ) -> Split:
     if not 0 < fraction < 1:
         raise InputError(f"--test-fraction must lie between 0 and 1, not {fraction}")
@@ -101,18 +122,22 @@ def _random_split(
     if not len(chosen):
         raise InputError("the store has no labelled image")
     _require(labels[chosen], class_names, 3, "a random split")
-    in_test = _draw(labels, chosen, fraction, seed, leave=2)
-    train, val = _hold_out(labels, chosen[~in_test], class_names, seed)
+    in_test = _draw(labels, chosen, fraction, seed, 2, groups)
+    train, val = _hold_out(labels, chosen[~in_test], class_names, seed, groups)
     warning = "re-split: the foundation model may have seen some of the images tested on, so accuracy may be flattered"
-    description = f"random, {fraction:g} of each class for testing, seed {seed}"
+    description = f"random, {fraction:g} of {'each class' if groups is None else 'the groups'} for testing, seed {seed}"
     return _checked(Split(train, val, chosen[in_test], description, warning if recorded else None), labels, class_names)
 
 
 def _hold_out(
-    labels: NDArray[np.int64], train: NDArray[np.int64], class_names: Sequence[str], seed: int
+    labels: NDArray[np.int64],
+    train: NDArray[np.int64],
+    class_names: Sequence[str],
+    seed: int,
+    groups: NDArray[np.str_] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     _require(labels[train], class_names, 2, "training with a validation part held out")
-    held = _draw(labels, train, HELD_OUT, seed, leave=1)
+    held = _draw(labels, train, HELD_OUT, seed, 1, groups)
     return train[~held], train[held]
 
 

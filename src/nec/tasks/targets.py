@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.errors import InputError
-from nec.tasks.metrics import IGNORE, known_labels
+from nec.store import IGNORE
+from nec.tasks.metrics import known_labels
 
 if TYPE_CHECKING:
     from nec.store import Store

@@ -157,14 +157,8 @@ def fit_head(
         return objective.score(average.logits(val[0]), val[1])
 
     schedule = Schedule(recipe.epochs, math.ceil(len(targets) / recipe.batch), recipe.warmup, recipe.average)
-    epoch, found = fit_epochs(
-        model,
-        parameter_groups(model, recipe.lr, recipe.stage_lr, recipe.weight_decay),
-        schedule,
-        losses,
-        score,
-        on_epoch,
-    )
+    groups = parameter_groups(model, recipe.lr, recipe.stage_lr, recipe.weight_decay)
+    epoch, found = fit_epochs(model, groups, schedule, losses, score, on_epoch)
     return Fit(epoch, found[0])
 
 
