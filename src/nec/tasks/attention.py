@@ -64,10 +64,14 @@ class AttentionClassifier(nn.Module):
         self.eval()
         return torch.cat([self(part.float()) for part in tokens.split(batch)])
 
+    def scores(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Logits (n, classes) of each image's embeddings, (n, t, d) or (n, y, x, d)."""
+        tokens = torch.from_numpy(embeddings.reshape(len(embeddings), -1, embeddings.shape[-1]))
+        return self.logits(tokens).numpy()
+
     def predict(self, embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
         """Class index of each image's embeddings, (n, t, d) or (n, y, x, d)."""
-        tokens = torch.from_numpy(embeddings.reshape(len(embeddings), -1, embeddings.shape[-1]))
-        return self.logits(tokens).argmax(dim=1).numpy()
+        return self.scores(embeddings).argmax(axis=1)
 
 
 def build_classifier(tokens: torch.Tensor, classes: int, stage: nn.Module | None = None) -> AttentionClassifier:
