@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _FILTERS = (3, 3, 3, 3)
-_INIT_SCALE = 10.0
 _TAIL_MASS = 1e-9
 _LIKELIHOOD_FLOOR = 1e-9
 
@@ -38,12 +37,18 @@ class FactorizedBottleneck(nn.Module):
     """Fully factorised prior of Ballé et al. 2018 (appendix 6.1): one learned density a channel.
 
     Parameters are named as in CompressAI's EntropyBottleneck (filters 3, 3, 3, 3), so that its weights load.
+
+    `init_scale`: the densities start as logistic ones of this scale, in steps of the quantiser. Latents much narrower
+    than that take hundreds of steps to be rated right.
+    `straight_through`: what is passed on while training is rounded, with the gradient of the identity, and only the
+    likelihoods are those of the noisy values (Minnen & Singh 2020's mixed quantisation); else both are noisy.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, init_scale: float = 10.0) -> None:
         super().__init__()
+        self.straight_through = False
         widths = (1, *_FILTERS, 1)
-        scale = _INIT_SCALE ** (1 / (len(_FILTERS) + 1))
+        scale = init_scale ** (1 / (len(_FILTERS) + 1))
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()
         self.factors = nn.ParameterList()
@@ -53,7 +58,7 @@ class FactorizedBottleneck(nn.Module):
             self.biases.append(nn.Parameter(torch.empty(channels, after, 1).uniform_(-0.5, 0.5)))
             if i < len(_FILTERS):
                 self.factors.append(nn.Parameter(torch.zeros(channels, after, 1)))
-        self.quantiles = nn.Parameter(torch.tensor([-_INIT_SCALE, 0.0, _INIT_SCALE]).repeat(channels, 1, 1))
+        self.quantiles = nn.Parameter(torch.tensor([-init_scale, 0.0, init_scale]).repeat(channels, 1, 1))
         tail = float(np.log(2 / _TAIL_MASS - 1))
         self.target: Tensor
         self.register_buffer("target", torch.tensor([-tail, 0.0, tail]), persistent=False)
@@ -92,9 +97,10 @@ class FactorizedBottleneck(nn.Module):
         """Quantised x (..., channels) and its likelihoods: additive uniform noise in training, rounding otherwise."""
         if not self.training:
             quantised = self.quantize(x)
-        else:
-            quantised = x + (torch.rand_like(x) - 0.5 if noise is None else noise)
-        return quantised, self.likelihoods(quantised)
+            return quantised, self.likelihoods(quantised)
+        noisy = x + (torch.rand_like(x) - 0.5 if noise is None else noise)
+        passed = x + (self.quantize(x) - x).detach() if self.straight_through else noisy
+        return passed, self.likelihoods(noisy)
 
     def aux_loss(self) -> Tensor:
         """Distance of the quantiles from the density's tails and median; trains `quantiles` and nothing else."""

@@ -127,8 +127,8 @@ def parameter_groups(model: NecModel, settings: TrainingSettings) -> list[dict[s
             continue
         if name.endswith("quantiles"):
             quantiles.append(parameter)
-        elif name.startswith("bottleneck."):
-            prior.append(parameter)
+        elif name.startswith("bottleneck.") or (isinstance(settings, AdaptSettings) and name.startswith("norm.")):
+            prior.append(parameter)  # the norm's gain is the latents' scale against the quantiser's step
         elif parameter.ndim == 2 and "blocks." in name:
             blocks.append(parameter)
         else:
@@ -140,5 +140,7 @@ def parameter_groups(model: NecModel, settings: TrainingSettings) -> list[dict[s
         {"params": prior, "weight_decay": 0.0},
     ]
     if isinstance(settings, AdaptSettings):
+        if settings.prior_lr is not None:
+            groups[-1]["lr"] = settings.prior_lr
         groups.append({"params": quantiles, "weight_decay": 0.0, "lr": settings.quantiles_lr, "constant": True})
     return [group for group in groups if group["params"]]

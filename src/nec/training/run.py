@@ -18,6 +18,7 @@ import nec
 from nec.data import Dataset
 from nec.errors import InputError
 from nec.models import ModelConfig, NecModel, save_model
+from nec.models.bottleneck import FactorizedBottleneck
 from nec.training.batches import Images
 from nec.training.module import MaskedTraining
 from nec.training.settings import AdaptSettings, TrainingSettings
@@ -114,6 +115,8 @@ def with_bottleneck(model: NecModel, settings: AdaptSettings) -> NecModel:
         raise InputError(f"{model.name} has a bottleneck already: adapt the model that it was made from")
     adapted = NecModel(replace(model.config, kind="factorized", lmbda=settings.lmbda))
     adapted.load_state_dict(model.state_dict(), strict=False)
+    adapted.bottleneck = FactorizedBottleneck(model.config.embed_dim, settings.prior_scale)
+    adapted.bottleneck.straight_through = settings.quantization == "mixed"
     with torch.no_grad():
         adapted.norm.weight.mul_(settings.latent_scale)
         adapted.norm.bias.mul_(settings.latent_scale)
