@@ -38,10 +38,11 @@ def run(args: argparse.Namespace) -> int:
     from nec.training import AdaptSettings, adapt
 
     blocks, args.trainable_blocks = args.trainable_blocks, None
-    settings = settings_of(args, AdaptSettings)
+    settings = settings_of(args, "adapt", AdaptSettings)
     if blocks is not None:
         if blocks != "all" and not blocks.isdigit():
             raise InputError(f"--trainable-blocks {blocks}: give a number or all")
         settings = replace(settings, trainable_blocks=None if blocks == "all" else int(blocks))
     model = load_model(args.model)
-    return report(args, adapt(model, open_training_images(args), args.out, settings, **run_options(args)))
+    images = open_training_images(args, settings)
+    return report(args, adapt(model, images, args.out, settings, **run_options(args)))
