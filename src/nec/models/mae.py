@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nec.errors import InputError
 from nec.models.bottleneck import FactorizedBottleneck
@@ -25,6 +28,8 @@ class DecoderStage(nn.Module):
     Tokens (n, y*x, d), no CLS -> (n, y*x, e): linear embedding, positions, one transformer block.
     """
 
+    positions: Tensor
+
     def __init__(self, embed: nn.Linear, block: Block, positions: Tensor) -> None:
         super().__init__()
         self.embed = embed
@@ -33,6 +38,14 @@ class DecoderStage(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.block(self.embed(tokens) + self.positions)
+
+    def on_grid(self, grid: tuple[int, int]) -> DecoderStage:
+        """A copy for tokens of another grid (y, x), whose positions are interpolated as the model's own are."""
+        copied = copy.deepcopy(self)
+        side = math.isqrt(self.positions.shape[1])
+        with_cls = F.pad(self.positions, (0, 0, 1, 0))
+        copied.positions = resize_positions(with_cls, (side, side), grid)[:, 1:].contiguous()
+        return copied
 
 
 class NecModel(nn.Module):

@@ -157,19 +157,28 @@ def fit_head(
         return objective.score(average.logits(val[0]), val[1])
 
     schedule = Schedule(recipe.epochs, math.ceil(len(targets) / recipe.batch), recipe.warmup, recipe.average)
-    epoch, found = fit_epochs(model, _groups(model, recipe), schedule, losses, score, on_epoch)
+    epoch, found = fit_epochs(
+        model,
+        parameter_groups(model, recipe.lr, recipe.stage_lr, recipe.weight_decay),
+        schedule,
+        losses,
+        score,
+        on_epoch,
+    )
     return Fit(epoch, found[0])
 
 
-def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    """Weight matrices decay; biases, norms and the query do not. A pre-trained input stage learns at its own rate."""
+def parameter_groups(model: nn.Module, lr: float, stage_lr: float, weight_decay: float) -> list[dict[str, object]]:
+    """Groups for AdamW: weight matrices and convolutions decay; biases, norms and the query do not. A pre-trained input
+    stage learns at its own rate.
+    """
     groups = []
-    for in_stage, lr in ((True, recipe.stage_lr), (False, recipe.lr)):
+    for in_stage, rate in ((True, stage_lr), (False, lr)):
         named = [(n, p) for n, p in model.named_parameters() if n.startswith("stage.") == in_stage and p.requires_grad]
         for decays in (True, False):
-            chosen = [p for _, p in named if (p.ndim == 2) == decays]
+            chosen = [p for _, p in named if (p.ndim in (2, 4)) == decays]
             if chosen:
-                groups.append({"params": chosen, "lr": lr, "weight_decay": recipe.weight_decay if decays else 0.0})
+                groups.append({"params": chosen, "lr": rate, "weight_decay": weight_decay if decays else 0.0})
     return groups
 
 
