@@ -49,7 +49,7 @@ def trained(
     if found is not None:
         return found
     out = _free(folder, name)
-    work = adapt if isinstance(settings, AdaptSettings) else continue_pretraining
+    work: Callable[..., NecModel] = adapt if isinstance(settings, AdaptSettings) else continue_pretraining
     resume = out.with_name(out.name + ".run").joinpath("last.ckpt").is_file()
     images = dataset()
     try:

@@ -96,7 +96,7 @@ def _classify(job: HeadJob) -> HeadResult:
         (grids["train"], truth["train"]),
         (grids["val"], truth["val"]),
         len(job.class_names),
-        _stage(job.stage, tokens["train"].shape[1:3]),
+        _stage(job.stage, tokens["train"]),
         recipe_for(job.task, len(truth["train"]), job.stage is not None, job.options),
         job.seed,
     )
@@ -117,7 +117,7 @@ def _segment(job: HeadJob) -> HeadResult:
         (tokens["train"], truth["train"]),
         (tokens["val"], truth["val"]),
         len(job.class_names),
-        _stage(job.stage, tokens["train"].shape[1:3]),
+        _stage(job.stage, tokens["train"]),
         recipe_for(job.task, len(truth["train"]), job.stage is not None, job.options),
         job.seed,
     )
@@ -133,12 +133,12 @@ def _load(folder: Path) -> dict[str, NDArray[Any]]:
     return {path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")}
 
 
-def _stage(model: str | None, grid: tuple[int, int]) -> nn.Module | None:
+def _stage(model: str | None, tokens: NDArray[np.float32]) -> nn.Module | None:
     if model is None:
         return None
     from nec.models import load_model
 
-    return stage_on(load_model(model), grid)
+    return stage_on(load_model(model), (tokens.shape[1], tokens.shape[2]))
 
 
 def stage_on(model: NecModel, grid: tuple[int, int]) -> nn.Module:
@@ -146,6 +146,6 @@ def stage_on(model: NecModel, grid: tuple[int, int]) -> nn.Module:
     from nec.models.vit import resize_positions
 
     stage = model.decoder_stage()
-    if tuple(grid) != model.config.grid:
-        stage.positions = resize_positions(model.decoder_pos_embed, model.config.grid, tuple(grid))[:, 1:].detach()
+    if grid != model.config.grid:
+        stage.positions = resize_positions(model.decoder_pos_embed, model.config.grid, grid)[:, 1:].detach()
     return stage
