@@ -180,7 +180,8 @@ class MaskedImages(Dataset):
             return image_size(stream, f"{self.source.path}/{file}")
 
     def _reading_order(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.argsort([self.windows[index].scene for index in order], kind="stable")
+        scenes = np.array([self.windows[index].scene for index in order])
+        return np.argsort((scenes - scenes[0]) % len(self.scenes), kind="stable")  # the first's is decoded already
 
 
 def _cut(length: int, tile: int) -> list[tuple[int, int]]:
