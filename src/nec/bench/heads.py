@@ -26,20 +26,21 @@ class HeadJob:
     """What a worker needs to train one head.
 
     Attributes:
-        tokens, truth: folders of `<part>.npy`.
-        task: "classification" or "segmentation".
+        inputs, truth: folders of `<part>.npy`; inputs are tokens, for fine-tuning images.
+        work: "classification" or "segmentation" on tokens, or "fine_tune": the model with a head, on images.
         class_names: in the order of the labels.
-        stage: model whose decoder stage is trained with the head, or None.
+        model: folder or name of the model whose decoder stage is trained with the head (None: no stage), or which is
+            fine-tuned.
         options: fields of the task's head recipe that differ from its default.
         seed: of the head.
         panels: places of test images whose predicted class maps are wanted (segmentation).
     """
 
-    tokens: Path
+    inputs: Path
     truth: Path
-    task: str
+    work: str
     class_names: tuple[str, ...]
-    stage: str | None
+    model: str | None
     options: dict[str, Any]
     seed: int
     panels: tuple[int, ...] = ()
@@ -59,15 +60,16 @@ class HeadResult:
         return {"metrics": self.metrics, "confusion": self.confusion, "seconds": self.seconds}
 
 
-def recipe_for(task: str, images: int, decoder: bool, options: dict[str, Any]) -> Any:
-    """How heads of a task are trained: the task's default for so many images, with the recipe's own values."""
-    if task == "classification":
+def recipe_for(work: str, images: int, decoder: bool, options: dict[str, Any]) -> Any:
+    """How heads are trained: the work's default for so many images, with the recipe's own values."""
+    if work == "fine_tune":
+        return head_recipe_class(work)(**options)
+    if work == "classification":
         from nec.tasks.training import default_recipe
 
         return replace(default_recipe(images, decoder), **options)
     from nec.tasks.segmentation_training import default_segmentation_recipe
 
-    assert head_recipe_class(task)
     return replace(default_segmentation_recipe(images, decoder), **options)
 
 
@@ -78,7 +80,7 @@ def train_head(job: HeadJob) -> HeadResult:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return (_classify if job.task == "classification" else _segment)(job)
+        return {"classification": _classify, "segmentation": _segment, "fine_tune": _fine_tune}[job.work](job)
     finally:
         torch.set_num_threads(threads)
 
@@ -89,15 +91,15 @@ def _classify(job: HeadJob) -> HeadResult:
     from nec.tasks.metrics import classification_metrics
     from nec.tasks.training import train_classifier
 
-    tokens, truth = _load(job.tokens), _load(job.truth)
+    tokens, truth = _load(job.inputs), _load(job.truth)
     grids = {part: grid.reshape(len(grid), -1, grid.shape[-1]) for part, grid in tokens.items()}
     began = time.perf_counter()
     head, _ = train_classifier(
         (grids["train"], truth["train"]),
         (grids["val"], truth["val"]),
         len(job.class_names),
-        _stage(job.stage, tokens["train"]),
-        recipe_for(job.task, len(truth["train"]), job.stage is not None, job.options),
+        _stage(job.model, tokens["train"]),
+        recipe_for(job.work, len(truth["train"]), job.model is not None, job.options),
         job.seed,
     )
     seconds = time.perf_counter() - began
@@ -111,14 +113,14 @@ def _segment(job: HeadJob) -> HeadResult:
     from nec.tasks.metrics import confusion_matrix, segmentation_metrics
     from nec.tasks.segmentation_training import train_segmenter
 
-    tokens, truth = _load(job.tokens), _load(job.truth)
+    tokens, truth = _load(job.inputs), _load(job.truth)
     began = time.perf_counter()
     head, _ = train_segmenter(
         (tokens["train"], truth["train"]),
         (tokens["val"], truth["val"]),
         len(job.class_names),
-        _stage(job.stage, tokens["train"]),
-        recipe_for(job.task, len(truth["train"]), job.stage is not None, job.options),
+        _stage(job.model, tokens["train"]),
+        recipe_for(job.work, len(truth["train"]), job.model is not None, job.options),
         job.seed,
     )
     seconds = time.perf_counter() - began
@@ -127,6 +129,19 @@ def _segment(job: HeadJob) -> HeadResult:
     found = segmentation_metrics(confusion, job.class_names)
     metrics = {name: float(found[name]) for name in ("overall_accuracy", "mean_iou", "mean_f1")}
     return HeadResult(metrics, confusion.tolist(), seconds, predicted[list(job.panels)].astype(np.uint8))
+
+
+def _fine_tune(job: HeadJob) -> HeadResult:
+    from nec.models import load_model
+    from nec.tasks.online import fine_tune
+
+    images, truth = _load(job.inputs), _load(job.truth)
+    train, val, test = ((images[part], truth[part]) for part in ("train", "val", "test"))
+    assert job.model is not None
+    settings = recipe_for(job.work, len(truth["train"]), False, job.options)
+    found = fine_tune(load_model(job.model), train, val, test, len(job.class_names), settings, job.seed)
+    metrics = {name: float(found[name]) for name in ("accuracy", "top5")}
+    return HeadResult(metrics, np.asarray(found["confusion"]).tolist(), float(found["seconds"]))
 
 
 def _load(folder: Path) -> dict[str, NDArray[Any]]:

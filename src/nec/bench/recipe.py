@@ -14,7 +14,7 @@ from nec.training.recipes import Recipe, read_recipe, section_settings
 
 ADAPTED = ("nec-factorized", "nec-hyperprior")
 REFERENCES = ("float", "original", "fine-tune")
-HEADS = ("classification", "classification_decoder", "segmentation", "segmentation_decoder")
+HEADS = ("classification", "classification_decoder", "segmentation", "segmentation_decoder", "fine_tune")
 
 DEFAULT: dict[str, Any] = {
     "methods": [
@@ -109,10 +109,10 @@ class BenchRecipe:
     heads: dict[str, dict[str, Any]]
     source: dict[str, Any]
 
-    def head_options(self, task: str, decoder: bool) -> dict[str, Any]:
-        """What the recipe sets of heads of a task, with the stage or without."""
-        own = self.heads.get(f"{task}_decoder", {}) if decoder else {}
-        return {**self.heads.get(task, {}), **own}
+    def head_options(self, work: str, decoder: bool) -> dict[str, Any]:
+        """What the recipe sets of heads of a task (or of fine-tuning), with the stage or without."""
+        own = self.heads.get(f"{work}_decoder", {}) if decoder else {}
+        return {**self.heads.get(work, {}), **own}
 
 
 def load_recipe(path: str | Path | None, datasets: Sequence[str]) -> BenchRecipe:
@@ -239,9 +239,13 @@ def _heads(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return found
 
 
-def head_recipe_class(task: str) -> Any:
-    """The dataclass that says how heads of a task are trained."""
-    if task == "classification":
+def head_recipe_class(work: str) -> Any:
+    """The dataclass that says how heads of a task are trained, or how a model is fine-tuned."""
+    if work == "fine_tune":
+        from nec.tasks.online import OnlineSettings
+
+        return OnlineSettings
+    if work == "classification":
         from nec.tasks.training import Recipe as ClassificationRecipe
 
         return ClassificationRecipe

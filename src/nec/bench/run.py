@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from nec.bench.measure import (
 from nec.bench.panels import panel_places, save_npz, write_panel
 from nec.bench.recipe import REFERENCES, BenchRecipe, DatasetPlan, MethodPoint
 from nec.bench.results import Results, Row, primary_metric
-from nec.bench.subset import Subset, embedded, open_plan, save_truth
+from nec.bench.subset import Subset, embedded, model_inputs, open_plan, save_images, save_truth
 from nec.bench.workers import Log, Pool, workers
 from nec.errors import InputError
 
@@ -67,6 +67,7 @@ def run_bench(
         bench = _Bench(recipe, str(model), out, Cache(out / "cache"), pool, Log(quiet))
         for plan in recipe.datasets:
             bench.open(plan, train=any(name == plan.name for name, _ in chosen))
+        chosen = [(name, point) for name, point in chosen if point in bench.datasets[name].plan.points]
         bench.log.total = sum(bench.missing_heads(name, point) for name, point in chosen)
         for name, point in chosen:
             bench.run(name, point)
@@ -144,7 +145,7 @@ class _Bench:
         self.datasets: dict[str, _Open] = {}
         self.pending: list[_Pending] = []
         self.waiting: dict[Future[HeadResult], _Head] = {}
-        for kind in ("features", "adapted"):  # what a run that was killed left
+        for kind in ("features", "adapted", "images"):  # what a run that was killed left
             cache.drop(kind)
 
     # -- datasets and models ------------------------------------------------------------------------------------------
@@ -157,6 +158,8 @@ class _Bench:
         base: _Model | None = _Model(self.model, origin.sha256)
         if plan.base is not None:
             base = self._trained(plan, "base", plan.base, origin, train)
+        if subset.task == "segmentation":  # fine-tuning is for classification only
+            plan = replace(plan, points=tuple(point for point in plan.points if point.method != "fine-tune"))
         self.datasets[plan.name] = _Open(plan, subset, base, save_truth(self.cache, subset), subset.identity())
 
     def _trained(
@@ -204,14 +207,15 @@ class _Bench:
         return own, key_of(facts) if shares_float_tokens(point) else own
 
     def _head_key(self, work: _Open, point: MethodPoint, tokens: str, decoder: bool, seed: int) -> str:
-        task = work.subset.task
-        options = self.recipe.head_options(task, decoder)
-        recipe = asdict(recipe_for(task, len(work.subset.indices["train"]), decoder, options))
+        kind = _work(work, point)
+        options = self.recipe.head_options(kind, decoder)
+        recipe = asdict(recipe_for(kind, len(work.subset.indices["train"]), decoder, options))
         return key_of({"head": tokens, "decoder": decoder, "recipe": recipe, "seed": seed})
 
     def _heads(self, work: _Open, point: MethodPoint, tokens: str) -> dict[tuple[bool, int], str]:
-        """(decoder, seed) of a point's heads -> their keys."""
-        pairs = [(decoder, seed) for decoder in self.recipe.decoder for seed in self.recipe.seeds]
+        """(decoder, seed) of a point's heads -> their keys. A model that is fine-tuned needs no decoder."""
+        decoders = [False] if point.method == "fine-tune" else self.recipe.decoder
+        pairs = [(decoder, seed) for decoder in decoders for seed in self.recipe.seeds]
         return {pair: self._head_key(work, point, tokens, *pair) for pair in pairs}
 
     def missing_heads(self, dataset: str, point: MethodPoint) -> int:
@@ -256,6 +260,9 @@ class _Bench:
                     found = measure_lossless(work.subset, model, method)
                 self._keep_measured(work, point, key, found)
             return _Pending(self.cache.path("tokens", tokens_key, ""), own=False)
+        if point.method == "fine-tune":
+            self._keep_measured(work, point, key, measure_reference(work.subset, point.method, tokens))
+            return _Pending(save_images(self.cache, work.subset, model_inputs(model, work.subset).size), own=True)
         folder = self.cache.path("features", key, "")
         if point.adapt is not None:
             adapted = self._model(work, point)
@@ -286,10 +293,10 @@ class _Bench:
             job = HeadJob(
                 pending.folder,
                 work.truth,
-                task,
+                _work(work, point),
                 tuple(work.subset.classes),
-                model.path if decoder else None,
-                self.recipe.head_options(task, decoder),
+                model.path if decoder or point.method == "fine-tune" else None,
+                self.recipe.head_options(_work(work, point), decoder),
                 seed,
                 places if seed == self.recipe.seeds[0] else (),
             )
@@ -374,6 +381,11 @@ class _Bench:
                         name = f"{point.name}-{'decoder' if decoder else 'plain'}.npz"
                         facts = {"method": point.method, "label": point.label, "decoder": decoder}
                         write_panel(self.out / "panels" / work.plan.name / name, work.subset, source, **facts)
+
+
+def _work(work: _Open, point: MethodPoint) -> str:
+    """What a point's heads do: `HeadJob.work`."""
+    return "fine_tune" if point.method == "fine-tune" else work.subset.task
 
 
 def shares_float_tokens(point: MethodPoint) -> bool:

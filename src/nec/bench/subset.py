@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +178,12 @@ def save_truth(cache: Cache, subset: Subset) -> Path:
     return folder
 
 
-def token_batches(tokens: NDArray[np.float32]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """(start, stop, tokens) of the batches of an array."""
-    for start, stop in batches(len(tokens)):
-        yield start, stop, np.asarray(tokens[start:stop])
+def save_images(cache: Cache, subset: Subset, size: tuple[int, int] | None) -> Path:
+    """Images of a subset as `<part>.npy`, where fine-tuning reads them."""
+    folder = cache.path("images", key_of({"images": subset.identity(), "size": size}), "")
+    if not folder.is_dir():
+        with atomic_path(folder) as temporary:
+            temporary.mkdir(parents=True)
+            for part in PARTS:
+                np.save(temporary / f"{part}.npy", subset.dataset.load(subset.indices[part], size))
+    return folder
