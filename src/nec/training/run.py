@@ -47,6 +47,23 @@ def pretrain(
     return _run(NecModel(config), dataset, Path(out), settings, {"method": "masked autoencoder"}, **options)
 
 
+def continue_pretraining(
+    model: NecModel,
+    dataset: Dataset,
+    out: str | Path,
+    settings: TrainingSettings = TrainingSettings(),  # noqa: B008  frozen
+    **options: Any,
+) -> NecModel:
+    """Train a copy of a masked autoencoder on, on the training part of a dataset that it was not made for."""
+    if model.bottleneck is not None or not model.config.decoder_depth:
+        raise InputError("only a masked autoencoder without a bottleneck can be trained on: give the pre-trained model")
+    lightning.seed_everything(settings.seed, verbose=False)
+    copy = NecModel(model.config)
+    copy.load_state_dict(model.state_dict())
+    made = {"method": "masked autoencoder, continued", "from": _origin(model)}
+    return _run(copy, dataset, Path(out), settings, made, **options)
+
+
 def refit_decoder(
     model: NecModel,
     blocks: int,
