@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nec.errors import InputError
-from nec.tasks import classify
+from nec.tasks import classify, pooled_features
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the attention head needs torch")
 HEADS = ["linear", pytest.param("attention", marks=needs_torch)]
@@ -76,6 +76,19 @@ def test_seeds(make_store: MakeStore) -> None:
     assert max(different) > 0
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_top_five_of_eight_classes(make_store: MakeStore, head: str) -> None:
+    """Against the ranks of the scores of the head that comes with the result."""
+    store = make_store(per_class=40, classes=8, signal=0.3)
+    result = classify(store, head=head, epochs=3)
+    test = store.split == "test"
+    inputs = pooled_features(store.embeddings[test]) if head == "linear" else store.embeddings[test]
+    best = np.argsort(-result.model.scores(inputs), axis=1)[:, :5]
+    hits = [label in row for label, row in zip(store.labels[test], best, strict=True)]
+    assert result.top5 == pytest.approx(np.mean(hits))
+    assert result.accuracy < result.top5 < 1
+
+
 @needs_torch
 def test_global_random_state_is_left_alone(make_store: MakeStore) -> None:
     import torch
@@ -118,6 +131,7 @@ def test_result_is_json(make_store: MakeStore) -> None:
     assert {"accuracy", "per_class", "train_images", "test_images", "bytes_per_image", "seconds"} <= values.keys()
     assert values["accuracy"] == result.accuracy
     assert list(values["per_class"]) == ["class 0", "class 1", "class 2"]
+    assert values["top5"] == 1  # of three classes
     total = sum(share * 12 for share in values["per_class"].values())
     assert total / 36 == pytest.approx(values["accuracy"])
 

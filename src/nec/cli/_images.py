@@ -1,4 +1,4 @@
-"""Arguments that `nec encode` and `nec fit` share: which images, and how a model sees them."""
+"""Arguments that commands on images share: which images, and how a model sees them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from nec.errors import InputError
 if TYPE_CHECKING:
     from nec.data import Dataset
 
-INPUT_HELP = "KIND:PATH (folder:, eurosat:, ucmerced:; a folder or the published zip), or GeoTIFFs"
+DATASET_HELP = (
+    "KIND:PATH, a folder or the published zip; KIND is folder, eurosat, ucmerced, millionaid, aid, resisc45, potsdam, "
+    "dubai or images+masks"
+)
+INPUT_HELP = f"{DATASET_HELP}; or GeoTIFFs"
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +33,15 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PART=FILE",
         help="file that lists the images of a part (train, val, test), one a line; once for each part",
     )
+    add_window_arguments(parser)
+
+
+def add_window_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how images with masks are cut."""
+    parser.add_argument("--tile", type=int, metavar="N", help="cut images with masks into windows of N x N pixels")
+    parser.add_argument(
+        "--downscale", type=int, default=1, metavar="K", help="average images with masks over K x K pixels first"
+    )
 
 
 def open_images(args: argparse.Namespace, inputs: list[str]) -> Dataset:
@@ -38,7 +51,8 @@ def open_images(args: argparse.Namespace, inputs: list[str]) -> Dataset:
     # Remarks of the readers on odd tags and missing geotransforms; what makes a file unusable is raised.
     warnings.filterwarnings("ignore", module=r"PIL\.|rasterio")
 
-    return open_dataset(inputs, seed=args.seed, split_lists=dict(map(_part_and_file, args.split_list)))
+    lists = dict(map(_part_and_file, args.split_list))
+    return open_dataset(inputs, seed=args.seed, split_lists=lists, tile=args.tile, downscale=args.downscale)
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import argparse
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from nec.cli._images import DATASET_HELP, add_window_arguments
+
 if TYPE_CHECKING:
     from nec.data import Dataset
     from nec.models import NecModel
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what both commands take. Settings default to None here: their class holds the defaults."""
-    parser.add_argument("dataset", metavar="DATASET", help="KIND:PATH (folder:, eurosat:, ucmerced:)")
+    parser.add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
+    add_window_arguments(parser)
     parser.add_argument("--out", required=True, metavar="MODEL", help="model folder to write; logs go to MODEL.run")
     parser.add_argument("--recipe", metavar="FILE.yaml", help="settings from a recipe; what else is given here wins")
     parser.add_argument("--epochs", type=float, metavar="E", help="passes over the training images (default 20)")
@@ -66,7 +69,7 @@ def open_training_images(args: argparse.Namespace, settings: TrainingSettings) -
     """The dataset that the arguments name, split by the settings' seed."""
     from nec.data import open_dataset
 
-    return open_dataset([args.dataset], seed=settings.seed)
+    return open_dataset([args.dataset], seed=settings.seed, tile=args.tile, downscale=args.downscale)
 
 
 def report(args: argparse.Namespace, model: NecModel) -> int:

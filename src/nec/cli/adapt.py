@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `nec adapt`."""
     parser.add_argument("model", metavar="MODEL", help="pre-trained model: a folder or a shipped name")
     add_run_arguments(parser)
-    parser.add_argument("--prior", choices=["factorized"], default="factorized", help="default factorized")
+    parser.add_argument("--prior", choices=["factorized", "hyperprior"], help="default factorized")
+    parser.add_argument("--hyper-channels", type=int, metavar="C", help="of the hyperprior (default 96)")
+    parser.add_argument("--hyper-heads", type=int, metavar="H", help="attention heads of the hyperprior (default 4)")
     parser.add_argument(
         "--lmbda", type=float, metavar="L", help="weight of the distortion against the bits of an image"
     )
@@ -25,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--latent-scale", type=float, metavar="S", help="scale the tokens by S first (default 1)")
     parser.add_argument("--quantiles-lr", type=float, metavar="R", help="rate of the prior's quantiles (default 1e-3)")
+    parser.add_argument("--prior-lr", type=float, metavar="R", help="rate of the prior's densities (default: the main)")
+    parser.add_argument("--prior-scale", type=float, metavar="S", help="width the densities start with (default 10)")
+    parser.add_argument("--quantization", choices=["noise", "mixed"], help="stand-in for rounding (default noise)")
 
 
 def run(args: argparse.Namespace) -> int:

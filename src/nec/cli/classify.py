@@ -83,7 +83,7 @@ def _table(name: str, result: ClassificationResult) -> str:
         f"images: {result.train_images} train, {result.val_images} val, {result.test_images} test",
         f"head: {head}, {result.head_parameters:,} parameters, {result.seconds:.0f} s",
         "",
-        f"accuracy {result.accuracy:.2%}{spread}",
+        f"accuracy {result.accuracy:.2%}{spread}; among the five likeliest {result.top5:.2%}",
         *(f"  {label:<{width}}  {share:7.2%}  of {count}" for (label, share), count in rows),
     ]
     return "\n".join(lines)

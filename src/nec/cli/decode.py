@@ -14,7 +14,10 @@ from nec.errors import InputError
 from nec.progress import Progress
 
 if TYPE_CHECKING:
+    import zarr
+
     from nec.store import Store
+    from nec.store.images import ImageArray
 
 HELP = "decode a store's embeddings to .npy, .npz or plain .zarr"
 
@@ -26,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         required=True,
         metavar="FILE",
-        help=".npy: embeddings (n, y, x, d) float32; .npz and .zarr: these, names, labels and split",
+        help=".npy: embeddings (n, y, x, d) float32; .npz and .zarr: these, names, labels, split, groups and masks",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -51,13 +54,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_npy(store: Store, path: Path, progress: Progress) -> None:
     with path.open("wb") as file:
-        _stream(store, file, progress)
+        _stream(store.embeddings, file, progress)
 
 
 def _write_npz(store: Store, path: Path, progress: Progress) -> None:
     with ZipFile(path, "w", ZIP_STORED) as archive:
         with archive.open("embeddings.npy", "w", force_zip64=True) as file:
-            _stream(store, file, progress)
+            _stream(store.embeddings, file, progress)
+        if store.masks is not None:
+            with archive.open("masks.npy", "w", force_zip64=True) as file:
+                _stream(store.masks, file)
         for name, values in _side(store).items():
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, values, allow_pickle=False)
@@ -67,32 +73,42 @@ def _write_zarr(store: Store, path: Path, progress: Progress) -> None:
     import zarr
 
     group = zarr.create_group(zarr.storage.LocalStore(path))
-    y, x = store.grid
-    shape = (len(store), y, x, store.dimensions)
-    chunks = (store.tiling.per_chunk, *shape[1:])
-    dimensions = ("image", "y", "x", "embedding")
-    array = group.create_array("embeddings", shape=shape, dtype="float32", chunks=chunks, dimension_names=dimensions)
-    for indices, block in store.batches(store.tiling.per_chunk):
-        array[indices[0] : indices[-1] + 1] = block
-        progress.update(len(block))
+    _copy(store.embeddings, group, "embeddings", ("image", "y", "x", "embedding"), progress)
+    if store.masks is not None:
+        _copy(store.masks, group, "masks", ("image", "row", "column"))
     for name, values in _side(store).items():
         dtype: Any = zarr.dtype.VariableLengthUTF8() if values.dtype.kind == "U" else values.dtype
-        part = group.create_array(name, shape=values.shape, dtype=dtype, dimension_names=dimensions[:1])
+        part = group.create_array(name, shape=values.shape, dtype=dtype, dimension_names=("image",))
         part[:] = values.astype(object) if values.dtype.kind == "U" else values
 
 
 def _side(store: Store) -> dict[str, np.ndarray]:
-    values = {"names": np.array(store.names, dtype=np.str_), "labels": store.labels, "split": store.split}
+    names = np.array(store.names, dtype=np.str_)
+    values = {"names": names, "labels": store.labels, "split": store.split, "groups": store.groups}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _stream(store: Store, file: BinaryIO | Any, progress: Progress) -> None:
-    """Write the embeddings as one .npy, a chunk at a time."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": store.embeddings.shape}
+def _stream(values: ImageArray, file: BinaryIO | Any, progress: Progress | None = None) -> None:
+    """Write an array as one .npy, a chunk at a time."""
+    stored = values.dtype.newbyteorder("<")
+    header = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": values.shape}
     np.lib.format.write_array_header_1_0(file, header)
-    for _, block in store.batches(store.tiling.per_chunk):
-        file.write(np.ascontiguousarray(block, "<f4").data)
-        progress.update(len(block))
+    for _, block in values.batches(values.tiling.per_chunk):
+        file.write(np.ascontiguousarray(block, stored).data)
+        if progress is not None:
+            progress.update(len(block))
+
+
+def _copy(
+    values: ImageArray, group: zarr.Group, name: str, dimensions: tuple[str, ...], progress: Progress | None = None
+) -> None:
+    """Write an array into a Zarr group, a chunk at a time."""
+    chunks = (values.tiling.per_chunk, *values.shape[1:])
+    array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks, dimension_names=dimensions)
+    for indices, block in values.batches(values.tiling.per_chunk):
+        array[indices[0] : indices[-1] + 1] = block
+        if progress is not None:
+            progress.update(len(block))
 
 
 _WRITERS: dict[str, Callable[[Store, Path, Progress], None]] = {

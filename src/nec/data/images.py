@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ def decode_image(data: bytes, name: str) -> NDArray[Any]:
     Raises:
         InputError: not an image, truncated, with transparent pixels, or of a colour model without plain bands.
     """
-    image = _open(data, name)
+    image = open_image(data, name)
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     elif image.mode == "1":
@@ -38,11 +40,26 @@ def decode_image(data: bytes, name: str) -> NDArray[Any]:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _open(data: bytes, name: str) -> PillowImage.Image:
+def image_size(file: BinaryIO, name: str) -> tuple[int, int]:
+    """(height, width) of an open image file from its header; `InputError` where it is no image."""
+    with _reading(name):
+        width, height = _pillow().open(file).size
+    return height, width
+
+
+def open_image(data: bytes, name: str) -> PillowImage.Image:
+    """Bytes of an image file -> Pillow's image, decoded, in the file's own colour model; `InputError` for a bad one."""
+    with _reading(name):
+        image = _pillow().open(io.BytesIO(data))
+        image.load()
+    return image
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
     image_module = _pillow()
     try:
-        image = image_module.open(io.BytesIO(data))
-        image.load()
+        yield
     except image_module.DecompressionBombError as error:
         raise InputError(f"{name} is too large to be decoded whole: {error}") from error
     except Exception as error:  # Pillow's readers raise nearly anything (OSError, SyntaxError, struct.error, ...) here
@@ -50,7 +67,6 @@ def _open(data: bytes, name: str) -> PillowImage.Image:
             advice = "replace or remove it, and give multi-band GeoTIFFs by their own paths, without KIND:"
             raise InputError(f"{name} is damaged, or no image that Pillow reads; {advice}") from error
         raise InputError(f"{name} is damaged or truncated ({error}); replace or remove it") from error
-    return image
 
 
 def _pillow() -> Any:

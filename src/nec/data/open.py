@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nec.data.base import Dataset
-from nec.data.folders import EUROSAT, FOLDER, UCMERCED, ImageFolder, Layout
+from nec.data.folders import AID, EUROSAT, FOLDER, MILLIONAID, RESISC45, UCMERCED, ImageFolder, Layout
 from nec.data.geotiff import GEOTIFF_SUFFIXES, GeoTiffDataset
+from nec.data.mask_layouts import DUBAI, IMAGES_MASKS, POTSDAM, MaskLayout, open_masked
 from nec.data.sources import open_source
 from nec.errors import InputError
 
-KINDS: dict[str, Layout] = {layout.kind: layout for layout in (FOLDER, EUROSAT, UCMERCED)}
+KINDS: dict[str, Layout | MaskLayout] = {
+    layout.kind: layout
+    for layout in (FOLDER, EUROSAT, UCMERCED, MILLIONAID, AID, RESISC45, POTSDAM, DUBAI, IMAGES_MASKS)
+}
 
 
 def open_dataset(
@@ -19,15 +23,18 @@ def open_dataset(
     *,
     seed: int = 0,
     split_lists: Mapping[str, str | Path] | None = None,
+    tile: int | None = None,
+    downscale: int = 1,
 ) -> Dataset:
-    """Open a dataset.
+    """Open a dataset. `docs/datasets.md` has a table of the kinds.
 
     Args:
-        spec: "KIND:PATH" with PATH a folder or the published zip (kinds: folder, eurosat, ucmerced); or the path of a
-            GeoTIFF, several of them, or a folder of GeoTIFFs. A folder or zip without KIND is recognised by its class
-            folders.
+        spec: "KIND:PATH" with PATH a folder or the published zip, KIND one of `KINDS`; or the path of a GeoTIFF,
+            several of them, or a folder of GeoTIFFs. A folder or zip without KIND is recognised by its folders.
         seed: of the split, for kinds without a published one.
         split_lists: part ("train", "val", "test") -> file that lists its images, one a line.
+        tile: side in pixels of the windows that images with masks are cut into (Potsdam's tiles: 512 if None).
+        downscale: images with masks are averaged over so many by so many pixels first.
 
     Raises:
         InputError: unknown kind, missing path, no images, another layout than the kind's.
@@ -36,8 +43,13 @@ def open_dataset(
     if not specs:
         raise InputError("no input was given: name a dataset (KIND:PATH) or a GeoTIFF")
     parsed = [parse(item) for item in specs]
-    if len(parsed) == 1 and parsed[0][0] is not None:
-        return ImageFolder(parsed[0][1], parsed[0][0], seed=seed, split_lists=split_lists)
+    layout, path = parsed[0]
+    if len(parsed) == 1 and isinstance(layout, MaskLayout):
+        return open_masked(path, layout, seed=seed, split_lists=split_lists, tile=tile, downscale=downscale)
+    if tile is not None or downscale != 1:
+        raise InputError(f"--tile and --downscale cut images with masks, and {specs[0]} has none: leave them out")
+    if len(parsed) == 1 and isinstance(layout, Layout):
+        return ImageFolder(path, layout, seed=seed, split_lists=split_lists)
     for item, (layout, _) in zip(specs, parsed, strict=True):
         if layout is not None:
             raise InputError(f"several inputs must all be GeoTIFFs, and {item} is not; take datasets one by one")
@@ -46,7 +58,7 @@ def open_dataset(
     return GeoTiffDataset([file for _, path in parsed for file in (_visible(path) if path.is_dir() else [path])])
 
 
-def parse(spec: str) -> tuple[Layout | None, Path]:
+def parse(spec: str) -> tuple[Layout | MaskLayout | None, Path]:
     """KIND:PATH or a bare path -> its layout and path; the layout is None for a GeoTIFF or a folder of them.
 
     Raises `InputError` for an unknown kind, a URL, and a bare path that is no dataset.
@@ -72,12 +84,19 @@ def parse(spec: str) -> tuple[Layout | None, Path]:
     raise InputError(f"{spec} is no dataset: give KIND:PATH ({', '.join(KINDS)}) or a GeoTIFF")
 
 
-def recognise(path: Path) -> Layout:
-    """Layout of a folder or zip, from the names of its class folders; `folder` where no published one fits."""
+def recognise(path: Path) -> Layout | MaskLayout:
+    """Layout of a folder or zip, from the names of its folders; `folder` where no published one fits."""
     names = list(open_source(path).sizes)
+    above = {part for name in names for part in name.split("/")[:-1]}
+    if {"img_dir", "ann_dir"} <= above:
+        return POTSDAM
+    if {"images", "masks"} <= above:
+        return DUBAI if {f"Tile {number}" for number in range(1, 9)} <= above else IMAGES_MASKS
     folders = {name.split("/")[-2] for name in names if "/" in name}
     for layout in KINDS.values():
-        if layout.classes is not None and folders == set(layout.classes):
+        if not isinstance(layout, Layout) or layout.classes is None:
+            continue
+        if folders == set(layout.classes) or (layout.tree and folders >= set(layout.classes)):
             return layout
     return FOLDER
 

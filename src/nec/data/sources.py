@@ -7,9 +7,9 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 from nec.data.images import IMAGE_SUFFIXES
 from nec.errors import InputError
@@ -18,19 +18,37 @@ from nec.errors import InputError
 LARGEST_FILE = 2**31
 
 
+# Lists and class tables that lie beside images.
+DOCUMENT_SUFFIXES = (".csv", ".json", ".txt")
+
+
 class Source(Protocol):
-    """Image files below a root: `sizes` maps their relative path ("/" between the parts) to bytes, sorted by path."""
+    """Files below a root by their relative path ("/" between the parts).
+
+    `sizes` maps image files to their bytes, sorted by path; `documents` names the lists and class tables beside them.
+    """
 
     path: Path
     sizes: dict[str, int]
+    documents: list[str]
 
     def read(self, name: str) -> bytes: ...
 
+    def stream(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """The open file, for readers that need its head only."""
+        ...
 
-def open_source(path: Path) -> Source:
-    """Folder or zip -> its image files; `InputError` where the path is neither, or holds no image."""
+
+def open_source(path: Path, *, nested: bool = False) -> Source:
+    """Folder or zip -> its image files; `InputError` where the path is neither, or holds no image.
+
+    `nested`: of a folder, also what is in the zips that lie in it.
+    """
     if path.is_dir():
         source: Source = FolderSource(path)
+        zips = sorted(file for file in path.iterdir() if zipfile.is_zipfile(file)) if nested else []
+        if zips:
+            source = JoinedSource(source, {file.name: ZipSource(file) for file in zips})
     elif zipfile.is_zipfile(path):
         source = ZipSource(path)
     elif path.exists():
@@ -42,10 +60,16 @@ def open_source(path: Path) -> Source:
     return source
 
 
+def _visible(name: str) -> bool:
+    return not any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in name.split("/"))
+
+
 def _is_image(name: str) -> bool:
-    parts = name.split("/")
-    hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
-    return not hidden and name.lower().endswith(IMAGE_SUFFIXES)
+    return _visible(name) and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _is_document(name: str) -> bool:
+    return _visible(name) and name.lower().endswith(DOCUMENT_SUFFIXES)
 
 
 class FolderSource:
@@ -53,7 +77,9 @@ class FolderSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.sizes = {name: size for name, size in sorted(self._walk(path)) if _is_image(name)}
+        files = sorted(self._walk(path))
+        self.sizes = {name: size for name, size in files if _is_image(name)}
+        self.documents = [name for name, _ in files if _is_document(name)]
 
     @staticmethod
     def _walk(root: Path) -> Iterator[tuple[str, int]]:
@@ -78,6 +104,15 @@ class FolderSource:
         except OSError as error:
             raise InputError(f"{self.path / name} cannot be read: {error.strerror}") from error
 
+    @contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        try:
+            file = (self.path / name).open("rb")
+        except OSError as error:
+            raise InputError(f"{self.path / name} cannot be read: {error.strerror}") from error
+        with file:
+            yield file
+
 
 class ZipSource:
     """Image files in a zip. Entries are only ever read into memory, and each reading thread has its own handle."""
@@ -86,8 +121,11 @@ class ZipSource:
         self.path = path
         self._reset()
         with self._handle() as handle:
-            entries = [entry for entry in handle.infolist() if not entry.is_dir() and _is_image(entry.filename)]
-        for entry in entries:
+            files = [entry for entry in handle.infolist() if not entry.is_dir()]
+        entries = [entry for entry in files if _is_image(entry.filename)]
+        documents = [entry for entry in files if _is_document(entry.filename)]
+        self.documents = sorted(entry.filename for entry in documents)
+        for entry in (*entries, *documents):
             self._check(entry)
         self.sizes = {entry.filename: entry.file_size for entry in sorted(entries, key=lambda entry: entry.filename)}
         if len(self.sizes) != len(entries):
@@ -133,9 +171,45 @@ class ZipSource:
             except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
                 raise InputError(f"{name} in {self.path} is damaged ({error}); replace the zip") from error
 
+    @contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        with self._handle() as handle:
+            try:
+                file: IO[bytes] = handle.open(name)
+            except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+                raise InputError(f"{name} in {self.path} is damaged ({error}); replace the zip") from error
+            with file:
+                yield cast(BinaryIO, file)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "sizes": self.sizes}
+        return {"path": self.path, "sizes": self.sizes, "documents": self.documents}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._reset()
+
+
+class JoinedSource:
+    """A folder and the zips in it; a file in a zip has the zip's name before its path."""
+
+    def __init__(self, folder: Source, zips: dict[str, ZipSource]) -> None:
+        self.path = folder.path
+        self.documents = folder.documents
+        self._parts: dict[str, tuple[Source, str]] = {
+            name: (folder, name) for name in (*folder.sizes, *folder.documents)
+        }
+        for prefix, part in zips.items():
+            self._parts |= {f"{prefix}/{name}": (part, name) for name in part.sizes}
+        self.sizes = {
+            name: source.sizes[inside]
+            for name, (source, inside) in sorted(self._parts.items(), key=lambda item: item[0])
+            if inside in source.sizes
+        }
+
+    def read(self, name: str) -> bytes:
+        source, inside = self._parts[name]
+        return source.read(inside)
+
+    def stream(self, name: str) -> AbstractContextManager[BinaryIO]:
+        source, inside = self._parts[name]
+        return source.stream(inside)

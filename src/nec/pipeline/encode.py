@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nec.data import ArrayDataset, Dataset
 from nec.errors import InputError, NecError
 from nec.pipeline.embed import Inputs, Stream, plan_inputs, sample_positions, valid_extent
+from nec.pipeline.masks import DatasetMasks
 from nec.pipeline.target import quality_for_bytes
 from nec.progress import Progress
 
@@ -89,6 +90,7 @@ def encode(
         "codec": codec,
         "quality": quality,
         **_contents(dataset, order),
+        **_masks(dataset, order, inputs),
         "grid": inputs.grid,
         "model": {
             "name": model.name,
@@ -154,6 +156,25 @@ def _contents(dataset: Dataset, order: NDArray[np.int64]) -> dict[str, Any]:
         "labels": None if dataset.labels is None else dataset.labels[order],
         "class_names": dataset.class_names,
         "split": None if dataset.split is None else dataset.split[order],
+    }
+
+
+def _masks(dataset: Dataset, order: NDArray[np.int64], inputs: Inputs) -> dict[str, Any]:
+    """The masks of a dataset that has them, read when they are written. They must show what the model sees."""
+    if not getattr(dataset, "has_masks", False):
+        return {}
+    masks = DatasetMasks(dataset, order)
+    height, width, _ = inputs.shape
+    if masks.shape[1] * width != masks.shape[2] * height:
+        raise InputError(
+            f"{dataset.names[order[0]]} has a mask of {masks.shape[2]}x{masks.shape[1]} px, and the model sees"
+            f" {width}x{height} px, another aspect ratio: cut the images into square windows with --tile N"
+        )
+    return {
+        "groups": None if dataset.groups is None else dataset.groups[order],
+        "masks": masks,
+        "mask_classes": dataset.mask_classes,
+        "mask_colors": dataset.mask_colors,
     }
 
 

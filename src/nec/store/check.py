@@ -10,7 +10,7 @@ import numpy as np
 from nec.errors import CorruptError
 from nec.progress import Progress
 from nec.store.files import Location, parse_json, read_key
-from nec.store.layout import chunks_in_shard, side_arrays
+from nec.store.layout import MASKS, chunks_in_shard, side_arrays
 from nec.store.reader import Store, open_store
 
 
@@ -65,6 +65,19 @@ def _side_faults(store: Store) -> list[dict[str, Any]]:
             getattr(store, name)
         except CorruptError as error:
             faults.append({"where": name, "reason": str(error)})
+    return faults + _mask_faults(store)
+
+
+def _mask_faults(store: Store) -> list[dict[str, Any]]:
+    masks = store.masks
+    if masks is None:
+        return []
+    faults = []
+    for chunk in range(masks.tiling.chunks):
+        reason = masks.fault(chunk)
+        if reason is not None:
+            first, stop = masks.tiling.chunk_images(chunk)
+            faults.append({"where": f"{MASKS}/c.{chunk}.0.0", "images": [first, stop - 1], "reason": reason})
     return faults
 
 
@@ -121,10 +134,18 @@ def info(location: Location) -> dict[str, Any]:
         "codec": store.attrs["codec"],
         "classes": store.class_names,
         "split": _counts(store),
+        "masks": _describe_masks(store),
+        "groups": None if store.groups is None else len(np.unique(store.groups)),
         "chunks": store.tiling.chunks,
         "shards": store.tiling.shards,
         "provenance": store.attrs["provenance"],
     }
+
+
+def _describe_masks(store: Store) -> dict[str, Any] | None:
+    if store.masks is None:
+        return None
+    return {"size": list(store.masks.shape[1:]), "classes": store.mask_classes}
 
 
 def _counts(store: Store) -> dict[str, int] | None:

@@ -4,7 +4,8 @@ A store is one Zarr v3 group, specified in docs/store.md:
 
     zarr.json               group; attributes "nec"; consolidated metadata of the arrays
     embeddings/c.<s>.0.0.0  one shard of images; inner chunks coded by `nec.embedding`
-    labels/ names/ split/   one value an image
+    labels/ names/ split/ groups/   one value an image
+    masks/                  class indices of every pixel, chunks of whole images
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from nec.errors import CorruptError
 from nec.store.files import checksum
 
 FORMAT_VERSION = 1
-EMBEDDINGS, LABELS, NAMES, SPLIT = "embeddings", "labels", "names", "split"
+EMBEDDINGS, LABELS, NAMES, SPLIT, GROUPS, MASKS = "embeddings", "labels", "names", "split", "groups", "masks"
+IGNORE = 255  # in masks: no label, or one to be ignored
 SPLITS = ("", "train", "val", "test")
 DIMENSIONS = ("image", "y", "x", "embedding")
-SIDE_CHUNK = 65536  # images a chunk of labels, names and split
+SIDE_CHUNK = 65536  # images a chunk of labels, names, split and groups
+MASK_CHUNK_BYTES = 4 * 2**20  # pixels a chunk of masks, at most, if an image is no larger
 CHUNK_KEYS = {"name": "default", "separator": "."}
 # Another writer may add attributes to the arrays; what decides how bytes are read is sealed.
 _SEALED = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "dimension_names")
@@ -107,16 +110,24 @@ def chunks_in_shard(shard: bytes, slots: int) -> int:
 
 def side_arrays(arrays: dict[str, Any]) -> list[str]:
     """Names of the arrays beside the embeddings that are there, in a fixed order."""
-    return [name for name in (LABELS, NAMES, SPLIT) if name in arrays]
+    return [name for name in (LABELS, NAMES, SPLIT, GROUPS, MASKS) if name in arrays]
 
 
-def side_keys(name: str, images: int) -> Iterator[str]:
-    """Paths of the chunks of one array beside the embeddings."""
-    return (f"{name}/c.{i}" for i in range(math.ceil(images / SIDE_CHUNK)))
+def side_keys(name: str, metadata: dict[str, Any]) -> Iterator[str]:
+    """Paths of the chunks of one array beside the embeddings, of which `metadata` is the document."""
+    shape, chunk = metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    rest = ".0" * (len(shape) - 1)  # chunks hold whole images
+    return (f"{name}/c.{i}{rest}" for i in range(math.ceil(shape[0] / chunk[0])))
+
+
+def mask_tiling(shape: tuple[int, ...]) -> Tiling:
+    """How masks (n, h, w) are cut into chunks; a chunk is a file."""
+    n, height, width = shape
+    return Tiling.fit(n, max(1, MASK_CHUNK_BYTES // (height * width)), 1)
 
 
 def values_checksum(values: Sequence[str] | np.ndarray) -> str:
-    """Checksum of labels, names or split as read, so that a lost or exchanged chunk is found."""
+    """Checksum of labels, names, split or groups as read, so that a lost or exchanged chunk is found."""
     if isinstance(values, np.ndarray):
         return checksum(values.astype("<i8").tobytes())
     return checksum("\0".join(values).encode())

@@ -28,16 +28,20 @@ from nec.store.files import (
 from nec.store.layout import (
     EMBEDDINGS,
     FORMAT_VERSION,
+    GROUPS,
     LABELS,
+    MASKS,
     NAMES,
     SPLIT,
     SPLITS,
+    mask_tiling,
     seal,
     side_arrays,
     side_keys,
     tiling_of,
     values_checksum,
 )
+from nec.store.masks import Masks
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
@@ -83,8 +87,7 @@ class Store:
                 f"{self.path} is incomplete: its writing was interrupted; run `nec encode --resume` on it"
             )
         self.group = self._open_group()
-        array = self.group[EMBEDDINGS]
-        assert isinstance(array, zarr.Array)
+        array = self._array(EMBEDDINGS)
         self.tiling = tiling_of(self.metadata[EMBEDDINGS])
         self.embeddings = Embeddings(array, self.tiling, self.path)
         self.grid: tuple[int, int] = (array.shape[1], array.shape[2])
@@ -124,6 +127,11 @@ class Store:
         except DAMAGE as error:  # the seal holds, so a codec or extension that is not installed, or too old
             raise InputError(f"{self.path}: this zarr or nec cannot open it ({error}): upgrade both") from error
 
+    def _array(self, name: str) -> zarr.Array:
+        array = self.group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
     def __len__(self) -> int:
         return self.tiling.images
 
@@ -162,12 +170,36 @@ class Store:
         """Part each image belongs to, (n,) of "train", "val", "test" or ""; None for a store without a split."""
         return np.array(SPLITS)[self._side(SPLIT)] if SPLIT in self.metadata else None
 
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """Whole tile or scene that each image was cut from, (n,) of text; None for a store that names none."""
+        return self._side(GROUPS).astype(str) if GROUPS in self.metadata else None
+
+    @cached_property
+    def masks(self) -> Masks | None:
+        """Class of each pixel, uint8 (n, h, w), 255 where it has none, read when indexed; None without masks."""
+        if MASKS not in self.metadata:
+            return None
+        array = self._array(MASKS)
+        return Masks(array, mask_tiling(array.shape), self.attrs["checksums"][MASKS], self.path)
+
+    @property
+    def mask_classes(self) -> list[str] | None:
+        """Names of the classes that `masks` counts, or None."""
+        return (self.attrs.get(MASKS) or {}).get("classes")
+
+    @property
+    def mask_colors(self) -> list[tuple[int, int, int]] | None:
+        """(red, green, blue) in bytes of each class of `masks`, or None."""
+        colors = (self.attrs.get(MASKS) or {}).get("colors")
+        return None if colors is None else [(red, green, blue) for red, green, blue in colors]
+
     def _side(self, name: str) -> np.ndarray:
-        """Read labels, names or split and check them against the checksum in the sealed attributes."""
+        """Read labels, names, split or groups and check them against the checksum in the sealed attributes."""
         try:
             with reachable(self.path):
-                values = np.asarray(self.group[name][:])  # type: ignore[index]
-            text = [str(value) for value in values] if name == NAMES else values
+                values = np.asarray(self._array(name)[:])
+            text = [str(value) for value in values] if name in (NAMES, GROUPS) else values
             intact = values_checksum(text) == self.attrs["checksums"][name]
         except DAMAGE as error:
             raise CorruptError(
@@ -197,7 +229,7 @@ class Store:
         """Bytes of everything in the store that is not the embeddings' shards, by part.
 
         "codec" is the codec's tables and basis as written in the metadata (twice: in the array's document and in the
-        group's consolidated copy), "metadata" the rest of these documents; then labels, names and split.
+        group's consolidated copy), "metadata" the rest of these documents; then labels, names, split, groups and masks.
         """
         arrays = side_arrays(self.metadata)
         documents = ["zarr.json", *(f"{name}/zarr.json" for name in (EMBEDDINGS, *arrays))]
@@ -206,5 +238,5 @@ class Store:
         codec = 2 * len(json.dumps(coder, separators=(",", ":")))
         parts = {"codec": codec, "metadata": metadata - codec}
         for name in arrays:
-            parts[name] = sum(size_of_key(self.zarr_store, key) for key in side_keys(name, len(self)))
+            parts[name] = sum(size_of_key(self.zarr_store, key) for key in side_keys(name, self.metadata[name]))
         return parts

@@ -19,20 +19,26 @@ from nec.store.layout import (
     CHUNK_KEYS,
     DIMENSIONS,
     EMBEDDINGS,
+    GROUPS,
+    IGNORE,
     LABELS,
+    MASKS,
     NAMES,
     SIDE_CHUNK,
     SPLIT,
     SPLITS,
     chunks_in_shard,
     group_document,
+    mask_tiling,
 )
 from nec.store.lock import LOCK, WriterLock
 from nec.store.reader import Store
 from nec.store.spec import StoreSpec
 
 JOURNAL = ".nec-journal"
-_IDENTITY = ("format_version", "images", "quality", "codec", "model", "classes", "checksums")
+MASK_LEVEL = 12  # of Zstandard
+MASK_DIMENSIONS = ("image", "row", "column")  # pixels, not the tokens of the axes y and x
+_IDENTITY = ("format_version", "images", "quality", "codec", "model", "classes", "masks", "checksums")
 
 
 class StoreWriter:
@@ -83,7 +89,7 @@ class StoreWriter:
 
         Raises:
             InputError: there is no store, another writer has it open, or it was begun with another codec, quality,
-                model, list of images, labels, split or tiling; the message says which.
+                model, list of images, labels, split, groups, masks or tiling; the message says which.
             CorruptError: its metadata are damaged.
         """
         path = _local(path)
@@ -257,11 +263,12 @@ def _swap_in(fresh: Path, path: Path, replaces: bool) -> WriterLock:
 
 
 def _write_skeleton(folder: Path, spec: StoreSpec) -> None:
-    """Write everything but the shards: metadata, labels, names and split, marked incomplete."""
+    """Write everything but the shards: metadata, labels, names, split, groups and masks, marked incomplete."""
     group = zarr.create_group(zarr.storage.LocalStore(folder))
     _create_embeddings(group, spec)
     for name, values in spec.side_values().items():
         _create_side(group, name, values, spec)
+    _create_masks(group, spec)
     arrays: dict[str, dict[str, Any]] = {}
     for name in sorted(name for name, _ in group.members()):
         file = folder / name / "zarr.json"
@@ -297,6 +304,7 @@ def _create_side(group: zarr.Group, name: str, values: Any, spec: StoreSpec) -> 
             0,
             _flags(["unassigned", *SPLITS[1:]], "part of the dataset that the image belongs to"),
         ),
+        GROUPS: (zarr.dtype.VariableLengthUTF8(), "", {"long_name": "tile or scene that the image was cut from"}),
     }[name]
     array = group.create_array(
         name,
@@ -310,7 +318,26 @@ def _create_side(group: zarr.Group, name: str, values: Any, spec: StoreSpec) -> 
         attributes=attributes,
         config={"write_empty_chunks": True},
     )
-    array[:] = np.array(values, dtype=object) if name == NAMES else values
+    array[:] = np.array(values, dtype=object) if name in (NAMES, GROUPS) else values
+
+
+def _create_masks(group: zarr.Group, spec: StoreSpec) -> None:
+    if spec.masks is None:
+        return
+    array = group.create_array(
+        MASKS,
+        shape=spec.masks.shape,
+        dtype="uint8",
+        chunks=(mask_tiling(spec.masks.shape).per_chunk, *spec.masks.shape[1:]),
+        compressors=[ZstdCodec(level=MASK_LEVEL), Crc32cCodec()],
+        fill_value=IGNORE,
+        dimension_names=MASK_DIMENSIONS,
+        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
+        attributes=_flags(spec.mask_classes, f"class of the pixel, {IGNORE}: none"),
+        config={"write_empty_chunks": True},
+    )
+    for start, block in spec.mask_blocks():
+        array[start : start + len(block)] = block
 
 
 def _flags(meanings: Any, long_name: str) -> dict[str, Any]:
@@ -324,7 +351,7 @@ def _flags(meanings: Any, long_name: str) -> dict[str, Any]:
 def _check_identity(store: Store, spec: StoreSpec) -> None:
     """`InputError` naming what differs between a store and what it is to be resumed with."""
     wanted = spec.attributes()
-    differ = [key for key in _IDENTITY if store.attrs.get(key) != wanted[key]]
+    differ = [key for key in _IDENTITY if store.attrs.get(key) != wanted.get(key)]
     if (*store.grid, store.dimensions) != spec.shape[1:]:
         differ.append("grid or dimensions")
     if store.tiling != spec.tiling:

@@ -64,10 +64,14 @@ class AttentionClassifier(nn.Module):
         self.eval()
         return torch.cat([self(part.float()) for part in tokens.split(batch)])
 
+    def scores(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Logits (n, classes) of each image's embeddings, (n, t, d) or (n, y, x, d)."""
+        tokens = torch.from_numpy(embeddings.reshape(len(embeddings), -1, embeddings.shape[-1]))
+        return self.logits(tokens).numpy()
+
     def predict(self, embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
         """Class index of each image's embeddings, (n, t, d) or (n, y, x, d)."""
-        tokens = torch.from_numpy(embeddings.reshape(len(embeddings), -1, embeddings.shape[-1]))
-        return self.logits(tokens).argmax(dim=1).numpy()
+        return self.scores(embeddings).argmax(axis=1)
 
 
 def build_classifier(tokens: torch.Tensor, classes: int, stage: nn.Module | None = None) -> AttentionClassifier:
@@ -76,15 +80,16 @@ def build_classifier(tokens: torch.Tensor, classes: int, stage: nn.Module | None
     Without `stage` the tokens are standardised with their own statistics; with one (the decoder's first stage, of
     which a copy is trained) its output is pooled as it is.
     """
-    if stage is None:
-        mean, std = _statistics(tokens)
-        stage = Standardize(mean, std)
-    else:
-        stage = copy.deepcopy(stage)
+    stage = build_stage(tokens, stage)
     with torch.no_grad():
         dimensions = stage(tokens[:1].float()).shape[-1]
     heads = next(heads for heads in (8, 6, 4, 3, 2, 1) if dimensions % heads == 0)
     return AttentionClassifier(dimensions, classes, heads, stage)
+
+
+def build_stage(tokens: torch.Tensor, stage: nn.Module | None) -> nn.Module:
+    """What stands before a head: a copy of `stage` to be trained, or standardisation by `tokens` (n, t, d)."""
+    return Standardize(*_statistics(tokens)) if stage is None else copy.deepcopy(stage)
 
 
 def _statistics(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

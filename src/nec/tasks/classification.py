@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nec.errors import InputError
 from nec.progress import Progress
 from nec.tasks.linear import fit_probe, pooled_features
+from nec.tasks.metrics import class_accuracies, classification_metrics
 from nec.tasks.splits import Split, choose_split
 
 if TYPE_CHECKING:
@@ -27,15 +28,18 @@ READ_IMAGES = 1024  # a whole shard of a store written with default settings
 class ClassificationResult:
     """What `classify` measured. Accuracies are shares (0..1) of the test images.
 
-    `accuracies`, `val_accuracies` and `epochs` (those kept; empty for the linear probe) have one entry a seed.
-    `confusion[i, j]` counts test images of class i taken for class j, summed over the seeds. `model` is the head
-    trained with the first seed: a `LinearProbe` of `pooled_features`, or an `AttentionClassifier` of tokens (n, y*x,
-    d).
+    `accuracies`, `top5_accuracies`, `val_accuracies` and `epochs` (those kept; empty for the linear probe) have one
+    entry a seed.
+    `confusion[i, j]` counts test images of class i taken for class j, summed over the seeds. `source` tells what
+    was learnt from: a "store", or images, through a frozen model ("online") or with the model ("fine-tune").
+    `head_parameters` are those trained. `model` is the head trained with the first seed: a `LinearProbe` of
+    `pooled_features`, an `AttentionClassifier` of tokens (n, y*x, d), or an `OnlineClassifier` of images.
     """
 
     head: str
     with_decoder: bool
     accuracies: list[float]
+    top5_accuracies: list[float]
     val_accuracies: list[float]
     epochs: list[int]
     confusion: NDArray[np.int64]
@@ -49,6 +53,7 @@ class ClassificationResult:
     bytes_per_image: float
     seconds: float
     warning: str | None = None
+    source: str = "store"
     model: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -62,23 +67,28 @@ class ClassificationResult:
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
 
     @property
+    def top5(self) -> float:
+        """Share of the test images whose class is among the five likeliest, mean over the seeds; 1 for five classes."""
+        return float(np.mean(self.top5_accuracies))
+
+    @property
     def per_class(self) -> dict[str, float]:
-        """Share of each class's test images that were recognised."""
-        shares = np.diag(self.confusion) / self.confusion.sum(axis=1)
-        return dict(zip(self.class_names, shares.tolist(), strict=True))
+        """Share of each class's test images that were recognised. `choose_split` sees to it that each has some."""
+        shares = class_accuracies(self.confusion, self.class_names)
+        return {name: share for name, share in shares.items() if share is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able figures, without the head itself."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("model", "confusion")}
-        figures = {"accuracy": self.accuracy, "accuracy_std": self.accuracy_std, "per_class": self.per_class}
+        figures = {name: getattr(self, name) for name in ("accuracy", "accuracy_std", "top5", "per_class")}
         return figures | own | {"confusion": self.confusion.tolist()}
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """One trained head: its predictions of the test part, and what the result reports of its training."""
+    """One trained head: its scores (n, classes) of the test part, and what the result reports of its training."""
 
-    predicted: NDArray[np.int64]
+    scores: NDArray[np.floating]
     val_accuracy: float
     epoch: int | None
     parameters: int
@@ -99,7 +109,7 @@ def classify(
     model: str | Path | None = None,
     quiet: bool = True,
 ) -> ClassificationResult:
-    """Train a head on a store's training images and report top-1 accuracy on its test images.
+    """Train a head on a store's training images and report accuracy on its test images.
 
     Args:
         store: an open store, or what `nec.open_store` takes.
@@ -140,17 +150,15 @@ def classify(
     else:
         stage = _decoder_stage(store, model) if with_decoder else None
         outcomes = _attention(store, parts, labels, len(class_names), stage, range(seed, seed + seeds), epochs, quiet)
-    truth = labels[parts.test]
-    confusion = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
-    for outcome in outcomes:
-        np.add.at(confusion, (truth, outcome.predicted), 1)
+    measured = [classification_metrics(outcome.scores, labels[parts.test], class_names) for outcome in outcomes]
     return ClassificationResult(
         head=head,
         with_decoder=with_decoder,
-        accuracies=[float(np.mean(outcome.predicted == truth)) for outcome in outcomes],
+        accuracies=[one["accuracy"] for one in measured],
+        top5_accuracies=[one["top5"] for one in measured],
         val_accuracies=[outcome.val_accuracy for outcome in outcomes],
         epochs=[outcome.epoch for outcome in outcomes if outcome.epoch is not None],
-        confusion=confusion,
+        confusion=sum(one["confusion"] for one in measured),
         class_names=class_names,
         train_images=len(parts.train),
         val_images=len(parts.val),
@@ -201,7 +209,7 @@ def _linear(store: Store, parts: Split, labels: NDArray[np.int64], classes: int,
     train, val, test = _read(store, (parts.train, parts.val, parts.test), pooled_features, quiet)
     truth = labels[parts.val]
     probe = fit_probe((train, labels[parts.train]), (val, truth), classes)
-    return _Outcome(probe.predict(test), float(np.mean(probe.predict(val) == truth)), None, probe.parameters, probe)
+    return _Outcome(probe.scores(test), float(np.mean(probe.predict(val) == truth)), None, probe.parameters, probe)
 
 
 def _decoder_stage(store: Store, location: str | Path | None) -> Any:
@@ -251,5 +259,5 @@ def _attention(
                 (train, labels[parts.train]), (val, labels[parts.val]), classes, stage, recipe, seed, progress.update
             )
         count = sum(parameter.numel() for parameter in model.parameters())
-        outcomes.append(_Outcome(model.predict(test), fit.val_accuracy, fit.epoch, count, model))
+        outcomes.append(_Outcome(model.scores(test), fit.val_accuracy, fit.epoch, count, model))
     return outcomes

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.errors import InputError, missing_extra
+from nec.errors import missing_extra
 from nec.tasks.attention import AttentionClassifier, build_classifier
 
 try:
     import torch
     from torch import nn
     from torch.nn import functional as F
+
+    from nec.tasks.loop import Schedule, Score, fit_epochs
 except ImportError as error:
     missing_extra("torch", "torch", error)
 
-Labelled = tuple[torch.Tensor, torch.Tensor]  # tokens (n, t, d) of any float type, labels (n,) int64
+Labelled = tuple[torch.Tensor, torch.Tensor]  # tokens (n, t, d) of any float type, labels (n,) int64 or targets
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,33 @@ class Recipe:
     average: float = 0.99
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a head learns.
+
+    Attributes:
+        loss: (outputs (n, k), targets, recipe) -> the mean loss of a batch.
+        score: (outputs (n, k), targets) of the validation part -> what the weights are worth.
+    """
+
+    loss: Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
+    score: Callable[[torch.Tensor, torch.Tensor], Score]
+
+
+def _class_loss(logits: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+
+
+def _class_score(logits: torch.Tensor, labels: torch.Tensor) -> Score:
+    """Accuracy, and of equally accurate weights those of the lower cross-entropy."""
+    hits = (logits.argmax(dim=1) == labels).double().mean()
+    return float(hits), -float(F.cross_entropy(logits, labels))
+
+
+#: One class an image, given by its index.
+CLASSES = Objective(_class_loss, _class_score)
+
+
 def default_recipe(images: int, with_stage: bool) -> Recipe:
     """The recipe for so many training images: small sets get more epochs, so that some hundreds of steps are made."""
     recipe = Recipe(epochs=12) if with_stage else Recipe()
@@ -60,7 +89,9 @@ def default_recipe(images: int, with_stage: bool) -> Recipe:
 
 @dataclass(frozen=True)
 class Fit:
-    """What training found: the epoch (from 1) whose weights were kept, and their accuracy on the validation part."""
+    """What training found: the epoch (from 1) whose weights were kept, and their accuracy on the validation part
+    (for other objectives than classes: the first entry of their score).
+    """
 
     epoch: int
     val_accuracy: float
@@ -76,11 +107,27 @@ def train_classifier(
     on_epoch: Callable[[], None] | None = None,
 ) -> tuple[AttentionClassifier, Fit]:
     """Make a head for arrays (tokens (n, t, d), labels (n,)) and train it, leaving torch's random state alone."""
-    fitting, choosing = ((torch.from_numpy(tokens), torch.from_numpy(labels)) for tokens, labels in (train, val))
+    return train_head(train, val, classes, stage, recipe, seed, on_epoch, CLASSES)
+
+
+def train_head(
+    train: tuple[NDArray[np.floating], NDArray[Any]],
+    val: tuple[NDArray[np.floating], NDArray[Any]],
+    outputs: int,
+    stage: nn.Module | None,
+    recipe: Recipe,
+    seed: int,
+    on_epoch: Callable[[], None] | None,
+    objective: Objective,
+) -> tuple[AttentionClassifier, Fit]:
+    """Make a head with so many outputs for arrays (tokens (n, t, d), targets (n, ...)) and train it for `objective`,
+    leaving torch's random state alone.
+    """
+    fitting, choosing = ((torch.from_numpy(tokens), torch.from_numpy(targets)) for tokens, targets in (train, val))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_classifier(fitting[0], classes, stage)
-    return model, fit_head(model, fitting, choosing, recipe, seed, on_epoch)
+        model = build_classifier(fitting[0], outputs, stage)
+    return model, fit_head(model, fitting, choosing, recipe, seed, on_epoch, objective)
 
 
 def fit_head(
@@ -90,82 +137,51 @@ def fit_head(
     recipe: Recipe,
     seed: int,
     on_epoch: Callable[[], None] | None = None,
+    objective: Objective = CLASSES,
 ) -> Fit:
-    """Train `model` (tokens (n, t, d) float32 -> logits) in place, leaving the weights of the best epoch on `val`.
+    """Train `model` (tokens (n, t, d) float32 -> outputs) in place, leaving the weights of the best epoch on `val`.
 
     AdamW with warm-up and a cosine schedule, token dropout and label smoothing as in `recipe`. What is
     validated and kept is an exponential moving average of the weights. Raises `InputError` where training diverges.
     """
     generator = torch.Generator().manual_seed(seed)
-    tokens, labels = train
-    batches = math.ceil(len(labels) / recipe.batch)
-    optimizer = torch.optim.AdamW(_groups(model, recipe))
-    total = recipe.epochs * batches
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total, recipe.warmup))
-    average = copy.deepcopy(model).requires_grad_(False)
-    best, best_score, best_epoch = model.state_dict(), (-1.0, 0.0), 0
-    for epoch in range(1, recipe.epochs + 1):
-        model.train()
-        for index in torch.randperm(len(labels), generator=generator).split(recipe.batch):
-            loss = _loss(model, tokens[index].float(), labels[index], recipe, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            _follow(average, model, min(recipe.average, 1 - 10 / (10 + schedule.last_epoch)))
-        if not math.isfinite(loss.item()):
-            raise InputError("training diverged: the embeddings may hold extreme or non-finite values")
-        score = _score(average, val)
-        if score > best_score:
-            best, best_score, best_epoch = copy.deepcopy(average.state_dict()), score, epoch
-        if on_epoch:
-            on_epoch()
-    model.load_state_dict(best)
-    model.eval()
-    return Fit(best_epoch, best_score[0])
+    tokens, targets = train
+
+    def losses(epoch: int) -> Iterator[torch.Tensor]:
+        for index in torch.randperm(len(targets), generator=generator).split(recipe.batch):
+            keep = _kept_tokens(tokens.shape[1], recipe.token_dropout, generator)
+            yield objective.loss(model(tokens[index].float(), keep), targets[index], recipe)
+
+    def score(average: nn.Module) -> Score:
+        assert isinstance(average, AttentionClassifier)
+        return objective.score(average.logits(val[0]), val[1])
+
+    schedule = Schedule(recipe.epochs, math.ceil(len(targets) / recipe.batch), recipe.warmup, recipe.average)
+    epoch, found = fit_epochs(
+        model,
+        parameter_groups(model, recipe.lr, recipe.stage_lr, recipe.weight_decay),
+        schedule,
+        losses,
+        score,
+        on_epoch,
+    )
+    return Fit(epoch, found[0])
 
 
-def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    """Weight matrices decay; biases, norms and the query do not. A pre-trained input stage learns at its own rate."""
+def parameter_groups(model: nn.Module, lr: float, stage_lr: float, weight_decay: float) -> list[dict[str, object]]:
+    """Groups for AdamW: weight matrices and convolutions decay; biases, norms and the query do not. A pre-trained input
+    stage learns at its own rate.
+    """
     groups = []
-    for in_stage, lr in ((True, recipe.stage_lr), (False, recipe.lr)):
+    for in_stage, rate in ((True, stage_lr), (False, lr)):
         named = [(n, p) for n, p in model.named_parameters() if n.startswith("stage.") == in_stage and p.requires_grad]
         for decays in (True, False):
-            chosen = [p for _, p in named if (p.ndim == 2) == decays]
+            chosen = [p for _, p in named if (p.ndim in (2, 4)) == decays]
             if chosen:
-                groups.append({"params": chosen, "lr": lr, "weight_decay": recipe.weight_decay if decays else 0.0})
+                groups.append({"params": chosen, "lr": rate, "weight_decay": weight_decay if decays else 0.0})
     return groups
 
 
-def _rate(step: int, total: int, warmup: float) -> float:
-    ramp = max(1, int(warmup * total))
-    if step < ramp:
-        return (step + 1) / ramp
-    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
-
-
-def _loss(
-    model: AttentionClassifier,
-    tokens: torch.Tensor,
-    labels: torch.Tensor,
-    recipe: Recipe,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Cross-entropy of a batch whose images all lose the same random tokens."""
-    t = tokens.shape[1]
-    keep = torch.randperm(t, generator=generator)[: max(1, round(t * (1 - recipe.token_dropout)))]
-    return F.cross_entropy(model(tokens, keep), labels, label_smoothing=recipe.label_smoothing)
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
-
-
-def _score(model: AttentionClassifier, val: Labelled) -> tuple[float, float]:
-    """Accuracy, and of equally accurate weights those of the lower cross-entropy."""
-    scores = model.logits(val[0])
-    hits = (scores.argmax(dim=1) == val[1]).double().mean()
-    return float(hits), -float(F.cross_entropy(scores, val[1]))
+def _kept_tokens(tokens: int, dropout: float, generator: torch.Generator) -> torch.Tensor:
+    """Which tokens a step sees: all its images lose the same ones."""
+    return torch.randperm(tokens, generator=generator)[: max(1, round(tokens * (1 - dropout)))]

@@ -83,12 +83,13 @@ class MaskedTraining(lightning.LightningModule):
         crops, mask_noise, noise = draw(7), draw(grid[0] * grid[1]), None
         if self.model.bottleneck is not None:
             kept = 1 + int(grid[0] * grid[1] * (1 - MASK_RATIO))
-            noise = draw(kept, self.model.config.embed_dim) - 0.5
+            shapes = self.model.bottleneck.noise_shapes(kept)
+            noise = {name: draw(*shape) - 0.5 for name, shape in shapes.items()}
         parts = [rank_share(len(pixels), i, self.accumulate) for i in range(self.accumulate)]
         figures = []
         for part in parts:
             views = random_resized_crop_flip(self.model.normalize(pixels[part]), crops[part], s.crop_scale, s.turns)
-            part_noise = None if noise is None else noise[part].to(views)
+            part_noise = None if noise is None else {name: drawn[part].to(views) for name, drawn in noise.items()}
             out = self.model(views, mask_noise[part].to(views), part_noise, s.decoded_share)
             loss, values = self._loss(out)
             self._backward(loss / len(parts), last=part is parts[-1])
@@ -127,8 +128,9 @@ class MaskedTraining(lightning.LightningModule):
         figures = {"recon_loss": out["recon_loss"]}
         if not isinstance(self.settings, AdaptSettings):
             return out["recon_loss"], figures
-        patches = out["likelihoods"][:, 1:]
-        bits = -patches.log2().sum() / len(patches) * out["mask"].shape[1] / patches.shape[1]
+        coded = [out[key][:, 1:] for key in ("likelihoods", "hyper_likelihoods") if key in out]
+        images, patches = coded[0].shape[:2]
+        bits = sum(-part.log2().sum() for part in coded) / images * out["mask"].shape[1] / patches
         figures |= {"bytes_per_image": bits.detach() / 8, "aux_loss": out["aux_loss"].detach()}
         # The auxiliary loss moves the quantiles alone, and nothing else does: adding it changes no other gradient.
         return self.settings.lmbda * out["recon_loss"] + bits + out["aux_loss"], figures
@@ -178,7 +180,9 @@ def parameter_groups(model: NecModel, settings: TrainingSettings) -> list[dict[s
             continue
         if name.endswith("quantiles"):
             quantiles.append(parameter)
-        elif name.startswith("bottleneck."):
+        elif name.startswith("norm.") and isinstance(settings, AdaptSettings):
+            prior.append(parameter)  # its gain is the latents' scale against the quantiser's step
+        elif name.startswith("bottleneck.") and ".h_" not in name:  # the hyperprior's transformers train as others do
             prior.append(parameter)
         elif parameter.ndim == 2 and "blocks." in name:
             blocks.append(parameter)
@@ -191,5 +195,7 @@ def parameter_groups(model: NecModel, settings: TrainingSettings) -> list[dict[s
         {"params": prior, "weight_decay": 0.0},
     ]
     if isinstance(settings, AdaptSettings):
+        if settings.prior_lr is not None:
+            groups[-1]["lr"] = settings.prior_lr
         groups.append({"params": quantiles, "weight_decay": 0.0, "lr": settings.quantiles_lr, "constant": True})
     return [group for group in groups if group["params"]]

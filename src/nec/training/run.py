@@ -23,6 +23,7 @@ import nec
 from nec.data import Dataset
 from nec.errors import InputError
 from nec.models import ModelConfig, NecModel, save_model
+from nec.models.bottleneck import FactorizedBottleneck
 from nec.training.batches import Images, rank_share
 from nec.training.module import MaskedTraining
 from nec.training.pictures import Reconstructions
@@ -87,22 +88,28 @@ def adapt(
     settings: AdaptSettings = AdaptSettings(),  # noqa: B008  frozen
     **options: Any,
 ) -> NecModel:
-    """NEC adaptation (Gomes & Brunschwiler 2024): train part of a pre-trained MAE together with a factorised prior."""
+    """NEC adaptation (Gomes & Brunschwiler 2024): train part of a pre-trained MAE together with a prior."""
     lightning.seed_everything(settings.seed, verbose=False)
     adapted = with_bottleneck(model, settings)
     freeze(adapted, settings.trainable_blocks)
-    made = {"method": "NEC adaptation, factorised prior", "from": _origin(model)}
+    made = {"method": f"NEC adaptation, prior {settings.prior}", "from": _origin(model)}
     return _run(adapted, dataset, Path(out), settings, made, **options)
 
 
 def with_bottleneck(model: NecModel, settings: AdaptSettings) -> NecModel:
-    """A copy of an MAE with a fresh factorised bottleneck, its tokens scaled by `latent_scale`."""
+    """A copy of an MAE with a fresh bottleneck, its tokens scaled by `latent_scale`."""
     if not model.config.decoder_depth:
         raise InputError("adaptation needs the MAE's decoder: this model is an encoder alone")
     if model.bottleneck is not None:
         raise InputError(f"{model.name} has a bottleneck already: adapt the model that it was made from")
-    adapted = NecModel(replace(model.config, kind="factorized", lmbda=settings.lmbda))
+    sizes = replace(model.config, hyper_channels=settings.hyper_channels, hyper_heads=settings.hyper_heads)
+    adapted = NecModel(replace(sizes, kind=settings.prior, lmbda=settings.lmbda))
     adapted.load_state_dict(model.state_dict(), strict=False)
+    bottleneck = adapted.bottleneck
+    assert bottleneck is not None
+    bottleneck.straight_through = settings.quantization == "mixed"
+    prior = bottleneck if isinstance(bottleneck, FactorizedBottleneck) else bottleneck.entropy_bottleneck
+    prior.start_at(settings.prior_scale)
     with torch.no_grad():
         adapted.norm.weight.mul_(settings.latent_scale)
         adapted.norm.bias.mul_(settings.latent_scale)

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from nec.models.heads.attention import AttentionPool
+from nec.models.heads.segmentation import SegmentationHead
 
-__all__ = ["AttentionPool"]
+__all__ = ["AttentionPool", "SegmentationHead"]
