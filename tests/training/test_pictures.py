@@ -19,12 +19,12 @@ event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.ev
 
 
 def test_pictures_at_every_validation(config: ModelConfig, dataset, tmp_path: Path) -> None:
-    settings = TrainingSettings(epochs=8, batch_size=14, blr=0.1)  # 40 steps, 20 validations
+    settings = TrainingSettings(epochs=24, batch_size=14, blr=0.1, crop_scale=(0.5, 1.0))  # 120 steps
     pretrain(config, dataset, tmp_path / "m", settings, accelerator="cpu", devices=1, progress=False)
     (file,) = (tmp_path / "m.run" / "tensorboard").rglob("events.out.*")
     events = event_accumulator.EventAccumulator(str(file), size_guidance={"images": 0}).Reload()
     images = events.Images(TAG)
-    assert [event.step for event in images] == list(range(2, 41, 2))
+    assert [event.step for event in images] == list(range(6, 121, 6))  # 20 validations
     pictures = [np.asarray(Image.open(io.BytesIO(event.encoded_image_string))) for event in images]
     assert {picture.shape for picture in pictures} == {(4 * 18 - 2, 3 * 18 - 2, 3)}
     pixels = dataset.images[70:74]
