@@ -77,6 +77,8 @@ class DatasetOptions:
         image_size: side in pixels that images are resized to before they are coded.
         tile, downscale: windows that images with masks are cut into, after averaging down by a whole factor.
         train_tile: windows that the model is trained on; by default its native size.
+        models: name of the dataset whose base and adapted models serve this one too, as the paper adapts on one
+            dataset and measures on others; by default its own training images make its models.
     """
 
     task: Literal["classification", "segmentation"] | None = None
@@ -85,6 +87,7 @@ class DatasetOptions:
     tile: int | None = None
     downscale: int = 1
     train_tile: int | None = None
+    models: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,10 @@ def load_recipe(path: str | Path | None, datasets: Sequence[str]) -> BenchRecipe
     for name, _ in named:
         if [other for other, _ in named].count(name) > 1:
             raise InputError(f"two datasets are called {name!r}: name them, as in NAME=KIND:PATH")
-    plans = tuple(_plan(recipe, name, spec, sections.get(name)) for name, spec in named)
-    for name, section in sections.items():  # sections of datasets that were not given are held to the same rules
+    plans = tuple(_plan(recipe, name, spec, sections) for name, spec in named)
+    for name in sections:  # sections of datasets that were not given are held to the same rules
         if name not in dict(named):
-            _plan(recipe, name, "", section)
+            _plan(recipe, name, "", sections)
     return BenchRecipe(
         plans,
         tuple(_list(recipe.get("seeds", [0, 1, 2]), int, f"{where}: seeds")),
@@ -153,11 +156,13 @@ def _name_and_spec(text: str) -> tuple[str, str]:
     return kind, text
 
 
-def _plan(recipe: Recipe, name: str, spec: str, section: Any) -> DatasetPlan:
+def _plan(recipe: Recipe, name: str, spec: str, sections: dict[str, Any]) -> DatasetPlan:
     where = f"datasets: {name}"
-    values = _mapping({} if section is None else section, f"recipe {recipe.path}: {where}")
+    values = _mapping(sections.get(name) or {}, f"recipe {recipe.path}: {where}")
     nested = {key: values.pop(key, None) for key in ("limits", "base", "adapt", "methods")}
     options = _section(recipe, where, values, DatasetOptions)
+    if options.models is not None:
+        nested |= _models_section(recipe, where, nested, sections, options.models)
     limits = _section(recipe, f"{where}: limits", nested["limits"] or {}, Limits)
     base = None
     if nested["base"] is not None:
@@ -173,6 +178,19 @@ def _plan(recipe: Recipe, name: str, spec: str, section: Any) -> DatasetPlan:
                 f"recipe {recipe.path}: {point.method} {point.label} stands twice in the methods of {name}"
             )
     return DatasetPlan(name, spec, options, limits, base, tuple(points))
+
+
+def _models_section(
+    recipe: Recipe, where: str, nested: Mapping[str, Any], sections: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """`base` and `adapt` of the dataset whose models another one uses."""
+    for key in ("base", "adapt"):
+        if nested[key] is not None:
+            raise InputError(f"recipe {recipe.path}: {where}: {key} and models exclude each other")
+    found = _mapping(sections.get(source) or {}, f"recipe {recipe.path}: datasets: {source}")
+    if source not in sections or found.get("models") is not None:
+        raise InputError(f"recipe {recipe.path}: {where}: models: {source!r} is no dataset that makes its own models")
+    return {key: found.get(key) for key in ("base", "adapt")}
 
 
 def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any]) -> list[MethodPoint]:

@@ -145,6 +145,7 @@ class _Head:
 class _Bench:
     def __init__(self, recipe: BenchRecipe, model: str, out: Path, cache: Cache, pool: Pool, log: Log) -> None:
         self.recipe, self.model, self.out, self.cache, self.pool, self.log = recipe, model, out, cache, pool, log
+        self.plans = {plan.name: plan for plan in recipe.datasets}
         self.datasets: dict[str, _Open] = {}
         self.pending: list[_Pending] = []
         self.waiting: dict[Future[HeadResult], _Head] = {}
@@ -171,16 +172,20 @@ class _Bench:
     ) -> _Model | None:
         from nec.models import load_model
 
-        folder = self.out / "models" / plan.name
+        source = plan.options.models or plan.name
+        folder = self.out / "models" / source
         found = find_trained(folder, settings, origin)
         if found is None and train:
-            self.log(f"{plan.name}: training {name} for {settings.epochs:g} epochs")
-            tile = plan.options.train_tile
-            if tile is None and plan.options.tile is not None:
+            if source not in self.plans:
+                raise InputError(f"{plan.name} uses the models of {source}, and {name} is not there: give {source} too")
+            maker = self.plans[source]
+            self.log(f"{source}: training {name} for {settings.epochs:g} epochs")
+            tile = maker.options.train_tile
+            if tile is None and maker.options.tile is not None:
                 tile = origin.config.image_size
 
             def images() -> Dataset:
-                return open_plan(plan, tile)
+                return open_plan(maker, tile)
 
             found = trained(folder, name, settings, origin, images, progress=not self.log.quiet)
         return None if found is None else _Model(str(found), load_model(found).sha256)
