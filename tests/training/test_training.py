@@ -15,7 +15,8 @@ import nec
 from nec.models import NecModel
 from nec.training import AdaptSettings, TrainingSettings, adapt, pretrain, refit_decoder
 from nec.training import run as training_run
-from nec.training.batches import rank_share, step_indices
+from nec.training.batches import Images, rank_share, step_indices
+from nec.training.module import MaskedTraining, parameter_groups
 from nec.training.run import freeze, with_bottleneck
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=16, blr=0.03, crop_scale=(0.5, 1.0))
@@ -252,3 +253,56 @@ def test_bad_requests_leave_nothing_behind(config, dataset, tmp_path: Path) -> N
     for wrong in ({"epochs": 0}, {"crop_scale": (0.5, 0.2)}, {"decoded_share": 0}):
         with pytest.raises(nec.InputError, match=next(iter(wrong))):
             replace(SETTINGS, **wrong)
+
+
+HYPER = AdaptSettings(
+    epochs=1, batch_size=16, blr=0.03, prior="hyperprior", hyper_channels=8, hyper_heads=2, latent_scale=4.0
+)
+
+
+def test_adaptation_with_a_hyperprior(config, dataset, tmp_path: Path) -> None:
+    """All of it trains, the folder loads, and the rate that is reported covers both latents of all tokens but CLS."""
+    base = NecModel(config)
+    torch.manual_seed(HYPER.seed)
+    start = with_bottleneck(base, HYPER).bottleneck.state_dict()
+    model = adapt(base, dataset, tmp_path / "m", HYPER, **QUIET)
+    assert model.config.kind == "hyperprior"
+    again = nec.load_model(tmp_path / "m")
+    assert again.config.hyper_channels == 8
+    assert not [key for key, value in model.bottleneck.named_parameters() if torch.equal(value, start[key])]
+    images = model.normalize(dataset.images[70:86])
+    with torch.inference_mode():
+        out = model(images, torch.rand(16, 16, generator=torch.Generator().manual_seed(0)))
+    _, figures = MaskedTraining(model, HYPER, Images(dataset, np.arange(8), 16, 3))._loss(out)
+    both = [out["likelihoods"], out["hyper_likelihoods"]]
+    wanted = sum(-part[:, 1:].double().log2().sum() for part in both) / 16 * 4 / 8  # a quarter is visible, CLS is not
+    assert figures["bytes_per_image"].item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert out["bits"].item() == pytest.approx(sum(-part.double().log2().sum().item() for part in both), rel=1e-5)
+
+
+def test_a_hyperprior_run_is_a_function_of_its_seed(config, dataset, tmp_path: Path) -> None:
+    """Noise of both latents comes from the step's own generator, whatever else draws numbers meanwhile."""
+    base = NecModel(config)
+    first = adapt(base, dataset, tmp_path / "a", HYPER, **QUIET)
+    torch.rand(1000)
+    second = adapt(base, dataset, tmp_path / "b", HYPER, **QUIET)
+    assert torch.equal(weights(first), weights(second))
+    other = adapt(base, dataset, tmp_path / "c", replace(HYPER, seed=1), **QUIET)
+    assert not torch.equal(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("prior", ["factorized", "hyperprior"])
+@pytest.mark.parametrize(("blocks", "trained"), [(0, []), (1, ["blocks.1"]), (2, ["blocks.0", "blocks.1"]), (None, [])])
+def test_exactly_the_published_parameters_train(prior: str, blocks: int | None, trained: list[str], config) -> None:
+    """Last K encoder blocks, first decoder block, prior, everything outside the blocks; the positions never."""
+    model = with_bottleneck(NecModel(config), replace(HYPER, prior=prior))
+    freeze(model, blocks)
+    inside = {f"{part}.{i}" for part in ("blocks", "decoder_blocks") for i in range(2)}
+    wanted = inside if blocks is None else {*trained, "decoder_blocks.0"}
+    for name, parameter in model.named_parameters():
+        block = ".".join(name.split(".")[:2])
+        expected = "pos_embed" not in name if block not in inside else block in wanted
+        assert parameter.requires_grad == expected, name
+    grouped = [p for group in parameter_groups(model, HYPER) for p in group["params"]]
+    assert len({id(p) for p in grouped}) == len(grouped)
+    assert {id(p) for p in grouped} == {id(p) for p in model.parameters() if p.requires_grad}

@@ -46,6 +46,10 @@ def test_pretrain_adapt_fit_encode(
     assert recipe["settings"]["trainable_blocks"] == 2
     assert recipe["from"]["sha256"] == nec.load_model("base").sha256
     assert recipe["data"]["images"] == 24
+    hyper = ["--prior", "hyperprior", "--hyper-channels", "8", "--hyper-heads", "2"]
+    assert main(["adapt", "base", "folder:images", "--out", "hyper", *hyper, *QUICK]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "hyperprior"
+    assert nec.load_model("hyper").config.hyper_channels == 8
     assert main(["fit", "adapted", "folder:images", "--out", "product"]) == 0
     assert main(["encode", "folder:images", "--model", "product", "--out", "x.zarr", "--quality", "0.7"]) == 0
     store = nec.open_store("x.zarr")

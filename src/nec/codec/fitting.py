@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.codec.prior import MAX_CENTROID, UNIT_BITS, WEIGHTS, Context, Parameters, Prior, Scales, parameter_classes
-from nec.codec.tables import TOTAL, Bank
+from nec.codec.tables import TOTAL, Bank, integer_table
 from nec.codec.transform import Transform
 from nec.codec.waves import Neighbours, Wave, spacing_levels
 
@@ -214,7 +214,7 @@ def _bank_from(counts: Floats, scales: Scales) -> Bank:
     split = counts[: scales.split * scales.offsets].reshape(scales.split, scales.offsets, -1)
     tables = [*_smoothed(split, magnitude[: scales.split])]
     tables += [*_smoothed(counts[len(tables) * scales.offsets :, None], magnitude[scales.split :])]
-    integers = [_integer_table(table) for group in tables for table in group]
+    integers = [integer_table(table) for group in tables for table in group]
     radii = np.array([(len(table) - 2) // 2 for table in integers])
     return Bank(radii, np.concatenate(integers))
 
@@ -232,15 +232,3 @@ def _smoothed(counts: Floats, magnitude: Floats) -> Floats:
     pooled /= pooled.sum(-1, keepdims=True)
     mixed = counts + 20 * pooled
     return mixed / mixed.sum(-1, keepdims=True)
-
-
-def _integer_table(probabilities: Floats) -> NDArray[np.int64]:
-    """Frequencies of -R..R and escape, R the smallest radius that holds all but about 2^-13 of the mass."""
-    tails = probabilities[:_MAX_RADIUS][::-1] + probabilities[_MAX_RADIUS + 1 :]
-    beyond = np.concatenate([[tails.sum()], tails.sum() - np.cumsum(tails)])
-    radius = max(1, int(np.argmax(beyond < 2.0**-13)))
-    inside = probabilities[_MAX_RADIUS - radius : _MAX_RADIUS + radius + 1]
-    mass = np.append(inside, max(beyond[radius], 2.0**-16))
-    frequencies = np.maximum(np.floor(mass / mass.sum() * TOTAL), 1).astype(np.int64)
-    frequencies[np.argmax(frequencies)] += TOTAL - frequencies.sum()
-    return frequencies

@@ -30,6 +30,27 @@ def categorical(frequencies: NDArray[np.integer]) -> Any:
     return _MODEL.Categorical(frequencies.astype(np.float64) * 256 - 1, perfect=False)
 
 
+def integer_table(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Frequencies of -R..R and escape from probabilities (2 m + 1,) of the integers -m..m.
+
+    R is the smallest radius that holds all but about 2^-13 of the mass.
+    """
+    reach = len(probabilities) // 2
+    tails = probabilities[:reach][::-1] + probabilities[reach + 1 :]
+    beyond = np.concatenate([[tails.sum()], tails.sum() - np.cumsum(tails)])
+    radius = max(1, int(np.argmax(beyond < 2.0**-13)))
+    inside = probabilities[reach - radius : reach + radius + 1]
+    mass = np.append(inside, max(beyond[radius], 2.0**-16))
+    exact = mass / mass.sum() * TOTAL
+    frequencies = np.maximum(np.floor(exact), 1).astype(np.int64)
+    left = TOTAL - int(frequencies.sum())
+    if left > 0:  # a unit each to those that lost most
+        frequencies[np.argsort(frequencies - exact, kind="stable")[:left]] += 1
+    else:
+        frequencies[np.argmax(frequencies)] += left
+    return frequencies
+
+
 class Bank:
     """Frequency tables: `radii` (tables,) and `frequencies`, the tables one after another; immutable."""
 

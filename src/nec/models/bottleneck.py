@@ -159,11 +159,11 @@ class HyperpriorBottleneck(nn.Module):
 
     def scales(self, z: Tensor) -> Tensor:
         """Scales (n, t, d) of the Gaussians from the quantised z (n, t, channels); not yet held above `SCALE_FLOOR`."""
-        return self.h_s(z).float()
+        return self.h_s(z)
 
     def likelihoods(self, y: Tensor, scales: Tensor) -> Tensor:
         """Probability of the unit cell around y under zero-mean Gaussians of these scales; at least 1e-9."""
-        scales = _LowerBound.apply(scales, SCALE_FLOOR)
+        scales = _LowerBound.apply(scales.float(), SCALE_FLOOR)
         distance = y.float().abs()
         probability = _normal_cdf((0.5 - distance) / scales) - _normal_cdf((-0.5 - distance) / scales)
         return _LowerBound.apply(probability, _LIKELIHOOD_FLOOR)
