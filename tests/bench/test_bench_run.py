@@ -14,7 +14,7 @@ from nec.bench import Results, Row
 from nec.bench import run as bench_run
 from nec.bench.recipe import load_recipe
 from nec.bench.run import run_bench
-from nec.errors import InputError
+from nec.errors import InputError, NecError
 
 
 def timeless(results: Results) -> list[Row]:
@@ -130,6 +130,23 @@ def test_bytes_are_those_of_the_blobs(
     results = run_bench(plan, model, tmp_path / "out", jobs=1, quiet=True, only=["eurosat/uqe"])
     assert [count for count, _ in sizes] == [60, 12, 24]
     assert results.rows[0].bytes_per_image == sizes[-1][1] / 24
+
+
+@pytest.mark.slow
+def test_what_fails_does_not_stop_the_rest(
+    finished: tuple[Path, Path, Results], dataset: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nec.baselines import UQE
+
+    def refuse(self: UQE, batch: np.ndarray) -> bytes:
+        raise InputError("no bytes today")
+
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(finished[0].read_text().replace('"uqe:4"', '"uqe:5,3"'))
+    monkeypatch.setattr(UQE, "encode", refuse)
+    with pytest.raises(NecError, match=r"2 of the benchmark failed.*uqe 5 bit: no bytes today"):
+        run_bench(load_recipe(changed, [dataset]), model, finished[1], jobs=1, quiet=True)
+    assert Results.read(finished[1]).methods("eurosat") == ["original", "rdc", "jpeg2000", "nec-factorized"]
 
 
 def test_only_names_what_the_recipe_has(dataset: str, model: str, recipe: Path, tmp_path: Path) -> None:

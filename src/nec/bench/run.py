@@ -33,7 +33,7 @@ from nec.bench.recipe import REFERENCES, BenchRecipe, DatasetPlan, MethodPoint
 from nec.bench.results import Results, Row, primary_metric
 from nec.bench.subset import Subset, embedded, model_inputs, open_plan, save_images, save_truth
 from nec.bench.workers import Log, Pool, workers
-from nec.errors import InputError
+from nec.errors import InputError, NecError
 
 if TYPE_CHECKING:
     from nec.data import Dataset
@@ -60,6 +60,7 @@ def run_bench(
 
     Raises:
         InputError: a dataset or model that cannot be used, `only` that names nothing in the recipe.
+        NecError: points or heads failed; all others were finished first.
     """
     chosen = _chosen(recipe, only)
     out = Path(out)
@@ -76,6 +77,8 @@ def run_bench(
         results = bench.results()
         results.write(out)
         bench.write_panels()
+    if bench.failed:
+        raise NecError(f"{len(bench.failed)} of the benchmark failed, the rest is in {out}: {'; '.join(bench.failed)}")
     return results
 
 
@@ -146,6 +149,7 @@ class _Bench:
         self.datasets: dict[str, _Open] = {}
         self.pending: list[_Pending] = []
         self.waiting: dict[Future[HeadResult], _Head] = {}
+        self.failed: list[str] = []
         for kind in ("features", "adapted", "images"):  # what a run that was killed left
             cache.drop(kind)
 
@@ -237,7 +241,16 @@ class _Bench:
 
     def run(self, dataset: str, point: MethodPoint) -> None:
         """Measure a point if that was not done, and start training the heads that are missing."""
-        work = self.datasets[dataset]
+        try:
+            self._run(self.datasets[dataset], point)
+        except NecError as error:
+            self._fail(f"{dataset} {point.method} {point.label}", error)
+
+    def _fail(self, words: str, error: NecError) -> None:
+        self.failed.append(f"{words}: {error}")
+        self.log(f"failed: {self.failed[-1]}")
+
+    def _run(self, work: _Open, point: MethodPoint) -> None:
         self._model(work, point, train=True)
         keys = self._keys(work, point)
         assert keys is not None
@@ -318,7 +331,11 @@ class _Bench:
             block = len(self.waiting) >= most
             done, _ = wait(self.waiting, timeout=None if block else 0, return_when=FIRST_COMPLETED)
             for future in done:
-                self._keep_head(self.waiting.pop(future), future.result())
+                head = self.waiting.pop(future)
+                try:
+                    self._keep_head(head, future.result())
+                except NecError as error:
+                    self._fail(head.words, error)
             self._release()
             if not block:
                 return

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nec.models import NecModel
 
 PARTS = ("train", "val", "test")
+HELD_OUT = 8  # one of so many training images (or groups) validates, where a dataset has no part for that
 BATCH = 128  # images that are coded together, as in a chunk of a store
 
 Tokens = dict[str, NDArray[np.float32]]  # part -> (n, y, x, d)
@@ -46,11 +47,13 @@ class Subset:
             self.task == "classification" and self.dataset.labels is None
         ):
             raise InputError(f"{plan.spec} has no {'masks' if self.task == 'segmentation' else 'labels'} to train on")
-        self.indices = {part: self._choose(part) for part in PARTS}
+        split = with_validation(self.dataset, options.seed)
+        self.indices = {part: self._choose(part, np.flatnonzero(split == part)) for part in PARTS}
 
-    def _choose(self, part: str) -> NDArray[np.int64]:
+    def _choose(self, part: str, members: NDArray[np.int64]) -> NDArray[np.int64]:
         """A seeded choice of a part's images, permuted, so that the first few hold every class."""
-        members = self.dataset.indices(part)
+        if not len(members):
+            raise InputError(f"{self.plan.spec} cannot be benchmarked: no image is in the part {part!r} of its split")
         order = np.random.default_rng([self.plan.options.seed, PARTS.index(part)]).permutation(len(members))
         return members[order[: getattr(self.plan.limits, part)]]
 
@@ -99,6 +102,19 @@ class Subset:
             "class_colors": None if colors is None else [list(map(int, color)) for color in colors],
             "split": self.dataset.description.get("split"),
         }
+
+
+def with_validation(dataset: Dataset, seed: int) -> NDArray[np.str_]:
+    """The dataset's split; one without a val part gives an eighth of its training images, by whole groups, for that."""
+    assert dataset.split is not None
+    split = dataset.split.copy()
+    if (split == "val").any():
+        return split
+    train = np.flatnonzero(split == "train")
+    units = np.asarray(dataset.names if dataset.groups is None else dataset.groups)[train]
+    names = np.random.default_rng(seed).permutation(np.unique(units))
+    split[train[np.isin(units, names[: -(-len(names) // HELD_OUT)])]] = "val"
+    return split
 
 
 def open_plan(plan: DatasetPlan, tile: int | None) -> Dataset:

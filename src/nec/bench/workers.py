@@ -28,7 +28,10 @@ class Pool:
         if self.executor is not None:
             return self.executor.submit(work, job)
         future: Future[_Result] = Future()
-        future.set_result(work(job))
+        try:
+            future.set_result(work(job))
+        except Exception as error:
+            future.set_exception(error)
         return future
 
 
