@@ -208,7 +208,7 @@ def test_evaluation_resize_and_crop_equal_pillows() -> None:
     found = evaluation_views(model, images, 20)
     for image, view in zip(images, found, strict=True):
         large = Image.fromarray(image).resize((20, 20), Image.Resampling.BICUBIC)
-        wanted = model.normalize(np.asarray(large)[None, 2:18, 2:18])[0]
+        wanted = model.normalize(np.array(large)[None, 2:18, 2:18])[0]
         assert (view - wanted).abs().max() < 2.5 / 255 / min(model.config.std)
     with pytest.raises(InputError, match="resized to 8"):
         evaluation_views(model, images, 8)

@@ -378,11 +378,12 @@ def _build(
     if stage is not None and grid != config.grid:
         side = config.image_size
         raise InputError(f"the decoder stage knows the places of {side}x{side} px images only: resize to {side} px")
-    tokens = run_through(backbone, sample, backbone.model, settings)
+    device = backbone.model.cls_token.device
+    tokens = run_through(backbone, sample, backbone.model, settings).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = build_classifier(tokens, classes, stage)
-    return OnlineClassifier(backbone, head.to(backbone.model.cls_token.device))
+    return OnlineClassifier(backbone, head.to(device))
 
 
 def parameter_groups(net: OnlineClassifier, settings: OnlineSettings) -> list[dict[str, Any]]:
