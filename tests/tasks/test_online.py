@@ -74,7 +74,7 @@ def _changed(before: dict[str, Any], after: torch.nn.Module) -> set[str]:
 
 
 def test_fine_tuning_learns_what_a_frozen_random_model_hardly_shows() -> None:
-    settings = OnlineSettings(epochs=12, batch=16, lr=5e-3, model_lr=5e-3, augmentation=AUGMENTATIONS["none"])
+    settings = OnlineSettings(epochs=12, batch=16, lr=5e-3, model_lr=5e-3, augmentation="none")
     result = fine_tune(_model(), _pictures(240), _pictures(60, 1), _pictures(90, 2), 3, settings)
     assert result["accuracy"] > 0.9
     assert result["confusion"].sum() == 90
@@ -154,7 +154,7 @@ def _joined(*parts: tuple[np.ndarray, np.ndarray]) -> ArrayDataset:
 
 
 def test_a_seed_decides_everything() -> None:
-    paper = OnlineSettings(epochs=2, batch=16, augmentation=AUGMENTATIONS["paper"])
+    paper = OnlineSettings(epochs=2, batch=16, augmentation="paper")
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -283,6 +283,8 @@ def test_bad_requests() -> None:
         codec_quantizer(None)
     with pytest.raises(InputError, match="at least 1"):
         OnlineSettings(epochs=0)
+    with pytest.raises(InputError, match="'heavy': paper, light, none"):
+        OnlineSettings(augmentation="heavy")
     with pytest.raises(InputError, match="shares"):
         Augmentation(erasing=2)
     dataset.images = dataset.images[..., :1]
