@@ -348,12 +348,12 @@ def test_command_refuses(
 
 @pytest.mark.slow
 def test_shipped_model_on_real_images(data_dir: Path) -> None:
-    """300 EuroSAT images and two epochs: far above one in ten."""
+    """240 EuroSAT images and two epochs: far above one in ten."""
     dataset = open_dataset(f"eurosat:{data_dir / 'EuroSAT_RGB.zip'}")
     rng = np.random.default_rng(0)
     parts = []
-    for part, count in (("train", 300), ("val", 80), ("test", 200)):
+    for part, count in (("train", 240), ("val", 50), ("test", 150)):
         chosen = rng.permutation(dataset.indices(part))[:count]
         parts.append((dataset.load(chosen), dataset.labels[chosen]))
     settings = OnlineSettings(epochs=2, batch=32)
-    assert fine_tune(nec.load_model("eurosat-tiny"), *parts, 10, settings)["accuracy"] > 0.4
+    assert fine_tune(nec.load_model("eurosat-tiny"), *parts, 10, settings)["accuracy"] > 0.3
