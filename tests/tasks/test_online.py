@@ -74,7 +74,7 @@ def _changed(before: dict[str, Any], after: torch.nn.Module) -> set[str]:
 
 
 def test_fine_tuning_learns_what_a_frozen_random_model_hardly_shows() -> None:
-    settings = OnlineSettings(epochs=12, batch=16, lr=5e-3, model_lr=5e-3, augmentation=AUGMENTATIONS["none"])
+    settings = OnlineSettings(epochs=12, batch=16, lr=5e-3, model_lr=5e-3, augmentation="none")
     result = fine_tune(_model(), _pictures(240), _pictures(60, 1), _pictures(90, 2), 3, settings)
     assert result["accuracy"] > 0.9
     assert result["confusion"].sum() == 90
@@ -154,7 +154,7 @@ def _joined(*parts: tuple[np.ndarray, np.ndarray]) -> ArrayDataset:
 
 
 def test_a_seed_decides_everything() -> None:
-    paper = OnlineSettings(epochs=2, batch=16, augmentation=AUGMENTATIONS["paper"])
+    paper = OnlineSettings(epochs=2, batch=16, augmentation="paper")
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -208,7 +208,7 @@ def test_evaluation_resize_and_crop_equal_pillows() -> None:
     found = evaluation_views(model, images, 20)
     for image, view in zip(images, found, strict=True):
         large = Image.fromarray(image).resize((20, 20), Image.Resampling.BICUBIC)
-        wanted = model.normalize(np.asarray(large)[None, 2:18, 2:18])[0]
+        wanted = model.normalize(np.array(large)[None, 2:18, 2:18])[0]
         assert (view - wanted).abs().max() < 2.5 / 255 / min(model.config.std)
     with pytest.raises(InputError, match="resized to 8"):
         evaluation_views(model, images, 8)
@@ -283,6 +283,8 @@ def test_bad_requests() -> None:
         codec_quantizer(None)
     with pytest.raises(InputError, match="at least 1"):
         OnlineSettings(epochs=0)
+    with pytest.raises(InputError, match="'heavy': paper, light, none"):
+        OnlineSettings(augmentation="heavy")
     with pytest.raises(InputError, match="shares"):
         Augmentation(erasing=2)
     dataset.images = dataset.images[..., :1]
@@ -346,12 +348,12 @@ def test_command_refuses(
 
 @pytest.mark.slow
 def test_shipped_model_on_real_images(data_dir: Path) -> None:
-    """300 EuroSAT images and two epochs: far above one in ten."""
+    """240 EuroSAT images and two epochs: far above one in ten."""
     dataset = open_dataset(f"eurosat:{data_dir / 'EuroSAT_RGB.zip'}")
     rng = np.random.default_rng(0)
     parts = []
-    for part, count in (("train", 300), ("val", 80), ("test", 200)):
+    for part, count in (("train", 240), ("val", 50), ("test", 150)):
         chosen = rng.permutation(dataset.indices(part))[:count]
         parts.append((dataset.load(chosen), dataset.labels[chosen]))
     settings = OnlineSettings(epochs=2, batch=32)
-    assert fine_tune(nec.load_model("eurosat-tiny"), *parts, 10, settings)["accuracy"] > 0.4
+    assert fine_tune(nec.load_model("eurosat-tiny"), *parts, 10, settings)["accuracy"] > 0.3

@@ -77,11 +77,10 @@ def classify_online(args: argparse.Namespace) -> ClassificationResult:
 
 def _settings(args: argparse.Namespace) -> Any:
     from nec.tasks.online import OnlineSettings
-    from nec.tasks.views import AUGMENTATIONS
 
     given = {name: getattr(args, name) for name in _SETTINGS} | {"batch": args.batch_size}
     given["time_limit"] = None if args.time_limit is None else 60 * args.time_limit
-    given["augmentation"] = AUGMENTATIONS[args.augment] if args.augment else None
+    given["augmentation"] = args.augment
     return replace(OnlineSettings(), **{name: value for name, value in given.items() if value is not None})
 
 

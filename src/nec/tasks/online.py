@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class OnlineSettings:
         weight_decay: of weight matrices.
         warmup: share of the steps during which the rates rise.
         average: decay of the moving average of the weights, 0 for none.
-        augmentation: of the training images.
+        augmentation: of the training images; one of `AUGMENTATIONS` by name, or an own one.
         image_size: side in pixels that a dataset's images are brought to; None keeps them.
         eval_resize: side that validation and test images are enlarged to, before their centre is cut out at the size
             of the training images.
@@ -77,7 +77,7 @@ class OnlineSettings:
     weight_decay: float = 0.05
     warmup: float = 0.1
     average: float = 0.99
-    augmentation: Augmentation = field(default_factory=lambda: AUGMENTATIONS["light"])
+    augmentation: str | Augmentation = "light"
     image_size: int | None = None
     eval_resize: int | None = None
     time_limit: float | None = None
@@ -87,6 +87,13 @@ class OnlineSettings:
             raise InputError("online training needs at least 1 epoch and 1 image a step")
         if self.time_limit is not None and self.time_limit <= 0:
             raise InputError("the time limit must be positive")
+        if isinstance(self.augmentation, str) and self.augmentation not in AUGMENTATIONS:
+            raise InputError(f"unknown augmentation {self.augmentation!r}: {', '.join(AUGMENTATIONS)}")
+
+    @property
+    def views(self) -> Augmentation:
+        """What `augmentation` means."""
+        return AUGMENTATIONS[self.augmentation] if isinstance(self.augmentation, str) else self.augmentation
 
 
 class Backbone(nn.Module):
@@ -378,11 +385,12 @@ def _build(
     if stage is not None and grid != config.grid:
         side = config.image_size
         raise InputError(f"the decoder stage knows the places of {side}x{side} px images only: resize to {side} px")
-    tokens = run_through(backbone, sample, backbone.model, settings)
+    device = backbone.model.cls_token.device
+    tokens = run_through(backbone, sample, backbone.model, settings).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = build_classifier(tokens, classes, stage)
-    return OnlineClassifier(backbone, head.to(backbone.model.cls_token.device))
+    return OnlineClassifier(backbone, head.to(device))
 
 
 def parameter_groups(net: OnlineClassifier, settings: OnlineSettings) -> list[dict[str, Any]]:
@@ -435,7 +443,7 @@ class TrainingBatches:
     def losses(self, epoch: int) -> Iterator[Tensor]:
         """Cross-entropy with the mixed targets, batch by batch."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
-        size, how = self.settings.batch, self.settings.augmentation
+        size, how = self.settings.batch, self.settings.views
         for i, places in enumerate(np.split(order, range(size, len(order), size))):
             images, labels, step = self.train.take(places), self.train.labels[places], epoch * self.steps + i
             model = self.net.backbone.model
