@@ -306,3 +306,20 @@ def test_exactly_the_published_parameters_train(prior: str, blocks: int | None, 
     grouped = [p for group in parameter_groups(model, HYPER) for p in group["params"]]
     assert len({id(p) for p in grouped}) == len(grouped)
     assert {id(p) for p in grouped} == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_principal_axes_sort_the_latents_by_energy_before_adaptation(config, dataset, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    still = {"epochs": 0.02, "batch_size": 2, "blr": 1e-12, "warmup_epochs": 0, "prior_lr": 1e-12, "latent_scale": 2.0}
+    model = NecModel(config).eval()
+    options = {"progress": False, "devices": 1, "accelerator": "cpu"}
+    turned = adapt(model, dataset, tmp_path / "axes", AdaptSettings(principal_axes=True, **still), **options)
+    plain = adapt(model, dataset, tmp_path / "plain", AdaptSettings(**still), **options)
+    images, mask = model.normalize(dataset.images), torch.rand(96, 16)
+    with torch.no_grad():
+        tokens = turned.tokens(images[:70])[:, 1:].flatten(0, 1)
+        turned.bottleneck = plain.bottleneck = None  # compare what the decoders make of unquantised tokens
+        torch.testing.assert_close(turned(images, mask)["recon_loss"], plain(images, mask)["recon_loss"])
+    energy = tokens.var(dim=0)[:-1]
+    assert torch.corrcoef(tokens.T[:4]).triu(1).abs().max() < 0.5
+    assert energy[0] > 2 * energy[-1] and energy[:5].sum() > energy[5:].sum()

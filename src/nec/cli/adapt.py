@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--latent-scale", type=float, metavar="S", help="scale the tokens by S first (default 1)")
     parser.add_argument("--quantiles-lr", type=float, metavar="R", help="rate of the prior's quantiles (default 1e-3)")
+    parser.add_argument(
+        "--principal-axes", action="store_true", default=None, help="start in the principal axes of the tokens"
+    )
     parser.add_argument("--prior-lr", type=float, metavar="R", help="rate of the prior's densities (default: the main)")
     parser.add_argument("--prior-scale", type=float, metavar="S", help="width the densities start with (default 10)")
     parser.add_argument("--quantization", choices=["noise", "mixed"], help="stand-in for rounding (default noise)")

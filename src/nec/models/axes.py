@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nec.models.mae import NecModel
+from nec.models.vit import Block
 
 
 def rotation(tokens: Tensor) -> Tensor:
@@ -50,6 +51,7 @@ def to_principal_axes(model: NecModel, tokens: Tensor) -> NecModel:
             parameter.copy_(parameter.double() @ turn.T)
         _rotate_output(turned.patch_embed.proj, turn)
         for block in turned.blocks:
+            assert isinstance(block, Block)
             _absorb(block.norm1, block.attn.qkv, turn)
             _rotate_output(block.attn.proj, turn)
             _absorb(block.norm2, block.mlp.fc1, turn)

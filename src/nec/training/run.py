@@ -23,6 +23,7 @@ import nec
 from nec.data import Dataset
 from nec.errors import InputError
 from nec.models import ModelConfig, NecModel, save_model
+from nec.models.axes import to_principal_axes
 from nec.models.bottleneck import FactorizedBottleneck
 from nec.training.batches import Images, rank_share
 from nec.training.module import MaskedTraining
@@ -30,6 +31,7 @@ from nec.training.pictures import Reconstructions
 from nec.training.settings import AdaptSettings, TrainingSettings
 
 CHECKPOINT = "last.ckpt"
+_AXES_IMAGES = 1024
 _VALIDATIONS = 20  # a run
 
 
@@ -107,10 +109,21 @@ def adapt(
 ) -> NecModel:
     """NEC adaptation (Gomes & Brunschwiler 2024): train part of a pre-trained MAE together with a prior."""
     lightning.seed_everything(settings.seed, verbose=False)
-    adapted = with_bottleneck(model, settings)
+    start = _in_principal_axes(model, dataset, settings.seed) if settings.principal_axes else model
+    adapted = with_bottleneck(start, settings)
     freeze(adapted, settings.trainable_blocks)
     made = {"method": f"NEC adaptation, prior {settings.prior}", "from": _origin(model)}
     return _run(adapted, dataset, Path(out), settings, made, **options)
+
+
+@torch.no_grad()
+def _in_principal_axes(model: NecModel, dataset: Dataset, seed: int) -> NecModel:
+    """The model in the principal axes of its tokens of some training images."""
+    images, _ = _parts(dataset, model.config, None)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:_AXES_IMAGES])
+    batches = np.array_split(chosen, -(-len(chosen) // 128))
+    tokens = torch.cat([model.tokens(model.normalize(images.take(batch)))[:, 1:] for batch in batches])
+    return to_principal_axes(model, tokens.flatten(0, 1))
 
 
 def with_bottleneck(model: NecModel, settings: AdaptSettings) -> NecModel:

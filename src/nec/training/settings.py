@@ -75,6 +75,8 @@ class AdaptSettings(TrainingSettings):
         latent_scale: the tokens are scaled by this before adaptation starts (and the decoder's embedding by its
             inverse), since the quantiser's step is 1 and a pre-trained model's tokens are small.
         quantiles_lr: of the prior's quantiles, which have their own loss and schedule.
+        principal_axes: write the model in the principal axes of its tokens first, which changes no reconstruction (see
+            `nec.models.axes`): a factorised prior starts with uncorrelated channels.
         prior_lr: peak learning rate of the prior's densities; None: the main rate, as published. Densities start ten
             steps wide, and at the main rate a run of some hundred steps does not see them settle.
         prior_scale: scale of the logistic densities that the prior starts from, in steps of the quantiser.
@@ -88,6 +90,7 @@ class AdaptSettings(TrainingSettings):
     trainable_blocks: int | None = 1
     latent_scale: float = 1.0
     quantiles_lr: float = 1e-3
+    principal_axes: bool = False
     prior_lr: float | None = None
     prior_scale: float = 10.0
     quantization: Literal["noise", "mixed"] = "noise"
