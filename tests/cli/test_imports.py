@@ -27,7 +27,8 @@ STEPS = {
 }  # fmt: skip
 EXTRAS = (
     "torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "tensorboard", "PIL",
-    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "fsspec", "aiohttp", "imagecodecs", "yaml",
+    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "fsspec", "aiohttp",
+    "imagecodecs", "yaml",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from nec.cli._heads import add_head_arguments, head_options
+from nec.cli._heads import add_head_arguments, check_free, head_options
 
 if TYPE_CHECKING:
     from nec.tasks import ClassificationResult
@@ -25,10 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_free(args)
+
+    from nec.store import open_store
     from nec.tasks import classify
+    from nec.tasks.saved import save_head
 
     head = args.head or _available_head(args.with_decoder)
-    result = classify(args.store, head=head, **head_options(args))
+    store = open_store(args.store)
+    result = classify(store, head=head, **head_options(args))
+    if args.save is not None:
+        save_head(args.save, store, result)
     if result.warning:
         print(f"nec: warning: {result.warning}", file=sys.stderr)
     print(json.dumps({"store": args.store, **result.to_dict()}) if args.json else _table(args.store, result))
