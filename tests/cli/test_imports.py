@@ -17,7 +17,7 @@ PACKAGE = Path(nec.__file__).parent
 # A room may import those on lower steps and itself.
 STEPS = {
     "errors": 0, "progress": 0,
-    "codec": 1,
+    "codec": 1, "pages": 1,
     "store": 2,
     "data": 3, "models": 3,
     "training": 4, "pipeline": 4, "tasks": 4, "baselines": 4,

@@ -146,7 +146,7 @@ def test_declared_sizes_are_bounded(codecs: dict[str, EmbeddingCodec]) -> None:
     codec = codecs["hierarchical"]
     head = codec.encode(np.zeros((1, 1, 1, 5)))[:12]
     for numbers in ([1 << 28, 1, 1, 1, 1], [1, 1 << 20, 1, 0, 0], [1, 2, 2, 6, 1, 0], [1, 1, 1, 1, 25]):
-        tail = b"".join(frame._varint(number) for number in numbers)
+        tail = b"".join(frame.varint(number) for number in numbers)
         with pytest.raises(CorruptError, match=r"limit|channels"):
             codec.decode(forged(head + tail))
     with pytest.raises(CorruptError, match="at most"):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import nec.data.masked as masked
+from nec.cli import main
 from nec.data import IGNORE, group_folds, open_dataset
 from nec.data.mask_layouts import DUBAI_CODING, POTSDAM_CODING, POTSDAM_TEST, POTSDAM_TRAIN
 from nec.errors import InputError
@@ -54,8 +55,8 @@ def dubai(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tup
 def test_dubai_whole_images(dubai: tuple[Path, dict], zipped: Callable[[Path], Path]) -> None:
     root, truth = dubai
     folder, archive = open_dataset(f"dubai:{root}"), open_dataset(f"dubai:{zipped(root)}")
-    assert folder.names == sorted(truth)
-    assert archive.names == [f"{root.name}/{name}" for name in sorted(truth)]
+    assert folder.names == archive.names == sorted(truth)
+    assert folder.description["listing_sha256"] == archive.description["listing_sha256"]
     assert (len(folder), folder.has_masks, folder.labels) == (16, True, None)
     assert folder.mask_classes == ["Building", "Land (unpaved area)", "Road", "Vegetation", "Water"]
     assert folder.mask_colors == DUBAI_COLORS[:5]
@@ -243,6 +244,8 @@ def test_potsdam_published_tiles(potsdam: Path, tmp_path: Path) -> None:
             for path in (potsdam / folder).iterdir():
                 file.write(path, f"{folder}/{path.name}" if folder.startswith("2") else path.name)
     from_zips = open_dataset(f"potsdam:{tmp_path}", tile=32)
+    assert from_zips.description == ds.description | {"file": tmp_path.name}
+    assert from_zips.names == ds.names
     for i in range(0, len(ds), 29):
         np.testing.assert_array_equal(ds.read(i), from_zips.read(i))
         np.testing.assert_array_equal(ds.read_mask(i), from_zips.read_mask(i))
@@ -302,7 +305,7 @@ def test_images_and_masks(tmp_path: Path, zipped: Callable[[Path], Path]) -> Non
         ds = open_dataset(f"images+masks:{path}")
         assert (ds.mask_classes, ds.mask_colors[1], ds.kind) == (["a", "b", "c"], (1, 2, 3), "images+masks")
         assert [list(ds.split).count(part) for part in ("train", "val", "test")] == [6, 2, 2]
-        masks = {name[name.index("images/") :]: mask for name, mask in zip(ds.names, ds.masks(range(10)), strict=True)}
+        masks = dict(zip(ds.names, ds.masks(range(10)), strict=True))
         assert set(masks) == set(truth)
         assert all((masks[name] == truth[name]).all() for name in truth)
     cut = open_dataset(f"images+masks:{root}", tile=6)
@@ -325,6 +328,22 @@ def test_images_and_masks(tmp_path: Path, zipped: Callable[[Path], Path]) -> Non
         open_dataset(f"images+masks:{(tmp_path / 'bare')}")
 
 
+def test_images_and_masks_in_groups(tmp_path: Path, zipped: Callable[[Path], Path]) -> None:
+    root = tmp_path / "cities"
+    for city in range(5):
+        for n in range(2):
+            pixels, indices = drawn(n, 6, 6, 2)
+            write(root / f"city{city}" / "images" / f"{n}.png", pixels)
+            write(root / f"city{city}" / "masks" / f"{n}.png", indices.astype(np.uint8))
+    folder, archive = open_dataset(f"images+masks:{root}"), open_dataset(f"images+masks:{zipped(root)}")
+    for ds in (folder, archive):
+        assert list(ds.groups[:4]) == ["city0", "city0", "city1", "city1"]
+        assert [len(set(ds.groups[ds.split == part])) for part in ("train", "val", "test")] == [3, 1, 1]
+    np.testing.assert_array_equal(folder.split, archive.split)
+    one = open_dataset(f"images+masks:{root / 'city1'}")
+    assert (list(one.groups), one.names) == (["0", "1"], ["images/0.png", "images/1.png"])
+
+
 @pytest.mark.parametrize("downscale", [2, 4])
 def test_real_dubai(data_dir: Path, downscale: int) -> None:
     path = data_dir / "dubai_aerial_segmentation.zip"
@@ -338,8 +357,7 @@ def test_real_dubai(data_dir: Path, downscale: int) -> None:
     assert ds.raw_bytes == jpegs
     for tile in ("Tile 1", "Tile 2", "Tile 4"):  # 2 and 4 have palettes
         chosen = np.flatnonzero(
-            (ds.groups == tile)
-            & np.char.startswith(np.array(ds.names), f"Semantic segmentation dataset/{tile}/images/image_part_003")
+            (ds.groups == tile) & np.char.startswith(np.array(ds.names), f"{tile}/images/image_part_003")
         )
         masks = ds.masks(chosen)
         assert masks.shape == (len(chosen), 64, 64)
@@ -354,7 +372,7 @@ def test_real_dubai_mask_by_a_dictionary(data_dir: Path) -> None:
     ds = open_dataset(f"dubai:{path}")
     number = {color: index for index, color in enumerate(ds.mask_colors)} | {(0, 0, 0): 255, (155, 155, 155): 255}
     for index in (9, 30):  # the first image of tile 2 (palette) and one of tile 4
-        name = ds.names[index].replace("images/", "masks/").replace(".jpg", ".png")
+        name = ds.scenes[index].mask
         with zipfile.ZipFile(path) as file, Image.open(file.open(name)) as image:
             colors = image.convert("RGB").getcolors(100)
         counts = dict.fromkeys(number.values(), 0)
@@ -362,3 +380,24 @@ def test_real_dubai_mask_by_a_dictionary(data_dir: Path) -> None:
             counts[number[color]] += count
         found = np.bincount(ds.masks([index])[0].ravel(), minlength=256)
         assert {value: found[value] for value in counts} == counts
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["encode", "{}", "--tile", "64", "--model", "m", "--out", "{out}"], "less than --tile 64"),
+        (["encode", "{}", "--downscale", "0", "--model", "m", "--out", "{out}"], "positive numbers"),
+        (["fit", "eurosat-tiny", "{}", "--tile", "64", "--out", "{out}"], "less than --tile 64"),
+        (["pretrain", "{}", "--tile", "64", "--config", "vit-t", "--out", "{out}"], "less than --tile 64"),
+    ],
+)
+def test_commands_say_what_is_wrong_in_one_line(
+    command: list[str], message: str, dubai: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lightning")
+    out = tmp_path / "out"
+    assert main([part.format(f"dubai:{dubai[0]}", out=out) for part in command]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert not any(tmp_path.iterdir())

@@ -14,7 +14,12 @@ import nec  # noqa: E402
 FOLDER = Path(__file__).parents[1] / "fixtures" / "reference_nec"
 CONFIG = FOLDER / "config.json"
 # file -> prefix of its values
-MODELS = {"mae.pt": "mae", "factorized.pt": "factorized", "factorized_as_trained.pt": "factorized"}
+MODELS = {
+    "mae.pt": "mae",
+    "factorized.pt": "factorized",
+    "factorized_as_trained.pt": "factorized",
+    "hyperprior.pt": "hyperprior",
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,51 @@ def test_quantised_tokens_and_their_likelihoods(file: str, expected) -> None:
         likelihoods = model.bottleneck.likelihoods(quantised)
     close(quantised, expected["factorized_quantized_embedding"])
     close(likelihoods, expected["factorized_likelihoods"])
+
+
+def test_hyperprior(expected) -> None:
+    model = nec.load_model(FOLDER / "hyperprior.pt", config=CONFIG)
+    images = torch.tensor(expected["images"])
+    prior = model.bottleneck
+    with torch.inference_mode():
+        latent = model.tokens(images)
+        z = prior.hyper_latent(latent)
+        scales = prior.scales(prior.entropy_bottleneck.quantize(z))
+        quantised, likelihoods = prior(latent)
+        close(model.quantized(images), expected["hyperprior_quantized_embedding"])
+    close(z, expected["hyperprior_hyper_latent"])
+    close(scales, expected["hyperprior_scales"])
+    close(quantised, expected["hyperprior_quantized_embedding"])
+    close(likelihoods["latent"], expected["hyperprior_likelihoods"])
+
+
+@pytest.mark.parametrize("name", ["classifier", "classifier_with_decoder", "classifier_hyperprior"])
+def test_classifiers(name: str, expected) -> None:
+    classifier = nec.load_model(FOLDER / f"{name}.pt", config=CONFIG)
+    assert not classifier.training
+    with torch.inference_mode():
+        close(classifier(torch.tensor(expected["images"])), expected[f"{name}_logits"])
+
+
+def test_segmentation_backbone(expected) -> None:
+    segmenter = nec.load_model(FOLDER / "segmenter_backbone.pt", config=CONFIG)
+    images = torch.tensor(expected["images"])
+    with torch.inference_mode():
+        close(segmenter.features(images), expected["segmenter_features"])
+    with pytest.raises(nec.InputError, match="no FCN heads"):
+        segmenter(images)
+
+
+def test_every_value_is_compared(expected) -> None:
+    """A value that appears in the fixtures must appear in these tests; `uqe*` are a baseline's."""
+    compared = {"images", "mask_noise", "mae_pred", "mae_loss", "factorized_likelihoods", "segmenter_features"}
+    for name in ("mae", "factorized", "hyperprior"):
+        compared |= {f"{name}_{key}" for key in ("latent", "masked_latent", "mask")}
+    for name in ("factorized", "hyperprior"):
+        compared |= {f"{name}_{key}" for key in ("recon_loss", "bits", "aux_loss", "loss", "quantized_embedding")}
+    compared |= {f"hyperprior_{key}" for key in ("hyper_latent", "scales", "likelihoods")}
+    compared |= {f"classifier{kind}_logits" for kind in ("", "_with_decoder", "_hyperprior")}
+    assert {key for key in expected if not key.startswith("uqe") and not key.endswith("string_bytes")} == compared
 
 
 def test_predicting_part_of_the_patches_gives_the_same_predictions(expected) -> None:

@@ -119,7 +119,7 @@ def test_density_of_the_prior_is_a_density() -> None:
     optimizer = torch.optim.Adam(bottleneck.parameters(), 0.02)
     for _ in range(300):
         _, likelihoods = bottleneck(data)
-        (-likelihoods.log2().mean() + bottleneck.aux_loss() / 1000).backward()
+        (-likelihoods["latent"].log2().mean() + bottleneck.aux_loss() / 1000).backward()
         optimizer.step()
         optimizer.zero_grad()
     grid = torch.arange(-200, 201, dtype=torch.float32)[:, None].expand(-1, 2)

@@ -62,7 +62,7 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_is_the_uninterrupted_run(
     with monkeypatch.context() as patch:  # the progress bar's place in the list of callbacks takes the interruption
         patch.setattr(training_run, "TQDMProgressBar", lambda **_: StopAt(7))
         patch.setattr(training_run.lightning, "Trainer", _without_bar(training_run.lightning.Trainer))
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
+        with pytest.raises(KeyboardInterrupt):
             pretrain(config, dataset, tmp_path / "cut", settings, **(QUIET | {"progress": True}))
     assert training_run.TQDMProgressBar is bar
     assert not (tmp_path / "cut").exists()
@@ -159,6 +159,80 @@ def test_devices_share_a_batch_evenly() -> None:
         rank_share(10, 0, 3)
 
 
+def columns(run: Path) -> dict[str, np.ndarray]:
+    """Columns of a run's metrics.csv, without the empty cells."""
+    with next(run.glob("csv/*/metrics.csv")).open() as file:
+        rows = list(csv.DictReader(file))
+    return {key: np.array([float(row[key]) for row in rows if row[key]]) for key in rows[0]}
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_accumulated_parts_give_the_step_of_the_whole_batch(
+    parts: int, adapted: bool, config, dataset, tmp_path: Path
+) -> None:
+    base = NecModel(config)
+    for accumulate in (1, parts):
+        options = QUIET | {"accumulate": accumulate}
+        if adapted:
+            settings = AdaptSettings(epochs=2, batch_size=16, blr=0.03, lmbda=50.0)
+            adapt(base, dataset, tmp_path / f"m{accumulate}", settings, **options)
+        else:
+            pretrain(config, dataset, tmp_path / f"m{accumulate}", replace(SETTINGS, epochs=2), **options)
+    whole, cut = (columns(tmp_path / f"m{n}.run") for n in (1, parts))
+    assert list(whole) == list(cut)
+    assert len(whole["train/loss"]) == 9  # a row a step, not a part
+    for key in whole:
+        np.testing.assert_allclose(cut[key], whole[key], rtol=1e-4, atol=1e-4, err_msg=key)
+
+
+def test_learning_rates_follow_warmup_and_cosine_and_the_quantiles_stay(config, dataset, tmp_path: Path) -> None:
+    """What the optimiser used, as logged, against the formulas of MAE (linear scaling, warm-up, half a cosine)."""
+    settings = AdaptSettings(epochs=4, batch_size=14, blr=0.1, warmup_epochs=1, quantiles_lr=0.02)
+    adapt(NecModel(config), dataset, tmp_path / "m", settings, **QUIET)  # 70 images: 5 steps an epoch
+    rates = {key: value for key, value in columns(tmp_path / "m.run").items() if key.startswith("lr-")}
+    peak = 0.1 * 14 / 256
+    rising = peak * np.arange(1, 6) / 5
+    falling = peak * np.cos(np.pi / 2 * np.arange(15) / 15) ** 2  # half-angle form
+    *others, quantiles = (rates[key] for key in sorted(rates))
+    np.testing.assert_allclose(quantiles[:20], 0.02)
+    for rate in others:
+        np.testing.assert_allclose(rate[:20], np.concatenate([rising, falling]), rtol=1e-6)
+
+
+def test_a_run_interrupted_twice_goes_on_from_the_later_checkpoint(
+    config, dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    stops = iter([3, 9])
+
+    class Stopping(training_run.MaskedTraining):
+        def on_train_start(self) -> None:
+            started.append(self.trainer.global_step)
+            self.stop = next(stops, None)
+
+        def training_step(self, batch, batch_idx) -> None:
+            if batch[0] == self.stop:
+                raise KeyboardInterrupt
+            super().training_step(batch, batch_idx)
+
+    options = QUIET | {"checkpoint_minutes": 0.0}
+    whole = pretrain(config, dataset, tmp_path / "whole", SETTINGS, **options)
+    monkeypatch.setattr(training_run, "MaskedTraining", Stopping)
+    for resume in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config, dataset, tmp_path / "m", SETTINGS, resume=resume, **options)
+        assert {path.name for path in (tmp_path / "m.run").iterdir()} == {"csv", "tensorboard", "last.ckpt"}
+    resumed = pretrain(config, dataset, tmp_path / "m", SETTINGS, resume=True, **options)
+    assert started == [0, 3, 9]
+    assert torch.equal(weights(resumed), weights(whole))
+    assert not (tmp_path / "m.run" / "last.ckpt").exists()
+    (tmp_path / "d.run").mkdir()
+    (tmp_path / "d.run" / "last.ckpt").write_bytes(b"PK no checkpoint")
+    with pytest.raises(nec.InputError, match="damaged"):
+        pretrain(config, dataset, tmp_path / "d", SETTINGS, resume=True, **options)
+
+
 def test_bad_requests_leave_nothing_behind(config, dataset, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(nec.InputError, match="exists"):
@@ -168,6 +242,9 @@ def test_bad_requests_leave_nothing_behind(config, dataset, tmp_path: Path) -> N
     bands = replace(config, in_channels=4, mean=(0.5,) * 4, std=(0.5,) * 4)
     with pytest.raises(nec.InputError, match="takes 4"):
         pretrain(bands, dataset, tmp_path / "new", SETTINGS, **QUIET)
+    for accumulate in (0, 3):
+        with pytest.raises(nec.InputError, match="shared evenly"):
+            pretrain(config, dataset, tmp_path / "new", SETTINGS, accumulate=accumulate, **QUIET)
     adapted = with_bottleneck(NecModel(config), AdaptSettings())
     with pytest.raises(nec.InputError, match="bottleneck already"):
         adapt(adapted, dataset, tmp_path / "new", **QUIET)

@@ -19,6 +19,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
     add_window_arguments(parser)
     parser.add_argument("--out", required=True, metavar="MODEL", help="model folder to write; logs go to MODEL.run")
+    parser.add_argument("--recipe", metavar="FILE.yaml", help="settings from a recipe; what else is given here wins")
     parser.add_argument("--epochs", type=float, metavar="E", help="passes over the training images (default 20)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images a step, over all devices (default 256)")
     parser.add_argument("--blr", type=float, metavar="R", help="learning rate of a batch of 256 (default 1.5e-4)")
@@ -31,18 +32,24 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", metavar="P", help="32-true (default), bf16-mixed, 16-mixed")
     parser.add_argument("--seed", type=int, metavar="S", help="default 0; of the dataset's split as well")
     parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only")
-    parser.add_argument("--devices", default="auto", metavar="N", help="how many devices (default: all there are)")
+    parser.add_argument(
+        "--devices", default="auto", metavar="N", help="how many (default: all, or torchrun's processes)"
+    )
+    parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="parts of a batch, for little memory")
     parser.add_argument("--accelerator", default="auto", metavar="A", help="cpu, gpu, ... (default auto)")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace MODEL, forget an interrupted run")
     parser.add_argument("--json", action="store_true", help="print what was made as JSON, and no progress")
 
 
-def settings_of(args: argparse.Namespace, kind: type[TrainingSettings]) -> Any:
-    """Settings of `kind` from the arguments that were given."""
-    given = {f.name: getattr(args, f.name, None) for f in fields(kind)}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return kind(**{name: value for name, value in given.items() if value is not None})
+def settings_of(args: argparse.Namespace, section: str, kind: type[TrainingSettings]) -> Any:
+    """Settings of `kind` from a section of the recipe, if there is one, and the arguments that were given."""
+    from nec.training.recipes import read_recipe, section_settings
+
+    values = {f.name: getattr(args, f.name, None) for f in fields(kind)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    return section_settings(read_recipe(args.recipe), section, kind, **given) if args.recipe else kind(**given)
 
 
 def run_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -52,16 +59,17 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
         "overwrite": args.overwrite,
         "devices": int(args.devices) if args.devices.isdigit() else args.devices,
         "accelerator": args.accelerator,
+        "accumulate": args.accumulate,
         "limit": args.limit,
         "progress": not args.json,
     }
 
 
-def open_training_images(args: argparse.Namespace) -> Dataset:
-    """The dataset that the arguments name."""
+def open_training_images(args: argparse.Namespace, settings: TrainingSettings) -> Dataset:
+    """The dataset that the arguments name, split by the settings' seed."""
     from nec.data import open_dataset
 
-    return open_dataset([args.dataset], seed=args.seed or 0, tile=args.tile, downscale=args.downscale)
+    return open_dataset([args.dataset], seed=settings.seed, tile=args.tile, downscale=args.downscale)
 
 
 def report(args: argparse.Namespace, model: NecModel) -> int:

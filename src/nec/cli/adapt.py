@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `nec adapt`."""
     parser.add_argument("model", metavar="MODEL", help="pre-trained model: a folder or a shipped name")
     add_run_arguments(parser)
-    parser.add_argument("--prior", choices=["factorized"], default="factorized", help="default factorized")
+    parser.add_argument("--prior", choices=["factorized", "hyperprior"], help="default factorized")
+    parser.add_argument("--hyper-channels", type=int, metavar="C", help="of the hyperprior (default 96)")
+    parser.add_argument("--hyper-heads", type=int, metavar="H", help="attention heads of the hyperprior (default 4)")
     parser.add_argument(
         "--lmbda", type=float, metavar="L", help="weight of the distortion against the bits of an image"
     )
@@ -25,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--latent-scale", type=float, metavar="S", help="scale the tokens by S first (default 1)")
     parser.add_argument("--quantiles-lr", type=float, metavar="R", help="rate of the prior's quantiles (default 1e-3)")
+    parser.add_argument("--prior-lr", type=float, metavar="R", help="rate of the prior's densities (default: the main)")
+    parser.add_argument("--prior-scale", type=float, metavar="S", help="width the densities start with (default 10)")
+    parser.add_argument("--quantization", choices=["noise", "mixed"], help="stand-in for rounding (default noise)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
     from nec.training import AdaptSettings, adapt
 
     blocks, args.trainable_blocks = args.trainable_blocks, None
-    settings = settings_of(args, AdaptSettings)
+    settings = settings_of(args, "adapt", AdaptSettings)
     if blocks is not None:
         if blocks != "all" and not blocks.isdigit():
             raise InputError(f"--trainable-blocks {blocks}: give a number or all")
         settings = replace(settings, trainable_blocks=None if blocks == "all" else int(blocks))
     model = load_model(args.model)
-    return report(args, adapt(model, open_training_images(args), args.out, settings, **run_options(args)))
+    images = open_training_images(args, settings)
+    return report(args, adapt(model, images, args.out, settings, **run_options(args)))

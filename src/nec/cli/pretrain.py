@@ -35,18 +35,23 @@ def run(args: argparse.Namespace) -> int:
     """Train, write the model folder, and print what was made."""
     from nec.models import PRESETS, ModelConfig, load_model
     from nec.training import TrainingSettings, pretrain, refit_decoder
+    from nec.training.recipes import read_recipe, section_model
 
     values: dict = {}
     for item in args.config:
         values |= PRESETS[item] if item in PRESETS else _sizes(item)
-    settings = settings_of(args, TrainingSettings)
+    settings = settings_of(args, "pretrain", TrainingSettings)
+    recipe = read_recipe(args.recipe) if args.recipe else None
     if args.cut:
-        if values or not args.cut[1].isdigit():
-            raise InputError("--cut takes a model and a number of blocks, and its sizes from the model, not --config")
-        base, images = load_model(args.cut[0]), open_training_images(args)
+        if values or (recipe and "model" in recipe["pretrain"]) or not args.cut[1].isdigit():
+            raise InputError(
+                "--cut takes a model and a number of blocks; sizes come from that model, not from --config or --recipe"
+            )
+        base, images = load_model(args.cut[0]), open_training_images(args, settings)
         return report(args, refit_decoder(base, int(args.cut[1]), images, args.out, settings, **run_options(args)))
-    config = ModelConfig.from_dict(values)
-    return report(args, pretrain(config, open_training_images(args), args.out, settings, **run_options(args)))
+    config = section_model(recipe, **values) if recipe else ModelConfig.from_dict(values)
+    images = open_training_images(args, settings)
+    return report(args, pretrain(config, images, args.out, settings, **run_options(args)))
 
 
 def _sizes(item: str) -> dict:

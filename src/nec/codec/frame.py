@@ -34,7 +34,8 @@ class Frame:
     segments: tuple[int, ...]
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number >= 0 in groups of 7 bits, low ones first, the high bit set on all bytes but the last."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -43,7 +44,9 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-class _Reader:
+class Reader:
+    """Takes varints off the head of `data`, from `start` on; `CorruptError` where one runs past its end."""
+
     def __init__(self, data: bytes, start: int) -> None:
         self.data, self.position = data, start
 
@@ -63,7 +66,7 @@ class _Reader:
 def pack(frame: Frame, words: bytes) -> bytes:
     """Serialise a frame; `words` is the ANS stream, 4 * sum(segments) bytes."""
     numbers = (*frame.extent, frame.channels, frame.width, *frame.segments[:-1])
-    rest = b"".join(map(_varint, numbers)) + words
+    rest = b"".join(map(varint, numbers)) + words
     head = struct.pack("<2sBb4s", MAGIC, VERSION, frame.level, frame.codec_id)
     return head + struct.pack("<I", crc32c(head + rest)) + rest
 
@@ -87,7 +90,7 @@ def unpack(
         raise CorruptError(f"frame version {version} is not known to this nec (it reads {VERSION}): upgrade nec")
     if writer != bytes.fromhex(codec_id)[:4]:
         raise CorruptError(f"frame was written by codec {writer.hex()}..., this is codec {codec_id}: use its own codec")
-    reader = _Reader(blob, _FIXED.size)
+    reader = Reader(blob, _FIXED.size)
     n, y, x, channels, width = (reader.varint() for _ in range(5))
     if y > MAX_SIDE or x > MAX_SIDE or n * y * x * dimensions > MAX_VALUES or width > 24:
         raise CorruptError(f"frame declares {n} images of {y}x{x} tokens and {width} bits a symbol: beyond the limit")

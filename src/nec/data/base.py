@@ -200,6 +200,9 @@ class ArrayDataset(Dataset):
         self.class_names = None if class_names is None else list(class_names)
         self.split = None if split is None else np.asarray(split, dtype=np.str_)
         self.groups = None if groups is None else np.asarray(groups, dtype=np.str_)
+        for values, what in ((self.split, "parts of the split"), (self.groups, "groups")):
+            if values is not None and values.shape != (len(images),):
+                raise InputError(f"{len(images)} images need as many {what}, got shape {values.shape}")
         self._set_masks(masks, mask_classes, mask_colors)
         self.file_sizes = [images[0].nbytes] * len(images)
         self.description = {"kind": self.kind, **describe_listing(self.names, self.file_sizes)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,11 +109,18 @@ def paired_folders(source: Source, kind: str) -> list[Scene]:
         raise InputError(f"{source.path} has no images in a folder {missing!r}, so it is not {kind}: a mask lies in "
                          "masks/ under the name that its image has in images/")  # fmt: skip
     _match(images, masks, source)
-    parents = {parent for parent, _ in images}
-    return [
-        Scene(images[key], masks[key], key[0].rsplit("/", 1)[-1] if len(parents) > 1 else key[1])
-        for key in sorted(images, key=lambda key: images[key])
-    ]
+    root = _common_folder([parent for parent, _ in images])
+    keys = sorted(images, key=lambda key: images[key])
+    groups = {key: key[0][len(root) :] for key in keys}
+    if kind == DUBAI.kind:  # a single tile is one as well
+        groups = {key: key[0].rsplit("/", 1)[-1] for key in keys}
+    return [Scene(images[key], masks[key], images[key][len(root) :], groups[key] or key[1]) for key in keys]
+
+
+def _common_folder(folders: Sequence[str]) -> str:
+    """Leading folders that all share, "" or with a slash at the end: what is around a dataset in a zip of it."""
+    shared = posixpath.commonpath(folders)
+    return f"{shared}/" if shared else ""
 
 
 def _by_stem(source: Source, folder: str) -> dict[tuple[str, str], str]:
@@ -148,7 +156,10 @@ def published_potsdam(source: Source) -> list[Scene]:
     for file in source.sizes:
         match = _TILE_FILE.search(file)
         if match:
-            found[match[3]][f"{int(match[1])}_{int(match[2])}"] = file
+            tile = f"{int(match[1])}_{int(match[2])}"
+            if tile in found[match[3]]:
+                raise InputError(f"{source.path} holds both {found[match[3]][tile]} and {file}; remove one")
+            found[match[3]][tile] = file
     images, masks = found["RGB"], found["label"] or found["label_noBoundary"]
     if not images or not masks:
         raise InputError(
@@ -157,7 +168,7 @@ def published_potsdam(source: Source) -> list[Scene]:
         )
     _match(images, masks, source)
     return [
-        Scene(images[tile], masks[tile], tile, _potsdam_part(tile, images[tile]))
+        Scene(images[tile], masks[tile], images[tile].rsplit("/", 1)[-1], tile, _potsdam_part(tile, images[tile]))
         for tile in sorted(images, key=lambda tile: [int(part) for part in tile.split("_")])
     ]
 
@@ -183,6 +194,7 @@ def prepared_potsdam(source: Source) -> list[Scene]:
     if not masks:
         raise InputError(f"{source.path} has img_dir without ann_dir: give the folder around both")
     _match(images, masks, source)
+    root = _common_folder([parent for parent, _ in images])
     scenes = []
     for (parent, stem), file in sorted(images.items(), key=lambda item: item[1]):
         match = _CROP_FILE.search(file)
@@ -190,7 +202,8 @@ def prepared_potsdam(source: Source) -> list[Scene]:
             raise InputError(f"{file} is not named <row>_<column>_<left>_<top>_<right>_<bottom>.png as Potsdam's crops")
         left, top, right, bottom = (int(match[group]) for group in (2, 3, 4, 5))
         repeated = (-top % (bottom - top), -left % (right - left)) if bottom > top and right > left else (0, 0)
-        scenes.append(Scene(file, masks[parent, stem], match[1], _potsdam_part(match[1], file), repeated))
+        part = _potsdam_part(match[1], file)
+        scenes.append(Scene(file, masks[parent, stem], file[len(root) :], match[1], part, repeated))
     return scenes
 
 

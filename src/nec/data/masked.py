@@ -29,6 +29,7 @@ class Scene:
 
     Attributes:
         image, mask: paths in the source.
+        name: of the image in the dataset: the same for a folder and for a zip of it.
         group: what is never cut by a split: the tile or scene the image comes from.
         part: published part of the split, or "".
         repeated: (rows, columns) at the image's top and left that another image of the group shows as well.
@@ -36,6 +37,7 @@ class Scene:
 
     image: str
     mask: str
+    name: str
     group: str
     part: str = ""
     repeated: tuple[int, int] = (0, 0)
@@ -88,11 +90,12 @@ class MaskedImages(Dataset):
         for number, scene in enumerate(self.scenes):
             self._add_windows(number, scene)
         self.groups = np.array([self.scenes[window.scene].group for window in self.windows])
-        files = sorted({file for scene in self.scenes for file in (scene.image, scene.mask)})
+        listing = {scene.name: source.sizes[scene.image] for scene in self.scenes}
+        listing |= {f"mask of {scene.name}": source.sizes[scene.mask] for scene in self.scenes}
         self.description = {
             "kind": kind,
             "file": source.path.resolve().name,
-            **describe_listing(files, [source.sizes[file] for file in files]),
+            **describe_listing(list(listing), list(listing.values())),
             "images": len(self.names),
             "files": len(self.scenes),
             "downscale": downscale,
@@ -105,7 +108,7 @@ class MaskedImages(Dataset):
         size = self.source.sizes[scene.image]
         if self.tile is None:
             self.windows.append(Window(number))
-            self.names.append(scene.image)
+            self.names.append(scene.name)
             self.file_sizes.append(size)
             return
         height, width = self._full_size(scene.image)
@@ -121,7 +124,7 @@ class MaskedImages(Dataset):
                 before = counted
                 counted += (self.tile - rows) * (self.tile - columns)
                 self.windows.append(Window(number, top, left, (rows, columns)))
-                self.names.append(f"{scene.image}#{top},{left}")
+                self.names.append(f"{scene.name}#{top},{left}")
                 self.file_sizes.append(size * counted // total - size * before // total)
 
     def _set_split(
@@ -129,7 +132,7 @@ class MaskedImages(Dataset):
     ) -> None:
         groups = [scene.group for scene in self.scenes]
         if split_lists:
-            parts = listed_split([scene.image for scene in self.scenes], split_lists, groups)
+            parts = listed_split([scene.name for scene in self.scenes], split_lists, groups)
             files = {part: Path(path).name for part, path in split_lists.items()}
             self.description["split"] = {"method": "lists", "files": files}
         elif any(scene.part for scene in self.scenes):

@@ -94,7 +94,9 @@ def recognise(path: Path) -> Layout | MaskLayout:
         return DUBAI if {f"Tile {number}" for number in range(1, 9)} <= above else IMAGES_MASKS
     folders = {name.split("/")[-2] for name in names if "/" in name}
     for layout in KINDS.values():
-        if isinstance(layout, Layout) and layout.classes is not None and folders == set(layout.classes):
+        if not isinstance(layout, Layout) or layout.classes is None:
+            continue
+        if folders == set(layout.classes) or (layout.tree and folders >= set(layout.classes)):
             return layout
     return FOLDER
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nec.demo import consume, plots
-from nec.demo.report import Page, megabytes
+from nec.pages import Page, megabytes
+from nec.pages.figures import CLASS_COLOURS, data_uri, png_bytes, sheet
 
 if TYPE_CHECKING:
     from nec.demo.consume import TokenColours
@@ -161,12 +162,12 @@ def _tokens(page: Page, options: Options, store: Store, colours: TokenColours, m
     shown = consume.examples(store, 4)
     for i, grid in zip(shown, colours.paint(store.embeddings[shown]), strict=True):
         original = made.originals.get(int(i))
-        group = [] if original is None else [plots.data_uri(original)]
-        strips[(store.class_names or [])[np.asarray(store.labels)[i]]].append([*group, plots.data_uri(grid)])
+        group = [] if original is None else [data_uri(original)]
+        strips[(store.class_names or [])[np.asarray(store.labels)[i]]].append([*group, data_uri(grid)])
         tiles.append(grid)
     page.strips(strips)
-    picture = plots.sheet(np.stack(tiles), columns=len(tiles) // max(1, len(strips)), scale=8)
-    (options.out / "tokens.png").write_bytes(plots.png_bytes(picture))
+    picture = sheet(np.stack(tiles), columns=len(tiles) // max(1, len(strips)), scale=8)
+    (options.out / "tokens.png").write_bytes(png_bytes(picture))
 
 
 def _scene(page: Page, options: Options, store: Store, colours: TokenColours, made: Made) -> None:
@@ -190,9 +191,10 @@ def _scene(page: Page, options: Options, store: Store, colours: TokenColours, ma
     pictures["scene-classes.png"] = (painted, "class of the window around each place")
     for name, (image, _) in pictures.items():
         scale = max(1, side // len(image))
-        (options.out / name).write_bytes(plots.png_bytes(plots.sheet(image[None], columns=1, scale=scale)))
-    page.pictures([(plots.data_uri(image), text) for image, text in pictures.values()])
-    page.key(store.class_names or [])
+        (options.out / name).write_bytes(png_bytes(sheet(image[None], columns=1, scale=scale)))
+    page.pictures([(data_uri(image), text) for image, text in pictures.values()])
+    names = store.class_names or []
+    page.key((name, CLASS_COLOURS[i % len(CLASS_COLOURS)]) for i, name in enumerate(names))
 
 
 def _real(page: Page, real: dict[str, Any], options: Options) -> None:
@@ -220,7 +222,7 @@ def _user(
     strips: dict[str, list[list[str]]] = {}
     tokens = user.store.embeddings[:]
     for image, grid, label in zip(user.images, colours.paint(tokens), best.model.predict(tokens), strict=True):
-        strips.setdefault(best.class_names[label], []).append([plots.data_uri(image), plots.data_uri(grid)])
+        strips.setdefault(best.class_names[label], []).append([data_uri(image), data_uri(grid)])
     page.strips(strips)
 
 

@@ -13,6 +13,7 @@ except ImportError as error:
 from nec.models.checkpoints import load_model, save_model
 from nec.models.config import PRESETS, ModelConfig
 from nec.models.mae import NecModel
+from nec.models.predictors import NecClassifier, NecSegmenter
 
-__all__ = ["PRESETS", "ModelConfig", "NecModel", "load_model", "save_model"]
+__all__ = ["PRESETS", "ModelConfig", "NecClassifier", "NecModel", "NecSegmenter", "load_model", "save_model"]
 del safetensors, torch

@@ -9,7 +9,11 @@ from nec.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-KINDS = ("mae", "factorized")
+_POSITIVE = (
+    "image_size", "patch_size", "in_channels", "embed_dim", "num_heads", "decoder_num_heads", "hyper_channels",
+    "hyper_heads",
+)  # fmt: skip
+KINDS = ("mae", "factorized", "hyperprior")
 
 # Names in other people's configurations (timm, MAE, the published NEC code) -> ours.
 _ALIASES = {"img_size": "image_size", "in_chans": "in_channels", "drop_path": None, "num_classes": None}
@@ -20,7 +24,8 @@ class ModelConfig:
     """Sizes of a masked autoencoder and of the bottleneck on its tokens. Defaults: MAE's ViT-B/16 (He et al. 2022).
 
     `image_size` and `patch_size` are in pixels; `mean` and `std` per band, in units of images scaled to 0..1.
-    `kind`: "mae" (no bottleneck) or "factorized" (Ballé et al. 2018). `lmbda` weighs distortion against bits.
+    `kind`: "mae" (no bottleneck), "factorized" or "hyperprior" (Ballé et al. 2018), the latter with `hyper_channels` a
+    token and `hyper_heads`. `lmbda` weighs distortion against bits.
     """
 
     image_size: int = 224
@@ -36,11 +41,13 @@ class ModelConfig:
     norm_pix_loss: bool = False
     kind: str = "mae"
     lmbda: float = 1.0
+    hyper_channels: int = 96
+    hyper_heads: int = 4
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "in_channels", "embed_dim", "num_heads", "decoder_num_heads"):
+        for name in _POSITIVE:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise InputError(f"model config: {name} must be a positive integer, got {getattr(self, name)!r}")
         if self.image_size % self.patch_size:
@@ -49,6 +56,10 @@ class ModelConfig:
             )
         if self.kind not in KINDS:
             raise InputError(f"model config: kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.hyper_channels % self.hyper_heads:
+            raise InputError(
+                f"model config: hyper_channels {self.hyper_channels} is no multiple of hyper_heads {self.hyper_heads}"
+            )
         for name in ("mean", "std"):
             values = tuple(float(v) for v in getattr(self, name))
             if len(values) != self.in_channels:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nec.errors import InputError
-from nec.models.bottleneck import FactorizedBottleneck
+from nec.models.bottleneck import Bottleneck, FactorizedBottleneck, HyperpriorBottleneck
 from nec.models.config import ModelConfig
 from nec.models.vit import Block, PatchEmbed, resize_positions, sincos_positions
 
@@ -51,7 +51,7 @@ class DecoderStage(nn.Module):
 class NecModel(nn.Module):
     """A masked autoencoder whose tokens a bottleneck may quantise and rate. Parameter names as in MAE checkpoints.
 
-    `config.kind` "mae" has no bottleneck; "factorized" adds `bottleneck`, one channel an embedding dimension.
+    `config.kind` "mae" has no bottleneck; "factorized" and "hyperprior" add `bottleneck`.
     `config.decoder_depth` 0: an encoder alone.
     """
 
@@ -67,7 +67,7 @@ class NecModel(nn.Module):
         self.pos_embed = nn.Parameter(sincos_positions(c.embed_dim, c.grid), requires_grad=False)
         self.blocks = nn.ModuleList(Block(c.embed_dim, c.num_heads, c.mlp_ratio) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.embed_dim, eps=1e-6)
-        self.bottleneck = FactorizedBottleneck(c.embed_dim) if c.kind == "factorized" else None
+        self.bottleneck = _bottleneck(c)
         if c.decoder_depth:
             self._add_decoder()
         self._initialise()
@@ -93,6 +93,8 @@ class NecModel(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
         if self.config.decoder_depth:
             nn.init.normal_(self.mask_token, std=0.02)
+        if isinstance(self.bottleneck, HyperpriorBottleneck):
+            self.bottleneck.initialise_scales()
 
     # -- images ---------------------------------------------------------------------------------------------------
 
@@ -137,14 +139,18 @@ class NecModel(nn.Module):
 
     # -- encoder --------------------------------------------------------------------------------------------------
 
-    def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Encoder output (n, 1 + kept, d), CLS first. `keep` (n, kept): indices of the tokens to keep, None all."""
+    def tokens(self, images: Tensor, keep: Tensor | None = None, cls: bool = True) -> Tensor:
+        """Encoder output (n, 1 + kept, d), CLS first. `keep` (n, kept): indices of the tokens to keep, None all.
+
+        `cls` False: without CLS, (n, kept, d), which the other tokens do not see either.
+        """
         positions = resize_positions(self.pos_embed, self.config.grid, self.grid_of(images))
         x = self.patch_embed(images) + positions[:, 1:]
         if keep is not None:
             x = take_tokens(x, keep)
-        cls = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
-        x = torch.cat([cls, x], dim=1)
+        if cls:
+            first = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
+            x = torch.cat([first, x], dim=1)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
@@ -158,7 +164,7 @@ class NecModel(nn.Module):
         """Dequantised tokens (n, 1 + y*x, d), CLS first, rounded as at test time. Needs a bottleneck."""
         return self._need_bottleneck()(self.tokens(images))[0]
 
-    def _need_bottleneck(self) -> FactorizedBottleneck:
+    def _need_bottleneck(self) -> Bottleneck:
         if self.bottleneck is None:
             raise InputError("this model has no bottleneck: adapt it first (nec adapt), or use embed() and a codec")
         return self.bottleneck
@@ -207,21 +213,23 @@ class NecModel(nn.Module):
         self,
         images: Tensor,
         mask_noise: Tensor | None = None,
-        noise: Tensor | None = None,
+        noise: dict[str, Tensor] | None = None,
         decoded_share: float = 1.0,
     ) -> dict[str, Any]:
         """One masked pass over normalised images (n, c, h, w).
 
         Args:
             mask_noise: (n, y*x) uniform noise whose order decides which quarter of the tokens is kept; drawn if None.
-            noise: (n, 1 + kept, d) uniform in -0.5..0.5, added instead of rounding while training; drawn if None.
+            noise: uniform in -0.5..0.5, added instead of rounding while training, by the names and (behind the batch
+                axis) the shapes of `bottleneck.noise_shapes(1 + kept)`; drawn if None.
             decoded_share: share of the masked tokens that the decoder predicts and the loss covers. Less than 1 saves
                 time in training at little cost (Fu et al. 2024); then there is no `prediction`.
 
         Returns:
             latent (n, 1 + kept, d; CLS first, before quantisation), mask (n, y*x; 0 kept, 1 removed), prediction
             (n, y*x, p*p*c), recon_loss (mean squared error over the masked patches), and with a bottleneck
-            likelihoods (like latent), bits (summed over the batch, CLS included), aux_loss and
+            likelihoods (like latent), hyper_likelihoods (n, 1 + kept, hyper_channels) if there is a hyper-latent,
+            bits (summed over the batch, CLS and hyper-latent included), aux_loss and
             loss = lmbda * recon_loss + bits (the published code's).
         """
         grid = self.grid_of(images)
@@ -234,8 +242,10 @@ class NecModel(nn.Module):
         decoded = latent
         if self.bottleneck is not None:
             decoded, likelihoods = self.bottleneck(latent, noise)
-            result |= {"likelihoods": likelihoods, "bits": -likelihoods.log2().sum()}
-            result["aux_loss"] = self.bottleneck.aux_loss()
+            result |= {"likelihoods": likelihoods["latent"], "aux_loss": self.bottleneck.aux_loss()}
+            result["bits"] = sum(-part.log2().sum() for part in likelihoods.values())
+            if "hyper" in likelihoods:
+                result["hyper_likelihoods"] = likelihoods["hyper"]
         order = order[:, : kept + round((order.shape[1] - kept) * decoded_share)]
         prediction = self.reconstruct(decoded, order, grid)
         target = take_tokens(self.target(images), order[:, kept:])
@@ -251,6 +261,14 @@ class NecModel(nn.Module):
         import nec  # the front: rooms do not import those above them
 
         return nec.encode_array(self, images, out, quality, **options)
+
+
+def _bottleneck(config: ModelConfig) -> Bottleneck | None:
+    if config.kind == "mae":
+        return None
+    if config.kind == "factorized":
+        return FactorizedBottleneck(config.embed_dim)
+    return HyperpriorBottleneck(config.embed_dim, config.hyper_channels, config.hyper_heads)
 
 
 def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:

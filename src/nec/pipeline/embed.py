@@ -161,11 +161,16 @@ class Stream:
 
         `workers` threads read at most `workers` + 1 batches ahead while the caller's thread runs the model.
         """
+        return (embeddings for _, embeddings in self.pairs(batches))
+
+    def pairs(self, batches: Sequence[range]) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
+        """Pixels (len(batch), height, width, bands) as they were read and resized, and the embeddings of `embed`."""
         for pixels in self._read_ahead(batches):
             if self.inputs.windowed:
-                yield np.stack([embed_scene(self.model, scene, self.inputs, self.batch_size) for scene in pixels])
+                scenes = [embed_scene(self.model, scene, self.inputs, self.batch_size) for scene in pixels]
+                yield pixels, np.stack(scenes)
             else:
-                yield _embed(self.model, pixels, self.inputs)
+                yield pixels, _embed(self.model, pixels, self.inputs)
 
     def blocks(
         self, ranges: Sequence[tuple[int, int]], done: Callable[[int], None] = lambda images: None

@@ -173,7 +173,7 @@ class Store:
     @cached_property
     def groups(self) -> np.ndarray | None:
         """Whole tile or scene that each image was cut from, (n,) of text; None for a store that names none."""
-        return np.array([str(group) for group in self._side(GROUPS)]) if GROUPS in self.metadata else None
+        return np.array(self._side(GROUPS).tolist()) if GROUPS in self.metadata else None
 
     @cached_property
     def masks(self) -> Masks | None:

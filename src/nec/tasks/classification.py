@@ -30,9 +30,10 @@ class ClassificationResult:
 
     `accuracies`, `top5_accuracies`, `val_accuracies` and `epochs` (those kept; empty for the linear probe) have one
     entry a seed.
-    `confusion[i, j]` counts test images of class i taken for class j, summed over the seeds. `model` is the head
-    trained with the first seed: a `LinearProbe` of `pooled_features`, or an `AttentionClassifier` of tokens (n, y*x,
-    d).
+    `confusion[i, j]` counts test images of class i taken for class j, summed over the seeds. `source` tells what
+    was learnt from: a "store", or images, through a frozen model ("online") or with the model ("fine-tune").
+    `head_parameters` are those trained. `model` is the head trained with the first seed: a `LinearProbe` of
+    `pooled_features`, an `AttentionClassifier` of tokens (n, y*x, d), or an `OnlineClassifier` of images.
     """
 
     head: str
@@ -52,6 +53,7 @@ class ClassificationResult:
     bytes_per_image: float
     seconds: float
     warning: str | None = None
+    source: str = "store"
     model: Any = field(default=None, repr=False, compare=False)
 
     @property

@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nec.errors import InputError
+from nec.store import IGNORE
 
-#: The value of masks and multi-label targets that stands for "no label".
-IGNORE = 255
 _BLOCK = 1 << 22  # labels counted at once: masks of many images as int64 would take gigabytes
 
 Figures = dict[str, float | None]

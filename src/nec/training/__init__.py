@@ -10,8 +10,8 @@ try:
 except ImportError as error:
     missing_extra("PyTorch with Lightning", "torch", error)
 
-from nec.training.run import adapt, pretrain, refit_decoder
+from nec.training.run import adapt, continue_pretraining, pretrain, refit_decoder
 from nec.training.settings import AdaptSettings, TrainingSettings
 
-__all__ = ["AdaptSettings", "TrainingSettings", "adapt", "pretrain", "refit_decoder"]
+__all__ = ["AdaptSettings", "TrainingSettings", "adapt", "continue_pretraining", "pretrain", "refit_decoder"]
 del lightning, torch

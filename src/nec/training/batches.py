@@ -60,9 +60,9 @@ def step_generator(step: int, seed: int) -> torch.Generator:
 
 
 def rank_share(batch_size: int, rank: int, world: int) -> slice:
-    """The part of a batch that one of `world` processes works on."""
-    if batch_size % world:
-        raise InputError(f"a batch of {batch_size} cannot be shared evenly by {world} devices")
+    """The part of a batch that one of `world` processes, or one of so many accumulated parts, works on."""
+    if world < 1 or batch_size % world:
+        raise InputError(f"a batch of {batch_size} cannot be shared evenly by {world} devices times accumulated parts")
     share = batch_size // world
     return slice(rank * share, (rank + 1) * share)
 

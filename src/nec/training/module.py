@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from nec.data.augment import random_resized_crop_flip
@@ -22,10 +24,24 @@ class MaskedTraining(lightning.LightningModule):
 
     Loss: recon_loss, or lmbda * recon_loss + bits an image + the quantiles' own loss. The bits are those of the
     visible patch tokens scaled up to all tokens, CLS left out, which no product codes.
+
+    Args:
+        accumulate: parts in which a process works on its share of a batch; their gradients are summed before the step.
     """
 
-    def __init__(self, model: NecModel, settings: TrainingSettings, train: Images, val: Images | None = None) -> None:
+    def __init__(
+        self,
+        model: NecModel,
+        settings: TrainingSettings,
+        train: Images,
+        val: Images | None = None,
+        accumulate: int = 1,
+    ) -> None:
         super().__init__()
+        # One batch is one optimiser step, whose parts this module accumulates: logs, checkpoints and the resumed place
+        # count steps, and none falls between two parts of a step.
+        self.automatic_optimization = False
+        self.accumulate = accumulate
         self.model = model
         self.settings = settings
         self.images = train
@@ -45,11 +61,17 @@ class MaskedTraining(lightning.LightningModule):
             return []
         size = min(self.settings.batch_size, len(self.validation_images))
         steps = len(self.validation_images) // size
-        return [DataLoader(StepBatches(self.validation_images, size, steps, 0, 0, slice(None)), batch_size=None)]
+        batches = StepBatches(self.validation_images, size, steps, 0, 0, self._validation_share(size))
+        return [DataLoader(batches, batch_size=None)]
+
+    def _validation_share(self, size: int) -> slice:
+        """The process's part of a validation batch; all of it where it does not divide, since figures are averaged."""
+        world = self.trainer.world_size
+        return slice(None) if size % world else rank_share(size, self.trainer.global_rank, world)
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: tuple[int, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
         step, pixels = batch
         s, grid = self.settings, self.model.config.grid
         generator = step_generator(step, s.seed)
@@ -58,31 +80,57 @@ class MaskedTraining(lightning.LightningModule):
         def draw(*shape: int) -> Tensor:
             return torch.rand(s.batch_size, *shape, generator=generator)[share]
 
-        views = random_resized_crop_flip(self.model.normalize(pixels), draw(7), s.crop_scale, s.turns)
-        mask_noise = draw(grid[0] * grid[1]).to(views)
-        noise = None
+        crops, mask_noise, noise = draw(7), draw(grid[0] * grid[1]), None
         if self.model.bottleneck is not None:
             kept = 1 + int(grid[0] * grid[1] * (1 - MASK_RATIO))
-            noise = (draw(kept, self.model.config.embed_dim) - 0.5).to(views)
-        out = self.model(views, mask_noise, noise, s.decoded_share)
-        loss, figures = self._loss(out)
-        self.log_dict({f"train/{key}": value for key, value in figures.items()}, prog_bar=True, sync_dist=True)
-        return loss
+            shapes = self.model.bottleneck.noise_shapes(kept)
+            noise = {name: draw(*shape) - 0.5 for name, shape in shapes.items()}
+        parts = [rank_share(len(pixels), i, self.accumulate) for i in range(self.accumulate)]
+        figures = []
+        for part in parts:
+            views = random_resized_crop_flip(self.model.normalize(pixels[part]), crops[part], s.crop_scale, s.turns)
+            part_noise = None if noise is None else {name: drawn[part].to(views) for name, drawn in noise.items()}
+            out = self.model(views, mask_noise[part].to(views), part_noise, s.decoded_share)
+            loss, values = self._loss(out)
+            self._backward(loss / len(parts), last=part is parts[-1])
+            figures.append({"loss": loss.detach(), **values})
+        self._update()
+        means = {f"train/{key}": torch.stack([f[key].detach() for f in figures]).mean() for key in figures[0]}
+        self.log_dict(means, prog_bar=True, sync_dist=True)
+
+    def _backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradients of a part of the step; the processes exchange them once, with the last part's."""
+        wrapped = self.trainer.strategy.model
+        exchange: Any = nullcontext()
+        if isinstance(wrapped, DistributedDataParallel) and not last:
+            exchange = wrapped.no_sync()
+        with exchange, torch.autocast(self.device.type, enabled=False):
+            self.manual_backward(loss)
+
+    def _update(self) -> None:
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        with torch.autocast(self.device.type, enabled=False):  # the optimisers compute in the parameters' precision
+            optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
 
     def validation_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
         step, pixels = batch
         views = self.model.normalize(pixels)
-        tokens = self.model.config.grid[0] * self.model.config.grid[1]
-        mask_noise = torch.rand(len(views), tokens, generator=step_generator(step, 0)).to(views)
-        _, figures = self._loss(self.model(views, mask_noise))
-        self.log_dict({f"val/{key}": value for key, value in figures.items()}, sync_dist=True)
+        assert self.validation_images is not None
+        size = min(self.settings.batch_size, len(self.validation_images))
+        mask_noise = validation_mask_noise(self.model, size, step)[self._validation_share(size)]
+        loss, figures = self._loss(self.model(views, mask_noise.to(views)))
+        self.log_dict({f"val/{key}": value for key, value in {"loss": loss, **figures}.items()}, sync_dist=True)
 
     def _loss(self, out: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         figures = {"recon_loss": out["recon_loss"]}
         if not isinstance(self.settings, AdaptSettings):
             return out["recon_loss"], figures
-        patches = out["likelihoods"][:, 1:]
-        bits = -patches.log2().sum() / len(patches) * out["mask"].shape[1] / patches.shape[1]
+        coded = [out[key][:, 1:] for key in ("likelihoods", "hyper_likelihoods") if key in out]
+        images, patches = coded[0].shape[:2]
+        bits = sum(-part.log2().sum() for part in coded) / images * out["mask"].shape[1] / patches
         figures |= {"bytes_per_image": bits.detach() / 8, "aux_loss": out["aux_loss"].detach()}
         # The auxiliary loss moves the quantiles alone, and nothing else does: adding it changes no other gradient.
         return self.settings.lmbda * out["recon_loss"] + bits + out["aux_loss"], figures
@@ -111,6 +159,11 @@ class MaskedTraining(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+def validation_mask_noise(model: NecModel, images: int, step: int) -> Tensor:
+    """What decides the masks (images, y*x) of a validation batch: the same at every validation."""
+    return torch.rand(images, model.config.grid[0] * model.config.grid[1], generator=step_generator(step, 0))
+
+
 def parameter_groups(model: NecModel, settings: TrainingSettings) -> list[dict[str, Any]]:
     """Trainable parameters by treatment: matrices in blocks, other matrices, vectors, the prior, its quantiles.
 
@@ -127,7 +180,9 @@ def parameter_groups(model: NecModel, settings: TrainingSettings) -> list[dict[s
             continue
         if name.endswith("quantiles"):
             quantiles.append(parameter)
-        elif name.startswith("bottleneck."):
+        elif name.startswith("norm.") and isinstance(settings, AdaptSettings):
+            prior.append(parameter)  # its gain is the latents' scale against the quantiser's step
+        elif name.startswith("bottleneck.") and ".h_" not in name:  # the hyperprior's transformers train as others do
             prior.append(parameter)
         elif parameter.ndim == 2 and "blocks." in name:
             blocks.append(parameter)
@@ -140,5 +195,7 @@ def parameter_groups(model: NecModel, settings: TrainingSettings) -> list[dict[s
         {"params": prior, "weight_decay": 0.0},
     ]
     if isinstance(settings, AdaptSettings):
+        if settings.prior_lr is not None:
+            groups[-1]["lr"] = settings.prior_lr
         groups.append({"params": quantiles, "weight_decay": 0.0, "lr": settings.quantiles_lr, "constant": True})
     return [group for group in groups if group["params"]]

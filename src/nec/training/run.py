@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import pickle
 import platform
+import signal
+import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +16,17 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import nec
 from nec.data import Dataset
 from nec.errors import InputError
 from nec.models import ModelConfig, NecModel, save_model
-from nec.training.batches import Images
+from nec.models.bottleneck import FactorizedBottleneck
+from nec.training.batches import Images, rank_share
 from nec.training.module import MaskedTraining
+from nec.training.pictures import Reconstructions
 from nec.training.settings import AdaptSettings, TrainingSettings
 
 CHECKPOINT = "last.ckpt"
@@ -38,6 +45,23 @@ def pretrain(
         raise InputError(f"pre-training makes a model without a bottleneck, not kind {config.kind!r}")
     lightning.seed_everything(settings.seed, verbose=False)
     return _run(NecModel(config), dataset, Path(out), settings, {"method": "masked autoencoder"}, **options)
+
+
+def continue_pretraining(
+    model: NecModel,
+    dataset: Dataset,
+    out: str | Path,
+    settings: TrainingSettings = TrainingSettings(),  # noqa: B008  frozen
+    **options: Any,
+) -> NecModel:
+    """Train a copy of a masked autoencoder on, on the training part of a dataset that it was not made for."""
+    if model.bottleneck is not None or not model.config.decoder_depth:
+        raise InputError("only a masked autoencoder without a bottleneck can be trained on: give the pre-trained model")
+    lightning.seed_everything(settings.seed, verbose=False)
+    copy = NecModel(model.config)
+    copy.load_state_dict(model.state_dict())
+    made = {"method": "masked autoencoder, continued", "from": _origin(model)}
+    return _run(copy, dataset, Path(out), settings, made, **options)
 
 
 def refit_decoder(
@@ -81,22 +105,28 @@ def adapt(
     settings: AdaptSettings = AdaptSettings(),  # noqa: B008  frozen
     **options: Any,
 ) -> NecModel:
-    """NEC adaptation (Gomes & Brunschwiler 2024): train part of a pre-trained MAE together with a factorised prior."""
+    """NEC adaptation (Gomes & Brunschwiler 2024): train part of a pre-trained MAE together with a prior."""
     lightning.seed_everything(settings.seed, verbose=False)
     adapted = with_bottleneck(model, settings)
     freeze(adapted, settings.trainable_blocks)
-    made = {"method": "NEC adaptation, factorised prior", "from": _origin(model)}
+    made = {"method": f"NEC adaptation, prior {settings.prior}", "from": _origin(model)}
     return _run(adapted, dataset, Path(out), settings, made, **options)
 
 
 def with_bottleneck(model: NecModel, settings: AdaptSettings) -> NecModel:
-    """A copy of an MAE with a fresh factorised bottleneck, its tokens scaled by `latent_scale`."""
+    """A copy of an MAE with a fresh bottleneck, its tokens scaled by `latent_scale`."""
     if not model.config.decoder_depth:
         raise InputError("adaptation needs the MAE's decoder: this model is an encoder alone")
     if model.bottleneck is not None:
         raise InputError(f"{model.name} has a bottleneck already: adapt the model that it was made from")
-    adapted = NecModel(replace(model.config, kind="factorized", lmbda=settings.lmbda))
+    sizes = replace(model.config, hyper_channels=settings.hyper_channels, hyper_heads=settings.hyper_heads)
+    adapted = NecModel(replace(sizes, kind=settings.prior, lmbda=settings.lmbda))
     adapted.load_state_dict(model.state_dict(), strict=False)
+    bottleneck = adapted.bottleneck
+    assert bottleneck is not None
+    bottleneck.straight_through = settings.quantization == "mixed"
+    prior = bottleneck if isinstance(bottleneck, FactorizedBottleneck) else bottleneck.entropy_bottleneck
+    prior.start_at(settings.prior_scale)
     with torch.no_grad():
         adapted.norm.weight.mul_(settings.latent_scale)
         adapted.norm.bias.mul_(settings.latent_scale)
@@ -126,6 +156,7 @@ def _run(
     overwrite: bool = False,
     devices: int | str = "auto",
     accelerator: str = "auto",
+    accumulate: int = 1,
     checkpoint_minutes: float = 5.0,
     limit: int | None = None,
     progress: bool = True,
@@ -135,6 +166,8 @@ def _run(
     Args:
         resume: go on from the last checkpoint of an interrupted run with the same settings.
         overwrite: replace an existing model folder, and forget an interrupted run.
+        devices: how many, all processes of torchrun if it started this one.
+        accumulate: parts in which each device works on its share of a batch, for little memory; the result is the same.
         checkpoint_minutes: time between checkpoints.
         limit: train on the first so many images only.
     """
@@ -147,53 +180,106 @@ def _run(
         raise InputError(f"nothing to resume: {checkpoint} does not exist")
     if not resume and checkpoint.is_file() and not overwrite:
         raise InputError(f"{work} holds an interrupted run: go on with --resume, or give --overwrite")
+    placement = _placement(devices)
     train, val = _parts(dataset, model.config, limit)
-    module = MaskedTraining(model, settings, train, val)
+    module = MaskedTraining(model, settings, train, val, accumulate)
     recipe = {**made, "settings": asdict(settings), "data": dataset.description, "steps": module.steps, **_versions()}
-    identity = _Identity({key: recipe[key] for key in ("method", "settings", "steps")})
+    identity = {key: recipe[key] for key in ("method", "settings", "steps")}
+    if resume:
+        _check_identity(checkpoint, identity)
     trainer = lightning.Trainer(
         max_steps=module.steps,
         accelerator=accelerator,
-        devices=devices,
+        **placement,
         precision=settings.precision,  # type: ignore[arg-type]
         default_root_dir=work,
         logger=[CSVLogger(work, name="csv"), TensorBoardLogger(work, name="tensorboard")],  # a resumed run adds its own
         callbacks=[
-            ModelCheckpoint(work, save_last=True, save_top_k=0, train_time_interval=_minutes(checkpoint_minutes)),
-            identity,
+            _Checkpoints(checkpoint, checkpoint_minutes, identity, keep=resume),
+            LearningRateMonitor("step"),
+            Reconstructions(),
             *([TQDMProgressBar(refresh_rate=10)] if progress else []),
         ],
         enable_progress_bar=progress,
+        enable_checkpointing=False,  # `_Checkpoints` does
         enable_model_summary=False,
         num_sanity_val_steps=0,
         val_check_interval=max(1, module.steps // _VALIDATIONS),
         check_val_every_n_epoch=None,
-        log_every_n_steps=10,
+        log_every_n_steps=1,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=False if resume else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    rank_share(settings.batch_size, 0, trainer.world_size * accumulate)  # refuses what cannot be shared evenly
+    _fit(trainer, module, checkpoint if resume else None)
     model.eval()
     recipe["figures"] = {key: round(float(value), 5) for key, value in trainer.callback_metrics.items()}
-    if trainer.is_global_zero:
-        save_model(model, out, recipe=recipe, overwrite=overwrite)
-        checkpoint.unlink(missing_ok=True)
+    try:
+        if trainer.is_global_zero:
+            save_model(model, out, recipe=recipe, overwrite=overwrite)
+            checkpoint.unlink(missing_ok=True)
+    finally:
+        trainer.strategy.barrier()  # no process goes on before the model is there
     return model
 
 
-class _Identity(Callback):
-    """Keeps the run's settings in its checkpoints, and refuses to resume with others."""
+def _fit(trainer: lightning.Trainer, module: MaskedTraining, checkpoint: Path | None) -> None:
+    """Train; Ctrl-C comes out as KeyboardInterrupt, which Lightning makes a plain exit with the signal left ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
+    except SystemExit as leave:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from leave
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
-    def __init__(self, identity: dict[str, Any]) -> None:
-        self.identity = identity
+
+def _placement(devices: int | str) -> dict[str, Any]:
+    """Devices and nodes for Lightning: what torchrun started, if it started this process, else what was asked for."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return {"devices": devices}
+    here, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if devices not in ("auto", here):
+        raise InputError(f"{devices} devices, but torchrun started {here} processes here: leave --devices out")
+    return {"devices": here, "num_nodes": world // here}
+
+
+class _Checkpoints(Callback):
+    """Saves a checkpoint, whole or not at all, after the first step that ends so many minutes after the last one.
+
+    Lightning's own callback saves by time with automatic optimisation only. `identity`, the run's settings, goes into
+    the checkpoint. Unless `keep`, a checkpoint of an earlier run is removed when training starts.
+    """
+
+    def __init__(self, path: Path, minutes: float, identity: dict[str, Any], keep: bool) -> None:
+        self.path, self.seconds, self.identity, self.keep = path, 60 * minutes, identity, keep
+        self.saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         return self.identity
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict != self.identity:
-            raise InputError("the interrupted run had other settings or data: give the same, or --overwrite")
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.is_global_zero and not self.keep:
+            self.path.unlink(missing_ok=True)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        due = time.monotonic() - self.saved >= self.seconds
+        if trainer.strategy.broadcast(due):  # the first process decides for all
+            trainer.save_checkpoint(self.path)
+            self.saved = time.monotonic()
+
+
+def _check_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
+    """Refuse to go on with a run that had other settings, before any process is started."""
+    try:
+        document = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
+        kept = document["callbacks"][_Checkpoints.__qualname__]
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{checkpoint} is damaged ({type(error).__name__}): start again with --overwrite") from error
+    if kept != identity:
+        raise InputError("the interrupted run had other settings or data: give the same, or --overwrite")
 
 
 def _parts(dataset: Dataset, config: ModelConfig, limit: int | None) -> tuple[Images, Images | None]:
@@ -215,9 +301,3 @@ def _origin(model: NecModel) -> dict[str, str]:
 def _versions() -> dict[str, Any]:
     versions = {"nec": nec.__version__, "torch": torch.__version__, "lightning": lightning.__version__}
     return {"versions": versions | {"numpy": np.__version__, "python": platform.python_version()}}
-
-
-def _minutes(minutes: float) -> Any:
-    from datetime import timedelta
-
-    return timedelta(minutes=minutes)

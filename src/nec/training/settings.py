@@ -75,6 +75,12 @@ class AdaptSettings(TrainingSettings):
         latent_scale: the tokens are scaled by this before adaptation starts (and the decoder's embedding by its
             inverse), since the quantiser's step is 1 and a pre-trained model's tokens are small.
         quantiles_lr: of the prior's quantiles, which have their own loss and schedule.
+        prior_lr: peak learning rate of the prior's densities; None: the main rate, as published. Densities start ten
+            steps wide, and at the main rate a run of some hundred steps does not see them settle.
+        prior_scale: scale of the logistic densities that the prior starts from, in steps of the quantiser.
+        quantization: what stands for rounding in training. "noise": additive uniform noise in both terms (the
+            paper's); "mixed": noise for the rate, straight-through rounding for the distortion.
+        prior: "factorized", or "hyperprior", the scale hyperprior of `hyper_channels` a token and `hyper_heads`.
     """
 
     weight_decay: float = 0.01
@@ -82,11 +88,21 @@ class AdaptSettings(TrainingSettings):
     trainable_blocks: int | None = 1
     latent_scale: float = 1.0
     quantiles_lr: float = 1e-3
+    prior_lr: float | None = None
+    prior_scale: float = 10.0
+    quantization: Literal["noise", "mixed"] = "noise"
+    prior: Literal["factorized", "hyperprior"] = "factorized"
+    hyper_channels: int = 96
+    hyper_heads: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("lmbda", "latent_scale", "quantiles_lr"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("lmbda", "latent_scale", "quantiles_lr", "prior_lr", "prior_scale"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be positive, got {value}")
+        for name, known in (("quantization", ("noise", "mixed")), ("prior", ("factorized", "hyperprior"))):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         if self.trainable_blocks is not None and self.trainable_blocks < 0:
             raise InputError(f"trainable_blocks must not be negative, got {self.trainable_blocks}")

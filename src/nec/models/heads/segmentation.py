@@ -92,6 +92,7 @@ class SegmentationHead(nn.Module):
         if not 0 <= drop_path < 1:
             raise InputError(f"drop_path must lie in 0..1, got {drop_path}")
         width = width or max(dimensions // 2, 1)
+        self.classes = classes
         self.first_conv = nn.Conv2d(dimensions, width, 3, padding=1)
         self.conv_blocks = nn.ModuleList(ConvBlock(width, drop_path, published) for _ in range(blocks))
         self.upscaling_blocks = nn.ModuleList(UpscalingBlock(width) for _ in range(upscale.bit_length() - 1))

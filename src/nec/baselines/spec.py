@@ -1,0 +1,115 @@
+"""Methods by name: "uqe:2,4 jpeg2000:16,48 png"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.baselines.images import Jpeg, Jpeg2000, Png
+from nec.baselines.method import Method
+from nec.baselines.ours import CodecMethod
+from nec.baselines.raw import Raw
+from nec.baselines.uqe import UQE
+from nec.errors import InputError
+
+if TYPE_CHECKING:
+    from nec.codec import EmbeddingCodec
+
+DEFAULT = (
+    "rdc:uint8,uint8-zstd,uint16,uint16-zstd png jpeg2000:1,8,16,24,48,96 jpeg:90,50,10 "
+    "float:32,32-zstd,16 uqe:2,3,4,5,8,16 uqe-channel:2,3,4,5,8 nec:0.1,0.3,1,3"
+)
+_Make = Callable[[str], Method]
+
+
+def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Method]:
+    """Methods that a text names, in its order: FAMILY:SETTING,SETTING,... separated by spaces or semicolons.
+
+    | family | settings |
+    |---|---|
+    | rdc | uint8, uint16, each also with -zstd |
+    | jpeg2000 | compression ratio; 1 is lossless |
+    | jpeg | quality 1 to 100 |
+    | png | none |
+    | float | 32, 16, each also with -zstd |
+    | uqe, uqe-channel | bits: 1 to 8, and 16 for uqe |
+    | nec | quality of `codec`, or where it is None of a hierarchical codec, which `fit` fits |
+    | codec-hierarchical, codec-factorized | quality of a codec of that prior, which `fit` fits |
+
+    Raises `InputError` that quotes the part which is wrong.
+
+    >>> [method.name for method in methods("uqe:2,16; png jpeg2000:24")]
+    ['uqe-2', 'uqe-16', 'png', 'jpeg2000-24']
+    """
+    makers = _makers(codec)
+    made: list[Method] = []
+    for part in spec.replace(";", " ").split():
+        family, colon, settings = part.partition(":")
+        if family not in makers:
+            raise InputError(f"{family!r} in {part!r} is no known method; known are {', '.join(makers)}")
+        if bool(colon) is (family == "png") or (colon and not all(settings.split(","))):
+            example = "png" if family == "png" else f"{family}:SETTING,SETTING"
+            raise InputError(f"{part!r} is no method with settings: write {example}")
+        made += [makers[family](setting) for setting in settings.split(",")]
+    names = [method.name for method in made]
+    if not made or len(set(names)) < len(names):
+        raise InputError(f"{spec!r} names {'a method twice' if made else 'no method'}")
+    return made
+
+
+def fit_methods(wanted: Sequence[Method], sample: Callable[[], NDArray[np.float32]]) -> list[Method]:
+    """The methods ready for use: those without a codec get one fitted to `sample()`, one for each prior.
+
+    `sample` gives embeddings (n, y, x, d) and is called once, or never where nothing is to be fitted.
+    """
+    priors = {method.prior for method in wanted if isinstance(method, CodecMethod) and method.codec is None}
+    if not priors:
+        return list(wanted)
+    embeddings = sample()
+    codecs = {prior: CodecMethod(prior=prior).fit(embeddings).codec for prior in sorted(priors)}
+
+    def ready(method: Method) -> Method:
+        if isinstance(method, CodecMethod) and method.codec is None:
+            return CodecMethod(codecs[method.prior], method.setting)
+        return method
+
+    return list(map(ready, wanted))
+
+
+def _makers(codec: EmbeddingCodec | None) -> dict[str, _Make]:
+    return {
+        "rdc": lambda text: _raw(text, {"uint8": "uint8", "uint16": "uint16"}),
+        "jpeg2000": lambda text: Jpeg2000(_number(text)),
+        "jpeg": lambda text: Jpeg(_number(text)),
+        "png": lambda text: Png(),
+        "float": lambda text: _raw(text, {"32": "float32", "16": "float16"}),
+        "uqe": lambda text: UQE(_bits(text)),
+        "uqe-channel": lambda text: UQE(_bits(text), channelwise=True),
+        "nec": lambda text: CodecMethod(codec, _number(text)),
+        "codec-hierarchical": lambda text: CodecMethod(None, _number(text)),
+        "codec-factorized": lambda text: CodecMethod(None, _number(text), "factorized"),
+    }
+
+
+def _raw(text: str, types: dict[str, str]) -> Raw:
+    stored, dash, suffix = text.partition("-")
+    if stored not in types or (dash and suffix != "zstd"):
+        raise InputError(f"{text!r} is no way to store raw values; there are {', '.join(types)}, each with -zstd too")
+    return Raw(types[stored], zstd=bool(dash))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{text!r} is no number") from None
+
+
+def _bits(text: str) -> int:
+    number = _number(text)
+    if not number.is_integer():
+        raise InputError(f"{text!r} is no whole number of bits")
+    return int(number)

@@ -1,0 +1,53 @@
+"""What a benchmark has finished, on disk: small JSON documents and token arrays under the hash of what decides them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nec.store.files import make_folder, write_json
+
+VERSION = 1  # raised when what the benchmark computes from the same recipe changes
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of the SHA-256 of JSON-able facts and the cache's version."""
+    text = json.dumps({"cache": VERSION, **identity}, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Cache:
+    """JSON documents `<kind>-<key>.json` and folders of arrays in one folder.
+
+    A document that is damaged counts as absent: it is computed again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_folder(folder)
+
+    def path(self, kind: str, key: str, suffix: str = ".json") -> Path:
+        """Where a document or an array folder (suffix "") of that key lies."""
+        return self.folder / f"{kind}-{key}{suffix}"
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The document, or None where there is none."""
+        try:
+            document = json.loads(self.path(kind, key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    def put(self, kind: str, key: str, document: dict[str, Any]) -> None:
+        """Write a document; it is there whole or not at all."""
+        write_json(self.path(kind, key), document)
+
+    def drop(self, kind: str) -> None:
+        """Remove every array folder of a kind, and what an interrupted run left of them."""
+        for folder in self.folder.glob(f"{kind}-*"):
+            if folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,134 @@
+"""What methods, metrics and references are called in figures, tables and the report, and how they are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+INK = "ink"  # the text's own colour, black on white and light on dark
+
+
+@dataclass(frozen=True)
+class Style:
+    """A family of methods: its name, a sentence on it, colours on light and dark pages, a matplotlib marker.
+
+    A `reference` is drawn as a horizontal line instead of a curve.
+    """
+
+    name: str
+    about: str
+    light: str
+    dark: str
+    marker: str
+    reference: bool = False
+
+
+# Okabe & Ito's palette, lightened for dark pages; the markers differ too, so no figure depends on colour alone.
+STYLES = {
+    "nec-factorized": Style(
+        "NEC, factorised prior",
+        "neural embedding compression: the foundation model is adapted to the rate; its quantised tokens are coded "
+        "with one learned table a channel",
+        "#0072B2", "#56B4E9", "o",
+    ),
+    "nec-hyperprior": Style(
+        "NEC, scale hyperprior",
+        "as NEC, but a second, coded latent tells the coder how much each value varies",
+        "#D55E00", "#FF8A47", "s",
+    ),
+    "codec-hierarchical": Style(
+        "codec, hierarchical",
+        "this package's codec fitted to the tokens of the unadapted model; coarse-to-fine contexts",
+        "#007A5A", "#2FC79B", "^",
+    ),
+    "codec-factorized": Style(
+        "codec, factorised",
+        "this package's codec fitted to the tokens of the unadapted model; one table a channel",
+        "#6A4C93", "#B79CE0", "v",
+    ),
+    "uqe": Style(
+        "UQE",
+        "uniformly quantised embeddings: one minimum and maximum for a whole batch, then Blosc zstd with bit shuffle",
+        "#B8487F", "#E39AC6", "D",
+    ),
+    "uqe-channel": Style(
+        "UQE by channel",
+        "as UQE, with a minimum and maximum for each channel",
+        "#C98A00", "#F0B43C", "P",
+    ),
+    "jpeg2000": Style(
+        "JPEG 2000",
+        "images coded by JPEG 2000, then decoded and put through the unadapted model",
+        INK, INK, "X",
+    ),
+    "jpeg": Style(
+        "JPEG",
+        "images coded by JPEG, then decoded and put through the unadapted model",
+        "#777777", "#A0A0A0", "*",
+    ),
+    "rdc": Style(
+        "RDC",
+        "raw data: the pixels themselves, without loss, plain or with bit shuffle and zstd",
+        "#7A7A00", "#C4C45A", "h",
+    ),
+    "original": Style(
+        "original files",
+        "the image files as published, through the unadapted model",
+        "#8C564B", "#D9A79C", "d", reference=True,
+    ),
+    "float": Style(
+        "float embeddings",
+        "the unadapted model's tokens, neither quantised nor coded",
+        "#555555", "#B5BDC8", "d", reference=True,
+    ),
+    "fine-tune": Style(
+        "full fine-tuning",
+        "the whole foundation model trained with the head on the images",
+        "#17808A", "#5CC8D2", "d", reference=True,
+    ),
+}  # fmt: skip
+REFERENCES = tuple(key for key, style in STYLES.items() if style.reference)
+METRICS = {
+    "accuracy": ("accuracy", "share of the test images whose most likely class is the true one"),
+    "top5": ("top-5 accuracy", "share of the test images whose true class is among the five most likely"),
+    "overall_accuracy": ("overall accuracy", "share of the labelled test pixels that are classified correctly"),
+    "mean_iou": (
+        "mean IoU",
+        "intersection over union: pixels that prediction and truth agree on, divided by those that either gives the "
+        "class; the mean over the classes",
+    ),
+    "mean_f1": ("mean F1", "harmonic mean of precision and recall of each class; the mean over the classes"),
+}
+FIDELITY = {
+    "relative_error": (
+        "relative error",
+        "squared error of the decoded embeddings as a share of the float ones' variance; lower is better",
+    ),
+    "neighbour_recall": (
+        "neighbour recall",
+        "share of an image's ten nearest neighbours by float embeddings that are so by the decoded ones too",
+    ),
+}  # fmt: skip
+WORDS = {
+    "decoder": "the first stage of the masked autoencoder's decoder, put before the head on the consumer's side and "
+    "trained with it",
+    "λ": "weight of the reconstruction against the bits while NEC adapts the model: larger is finer and bigger",
+    "bpp": "bits a pixel",
+    "KiB": "1,024 bytes",
+    "raw : size": "how many times smaller than the uncompressed pixels",
+    "beside, once": "bytes that a consumer fetches once for all images: tables, ranges, codebooks",
+    "verified": "lossless methods gave the input back, lossy ones decode to the same values each time",
+    "seeds": "how many heads were trained from different random numbers; means and deviations are over them",
+}  # fmt: skip
+_SPARE = "<>pH8"
+
+
+def style_of(method: str) -> Style:
+    """How to draw and name a family; one that is not listed gets its key as name, grey, and a marker by its name."""
+    if method in STYLES:
+        return STYLES[method]
+    return Style(method, "", "#777777", "#A0A0A0", _SPARE[sum(method.encode()) % len(_SPARE)])
+
+
+def metric_name(metric: str) -> str:
+    """Name of a key of `Row.metrics` for people."""
+    return METRICS.get(metric, (metric.replace("_", " "), ""))[0]

@@ -1,0 +1,305 @@
+"""What a benchmark runs: the YAML recipe, expanded to datasets and method points; see `docs/bench.md`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from nec.errors import InputError
+from nec.training import AdaptSettings, TrainingSettings
+from nec.training.recipes import Recipe, read_recipe, section_settings
+
+ADAPTED = ("nec-factorized", "nec-hyperprior")
+REFERENCES = ("float", "original", "fine-tune")
+HEADS = ("classification", "classification_decoder", "segmentation", "segmentation_decoder", "fine_tune")
+
+DEFAULT: dict[str, Any] = {
+    "methods": [
+        "original", "float", "rdc:uint8", "jpeg2000:8,16,32,64", "uqe:2,4,8", "codec-hierarchical:0.1,0.2,0.4",
+        {"nec-factorized": {"lmbda": [30, 100, 300, 1000]}},
+    ],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MethodPoint:
+    """One setting of one method: a point of a curve.
+
+    Attributes:
+        method, label, setting: as in `nec.bench.Row`.
+        spec: what `nec.baselines.methods` makes a baseline of ("uqe:4"); "" for what is none.
+        quality: of the product codec that codes an adapted model's tokens; 1 is the rounding it was adapted for.
+        adapt: how the model was adapted; None for the base model.
+    """
+
+    method: str
+    label: str
+    setting: float
+    spec: str = ""
+    quality: float = 1.0
+    adapt: AdaptSettings | None = None
+
+    @property
+    def adapt_seed(self) -> int | None:
+        return None if self.adapt is None else self.adapt.seed
+
+    @property
+    def name(self) -> str:
+        """For files and lines: method and label in ASCII."""
+        label = re.sub(r"[^A-Za-z0-9.]+", "-", self.label.replace("λ=", "")).strip("-")
+        seed = f"-s{self.adapt_seed}" if self.adapt_seed else ""
+        return f"{self.method}-{label}{seed}" if label and label != self.method else f"{self.method}{seed}"
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the bytes and the embeddings, beside models and data."""
+        return {"method": self.method, "spec": self.spec, "quality": self.quality}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most images of each part; None: all of them."""
+
+    train: int | None = None
+    val: int | None = None
+    test: int | None = None
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Keys of a dataset's section that are plain values.
+
+    Attributes:
+        task: "classification" or "segmentation"; by default what the dataset has, masks first.
+        seed: of the dataset's split and of the choice of images.
+        image_size: side in pixels that images are resized to before they are coded.
+        tile, downscale: windows that images with masks are cut into, after averaging down by a whole factor.
+        train_tile: windows that the model is trained on; by default its native size.
+        models: name of the dataset whose base and adapted models serve this one too, as the paper adapts on one
+            dataset and measures on others; by default its own training images make its models.
+    """
+
+    task: Literal["classification", "segmentation"] | None = None
+    seed: int = 0
+    image_size: int | None = None
+    tile: int | None = None
+    downscale: int = 1
+    train_tile: int | None = None
+    models: str | None = None
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """One dataset of a benchmark. `base`: continued pre-training before anything else, or None."""
+
+    name: str
+    spec: str
+    options: DatasetOptions
+    limits: Limits
+    base: TrainingSettings | None
+    points: tuple[MethodPoint, ...]
+
+
+@dataclass(frozen=True)
+class BenchRecipe:
+    """A whole benchmark. `heads`: task (with "_decoder" for heads with the stage) -> what differs from the default."""
+
+    datasets: tuple[DatasetPlan, ...]
+    seeds: tuple[int, ...]
+    decoder: tuple[bool, ...]
+    heads: dict[str, dict[str, Any]]
+    source: dict[str, Any]
+
+    def head_options(self, work: str, decoder: bool) -> dict[str, Any]:
+        """What the recipe sets of heads of a task (or of fine-tuning), with the stage or without."""
+        own = self.heads.get(f"{work}_decoder", {}) if decoder else {}
+        return {**self.heads.get(work, {}), **own}
+
+
+def load_recipe(path: str | Path | None, datasets: Sequence[str]) -> BenchRecipe:
+    """The benchmark that a recipe file (None: the default) describes, of datasets "KIND:PATH" or "NAME=KIND:PATH".
+
+    A dataset takes the section of its name, which is its kind where no name is given.
+
+    Raises:
+        InputError: unknown keys, methods or values; datasets of one name; a section without a dataset is no error.
+    """
+    recipe = Recipe(dict(DEFAULT), Path("(default)")) if path is None else read_recipe(path)
+    where = f"recipe {recipe.path}"
+    sections = _mapping(recipe.get("datasets", {}), f"{where}: datasets")
+    named = [_name_and_spec(item) for item in datasets]
+    for name, _ in named:
+        if [other for other, _ in named].count(name) > 1:
+            raise InputError(f"two datasets are called {name!r}: name them, as in NAME=KIND:PATH")
+    plans = tuple(_plan(recipe, name, spec, sections) for name, spec in named)
+    for name in sections:  # sections of datasets that were not given are held to the same rules
+        if name not in dict(named):
+            _plan(recipe, name, "", sections)
+    return BenchRecipe(
+        plans,
+        tuple(_list(recipe.get("seeds", [0, 1, 2]), int, f"{where}: seeds")),
+        tuple(_list(recipe.get("decoder", [False, True]), bool, f"{where}: decoder")),
+        _heads(recipe),
+        {key: value for key, value in recipe.items() if key != "pretrain"},
+    )
+
+
+def _name_and_spec(text: str) -> tuple[str, str]:
+    name, equals, spec = text.partition("=")
+    if equals and name.replace("-", "").replace("_", "").isalnum():
+        return name, spec
+    kind, colon, _ = text.partition(":")
+    if not colon:
+        raise InputError(f"{text} names no kind of dataset: give KIND:PATH or NAME=KIND:PATH")
+    return kind, text
+
+
+def _plan(recipe: Recipe, name: str, spec: str, sections: dict[str, Any]) -> DatasetPlan:
+    where = f"datasets: {name}"
+    values = _mapping(sections.get(name) or {}, f"recipe {recipe.path}: {where}")
+    nested = {key: values.pop(key, None) for key in ("limits", "base", "adapt", "methods")}
+    options = _section(recipe, where, values, DatasetOptions)
+    if options.models is not None:
+        nested |= _models_section(recipe, where, nested, sections, options.models)
+    limits = _section(recipe, f"{where}: limits", nested["limits"] or {}, Limits)
+    base = None
+    if nested["base"] is not None:
+        base = _section(recipe, f"{where}: base", nested["base"], TrainingSettings)
+    adapt = {**recipe.get("adapt", {}), **_mapping(nested["adapt"] or {}, f"recipe {recipe.path}: {where}: adapt")}
+    methods = nested["methods"] if nested["methods"] is not None else recipe.get("methods", DEFAULT["methods"])
+    if not isinstance(methods, list) or not methods:
+        raise InputError(f"recipe {recipe.path}: methods must be a list of methods, not {methods!r}")
+    points = [point for entry in methods for point in _points(recipe, entry, adapt)]
+    for point in points:
+        if [(p.method, p.label, p.adapt_seed) for p in points].count((point.method, point.label, point.adapt_seed)) > 1:
+            raise InputError(
+                f"recipe {recipe.path}: {point.method} {point.label} stands twice in the methods of {name}"
+            )
+    return DatasetPlan(name, spec, options, limits, base, tuple(points))
+
+
+def _models_section(
+    recipe: Recipe, where: str, nested: Mapping[str, Any], sections: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """`base` and `adapt` of the dataset whose models another one uses."""
+    for key in ("base", "adapt"):
+        if nested[key] is not None:
+            raise InputError(f"recipe {recipe.path}: {where}: {key} and models exclude each other")
+    found = _mapping(sections.get(source) or {}, f"recipe {recipe.path}: datasets: {source}")
+    if source not in sections or found.get("models") is not None:
+        raise InputError(f"recipe {recipe.path}: {where}: models: {source!r} is no dataset that makes its own models")
+    return {key: found.get(key) for key in ("base", "adapt")}
+
+
+def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any]) -> list[MethodPoint]:
+    """Points of one entry of `methods`: "uqe:2,4", or {nec-factorized: {lmbda: [...]}}."""
+    where = f"recipe {recipe.path}: methods"
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        family, values = next(iter(entry.items()))
+        if family not in ADAPTED:
+            raise InputError(f"{where}: {family!r} takes no options; those that do are {', '.join(ADAPTED)}")
+        return _adapted_points(recipe, str(family), _mapping(values, f"{where}: {family}"), adapt)
+    if not isinstance(entry, str):
+        raise InputError(f"{where}: {entry!r} is neither a method nor one with options")
+    family, _, values = entry.partition(":")
+    if entry in REFERENCES:
+        return [MethodPoint(family, family, 0.0)]
+    if family in ADAPTED:
+        raise InputError(f"{where}: write {family} with its options, as in {{{family}: {{lmbda: [30, 100]}}}}")
+    return _baseline_points(entry, where)
+
+
+def _adapted_points(recipe: Recipe, family: str, values: dict[str, Any], adapt: Mapping[str, Any]) -> list[MethodPoint]:
+    where = f"methods: {family}"
+    values = dict(values)
+    weights = _list(values.pop("lmbda", None), float, f"recipe {recipe.path}: {where}: lmbda")
+    quality = _number(values.pop("quality", 1.0), f"recipe {recipe.path}: {where}: quality")
+    seeds = values.pop("seeds", None)
+    merged = {**adapt, **values}
+    if any(field.name == "prior" for field in fields(AdaptSettings)):
+        merged["prior"] = family.removeprefix("nec-")
+    points = []
+    for weight in weights:
+        for seed in [merged.get("seed", 0)] if seeds is None else _list(seeds, int, f"{where}: seeds"):
+            settings = _section(recipe, where, {**merged, "lmbda": weight, "seed": seed}, AdaptSettings)
+            points.append(MethodPoint(family, f"λ={weight:g}", weight, quality=quality, adapt=settings))
+    return points
+
+
+def _baseline_points(entry: str, where: str) -> list[MethodPoint]:
+    from nec.baselines import methods
+
+    family, colon, values = entry.partition(":")
+    points = []
+    for spec in [f"{family}:{value}" for value in values.split(",")] if colon else [entry]:
+        try:
+            found = methods(spec)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        points += [MethodPoint(method.family, method.label, method.setting, spec) for method in found]
+    return points
+
+
+def _heads(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Given fields of the head recipes, with their types checked."""
+    where = f"recipe {recipe.path}: heads"
+    sections = _mapping(recipe.get("heads", {}), where)
+    for name in sections:
+        if name not in HEADS:
+            raise InputError(f"{where}: unknown key {name!r}; known: {', '.join(HEADS)}")
+    found = {}
+    for name, section in sections.items():
+        values = _mapping(section or {}, f"{where}: {name}")
+        settings = _section(recipe, f"heads: {name}", values, head_recipe_class(name.removesuffix("_decoder")))
+        found[name] = {key: getattr(settings, key) for key in values}
+    return found
+
+
+def head_recipe_class(work: str) -> Any:
+    """The dataclass that says how heads of a task are trained, or how a model is fine-tuned."""
+    if work == "fine_tune":
+        from nec.tasks.online import OnlineSettings
+
+        return OnlineSettings
+    if work == "classification":
+        from nec.tasks.training import Recipe as ClassificationRecipe
+
+        return ClassificationRecipe
+    from nec.tasks.segmentation_training import SegmentationRecipe
+
+    return SegmentationRecipe
+
+
+def adapt_dict(settings: TrainingSettings) -> dict[str, Any]:
+    """Settings as JSON holds them: tuples as lists."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+
+
+def _section(recipe: Recipe, where: str, values: Any, kind: Any) -> Any:
+    values = _mapping(values, f"recipe {recipe.path}: {where}")
+    return section_settings(Recipe({where: values}, recipe.path), where, kind)
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} must hold keys and values, not {value!r}")
+    return dict(value)
+
+
+def _list(value: Any, kind: type, where: str) -> list[Any]:
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise InputError(f"{where} is empty: give at least one")
+    found = [float(item) if kind is float and type(item) is int else item for item in items]
+    if any(type(item) is not kind for item in found):
+        raise InputError(f"{where} must be a list of {kind.__name__}, not {value!r}")
+    return found
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: {value!r} is no number") from None

@@ -1,0 +1,387 @@
+"""What a benchmark measured: rows, their files, curves over seeds, and the headline figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from nec.errors import CorruptError, InputError
+
+VERSION = 1
+JSON_NAME, CSV_NAME = "results.json", "results.csv"
+NEC = ("nec-factorized", "nec-hyperprior")
+CODED_RAW = ("jpeg2000", "original")
+BELOW = 1024  # bytes: the range in which NEC with decoder is to lie above the others
+COMPRESSION = 0.997  # the paper's
+
+_PRIMARY = {"classification": "accuracy", "segmentation": "overall_accuracy"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured head: a (dataset, method, setting, decoder, seed).
+
+    Attributes:
+        dataset: its name in the recipe.
+        method: family: nec-factorized, nec-hyperprior, codec-hierarchical, codec-factorized, uqe, uqe-channel,
+            jpeg2000, jpeg, rdc, float, original, fine-tune.
+        label: the point within the family, for people ("λ=100", "4 bit").
+        setting: the same as a number that orders the family's curve.
+        decoder: whether the model's first decoder stage was trained with the head.
+        seed: of the head.
+        adapt_seed: of the adaptation; None where nothing was adapted.
+        bytes_per_image: real bytes of the encoded test images, divided by their number.
+        side_information: bytes that the consumer needs once (tables, codebooks); the decoder stage and head apart.
+        metrics: of the test images; classification: accuracy, top5; segmentation: overall_accuracy, mean_iou, mean_f1.
+        confusion: [truth][predicted] counts over the test images (pixels), or None.
+        fidelity: relative_error and neighbour_recall of the embeddings against the float ones, or None.
+        exact: the round trip was verified: lossless methods gave the input back, lossy ones the same values twice.
+        seconds: encode, decode (of all images), head.
+    """
+
+    dataset: str
+    method: str
+    label: str
+    setting: float
+    decoder: bool
+    seed: int
+    bytes_per_image: float
+    metrics: dict[str, float]
+    adapt_seed: int | None = None
+    side_information: int = 0
+    confusion: list[list[int]] | None = None
+    fidelity: dict[str, float] | None = None
+    exact: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole benchmark: what was run, where, on what, and its rows.
+
+    Attributes:
+        recipe: as it was run, with every default filled in.
+        environment: versions, cpu, threads, date.
+        datasets: name -> task ("classification" or "segmentation"), kind, images, train, val, test (counts),
+            raw_file_bytes_per_image and raw_pixel_bytes_per_image (of the test images), class_names, class_colors,
+            split.
+        rows: in the order of the recipe.
+    """
+
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    datasets: dict[str, dict[str, Any]]
+    rows: list[Row]
+    version: int = VERSION
+
+    def write(self, out: str | Path) -> list[Path]:
+        """Write `results.json` (with the headline figures) and `results.csv` to the folder `out` -> their paths."""
+        out = Path(out)
+        document = {**asdict(self), "headline": headline(self)}
+        paths = [out / JSON_NAME, out / CSV_NAME]
+        _replace(paths[0], json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        _replace(paths[1], self.csv())
+        return paths
+
+    @classmethod
+    def read(cls, path: str | Path) -> Results:
+        """Read `results.json`, given itself or its folder.
+
+        Raises:
+            InputError: no such file, or of another version.
+            CorruptError: it is not what `write` wrote.
+        """
+        path = Path(path)
+        path = path / JSON_NAME if path.is_dir() else path
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read results from {path}: {error.strerror}; run nec bench first") from error
+        except ValueError as error:
+            raise CorruptError(f"{path} is damaged: not JSON ({error}); run nec bench again") from error
+        return cls.from_dict(document, str(path))
+
+    @classmethod
+    def from_dict(cls, document: Any, where: str = "results") -> Results:
+        """Inverse of the JSON form; errors as `read`."""
+        if not isinstance(document, dict) or document.get("version") != VERSION:
+            raise InputError(f"{where} is not of version {VERSION} of nec bench's results")
+        try:
+            rows = [Row(**row) for row in document["rows"]]
+            return cls(document["recipe"], document["environment"], document["datasets"], rows)
+        except (KeyError, TypeError) as error:
+            raise CorruptError(f"{where} is damaged: {error}; run nec bench again") from error
+
+    def csv(self) -> str:
+        """One line a row; metrics, fidelity and seconds as columns of their own, confusions left out."""
+        flat = [_flat(row) for row in self.rows]
+        columns = list(dict.fromkeys(name for row in flat for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+        return text.getvalue()
+
+    def methods(self, dataset: str) -> list[str]:
+        """Families of methods with rows of a dataset, in the order of the rows."""
+        return list(dict.fromkeys(row.method for row in self.rows if row.dataset == dataset))
+
+    def task(self, dataset: str) -> str:
+        """ "classification" or "segmentation"."""
+        return str(self.datasets[dataset]["task"])
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a curve: one setting of a method, over its seeds. `std` is the sample's, 0 for one seed."""
+
+    setting: float
+    label: str
+    bytes_per_image: float
+    mean: float
+    std: float
+    low: float
+    high: float
+    count: int
+
+
+def primary_metric(task: str) -> str:
+    """The metric that the figures show: accuracy, or overall_accuracy for segmentation."""
+    return _PRIMARY[task]
+
+
+def curve(results: Results, dataset: str, method: str, decoder: bool, metric: str | None = None) -> list[Point]:
+    """Points of one method, averaged over the seeds of heads and adaptations, by rising bytes.
+
+    Args:
+        metric: a key of `Row.metrics`; the task's primary one if None.
+    """
+    metric = metric or primary_metric(results.task(dataset))
+    groups: dict[tuple[float, str], list[Row]] = {}
+    for row in results.rows:
+        if (row.dataset, row.method, row.decoder) == (dataset, method, decoder) and metric in row.metrics:
+            groups.setdefault((row.setting, row.label), []).append(row)
+    points = [_point(*key, rows, metric) for key, rows in groups.items()]
+    return sorted(points, key=lambda point: point.bytes_per_image)
+
+
+def accuracy_at(points: Sequence[Point], size: float) -> float | None:
+    """Mean metric that a curve offers for `size` bytes an image; None below its smallest point.
+
+    Linear in log bytes between the points of the curve's upper envelope: who may spend b bytes may also spend fewer.
+    Beyond the largest point it stays at the best.
+    """
+    if not points or size < points[0].bytes_per_image:
+        return None
+    sizes, means = _envelope(points)
+    for i in range(1, len(sizes)):
+        if size <= sizes[i]:
+            return means[i - 1] + (means[i] - means[i - 1]) * _share(size, sizes[i - 1], sizes[i])
+    return means[-1]
+
+
+def bytes_for(points: Sequence[Point], accuracy: float) -> float | None:
+    """Bytes an image at which a curve reaches a mean metric; None where it never does. Inverse of `accuracy_at`."""
+    if not points:
+        return None
+    sizes, means = _envelope(points)
+    for i, mean in enumerate(means):
+        if mean >= accuracy:
+            if i == 0:
+                return sizes[0]
+            share = (accuracy - means[i - 1]) / (mean - means[i - 1])
+            return math.exp(math.log(sizes[i - 1]) + share * (math.log(sizes[i]) - math.log(sizes[i - 1])))
+    return None
+
+
+# -- headline figures -------------------------------------------------------------------------------------------------
+
+
+def headline(results: Results) -> dict[str, dict[str, Any]]:
+    """The paper's headline figures of each dataset: `bytes_saved`, `accuracy_lost`, `below_others`."""
+    return {
+        name: {
+            "metric": primary_metric(results.task(name)),
+            "bytes_saved": bytes_saved(results, name),
+            "accuracy_lost": accuracy_lost(results, name),
+            "below_others": below_others(results, name),
+        }
+        for name in results.datasets
+    }
+
+
+def bytes_saved(results: Results, dataset: str, coded_raw: Sequence[str] = CODED_RAW) -> list[dict[str, Any]]:
+    """Bytes that NEC saves at the accuracy of the best coded raw data, for each NEC variant and decoder on or off.
+
+    The best coded raw point has the highest mean among `coded_raw`, decoder on or off; of equals the smallest.
+    `nec_bytes` and `saved` (a share of the coded raw bytes) are None where NEC does not reach its accuracy; `nec_best`
+    says how far it comes.
+    """
+    rivals = [
+        (method, decoder, point)
+        for method in coded_raw
+        for decoder in (False, True)
+        for point in curve(results, dataset, method, decoder)
+    ]
+    if not rivals:
+        return []
+    method, decoder, best = max(rivals, key=lambda rival: (rival[2].mean, -rival[2].bytes_per_image))
+    reference = {"method": method, "label": best.label, "decoder": decoder}
+    reference |= {"bytes_per_image": best.bytes_per_image, "accuracy": best.mean}
+    found = []
+    for name, with_decoder, points in _nec_curves(results, dataset):
+        needed = bytes_for(points, best.mean)
+        found.append(
+            {
+                "method": name,
+                "decoder": with_decoder,
+                "reference": reference,
+                "nec_bytes": needed,
+                "saved": None if needed is None else 1 - needed / best.bytes_per_image,
+                "nec_best": max(point.mean for point in points),
+            }
+        )
+    return found
+
+
+def accuracy_lost(results: Results, dataset: str, compression: float = COMPRESSION) -> list[dict[str, Any]]:
+    """Accuracy that NEC loses against uncompressed images where it leaves 1 - `compression` of the raw pixels' bytes.
+
+    The reference are heads on the uncompressed images, "original" (else "float" or lossless "rdc"), with the decoder on
+    or off as NEC's. `accuracy` and `lost` are None where NEC has no point as small.
+    """
+    size = float(results.datasets[dataset]["raw_pixel_bytes_per_image"]) * (1 - compression)
+    found = []
+    for name, decoder, points in _nec_curves(results, dataset):
+        raw = next((c for m in ("original", "float", "rdc") if (c := curve(results, dataset, m, decoder))), [])
+        if not raw:
+            continue
+        reference, reached = max(point.mean for point in raw), accuracy_at(points, size)
+        found.append(
+            {
+                "method": name,
+                "decoder": decoder,
+                "compression": compression,
+                "bytes_per_image": size,
+                "reference_accuracy": reference,
+                "accuracy": reached,
+                "lost": None if reached is None else reference - reached,
+                "smallest_nec_bytes": points[0].bytes_per_image,
+            }
+        )
+    return found
+
+
+def below_others(
+    results: Results, dataset: str, others: Sequence[str] = ("uqe", "jpeg2000"), limit: float = BELOW
+) -> list[dict[str, Any]]:
+    """Where NEC with decoder lies below another method, decoder on or off, under `limit` bytes; empty is good.
+
+    Every point of another method below the limit is held against the NEC curve at its bytes (`accuracy_at`), and every
+    NEC point against the other's curve. NEC has lost, too, where it has no point as small: `nec` is None there.
+    `within_spread` says that the difference is no larger than the two standard deviations added.
+    """
+    found = []
+    for name, decoder, nec in _nec_curves(results, dataset):
+        if not decoder:
+            continue
+        for other in others:
+            for other_decoder in (False, True):
+                points = curve(results, dataset, other, other_decoder)
+                pairs = _compare(nec, points, limit)
+                found += [
+                    {"method": name, "other": other, "other_decoder": other_decoder, **pair}
+                    for pair in pairs
+                    if pair["nec"] is None or pair["nec"] < pair["other_accuracy"]
+                ]
+    return found
+
+
+def _compare(nec: Sequence[Point], others: Sequence[Point], limit: float) -> list[dict[str, Any]]:
+    pairs = []
+    for point in others:
+        if point.bytes_per_image < limit:
+            spread = point.std + _nearest(nec, point.bytes_per_image).std
+            pairs.append(_pair(point, accuracy_at(nec, point.bytes_per_image), point.mean, spread))
+    for point in nec:
+        reached = accuracy_at(others, point.bytes_per_image)
+        if point.bytes_per_image < limit and reached is not None:
+            mine = accuracy_at(nec, point.bytes_per_image)
+            spread = point.std + _nearest(others, point.bytes_per_image).std
+            pairs.append(_pair(point, mine, reached, spread))
+    return sorted(pairs, key=lambda pair: float(pair["bytes_per_image"]))
+
+
+def _pair(at: Point, nec: float | None, other: float, spread: float) -> dict[str, Any]:
+    return {
+        "at": at.label,
+        "bytes_per_image": at.bytes_per_image,
+        "nec": nec,
+        "other_accuracy": other,
+        "difference": None if nec is None else other - nec,
+        "within_spread": nec is not None and other - nec <= spread,
+    }
+
+
+def _nec_curves(results: Results, dataset: str) -> list[tuple[str, bool, list[Point]]]:
+    curves = [(name, decoder, curve(results, dataset, name, decoder)) for name in NEC for decoder in (False, True)]
+    return [item for item in curves if item[2]]
+
+
+def _nearest(points: Sequence[Point], size: float) -> Point:
+    return min(points, key=lambda point: abs(math.log(point.bytes_per_image / size)))
+
+
+def _envelope(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """Bytes and means of the points that are better than every smaller one."""
+    sizes, means = [points[0].bytes_per_image], [points[0].mean]
+    for point in points[1:]:
+        if point.mean > means[-1]:
+            sizes.append(point.bytes_per_image)
+            means.append(point.mean)
+    return sizes, means
+
+
+def _share(size: float, low: float, high: float) -> float:
+    return 1.0 if high <= low else (math.log(size) - math.log(low)) / (math.log(high) - math.log(low))
+
+
+def _point(setting: float, label: str, rows: Sequence[Row], metric: str) -> Point:
+    values = [row.metrics[metric] for row in rows]
+    mean = math.fsum(values) / len(values)
+    std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
+    size = math.fsum(row.bytes_per_image for row in rows) / len(rows)
+    return Point(setting, label, size, mean, std, min(values), max(values), len(values))
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for item in fields(Row):
+        value = getattr(row, item.name)
+        if item.name == "confusion":
+            continue
+        if item.name in ("metrics", "fidelity"):
+            flat |= value or {}
+        elif item.name == "seconds":
+            flat |= {f"{name}_seconds": seconds for name, seconds in value.items()}
+        else:
+            flat[item.name] = "" if value is None else value
+    return flat
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,189 @@
+"""The images of a dataset that a benchmark uses, what they are worth in bytes, and their tokens on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.bench.cache import Cache, key_of
+from nec.bench.recipe import DatasetPlan
+from nec.data import Dataset, open_dataset
+from nec.errors import InputError
+from nec.pipeline.embed import Inputs, Stream, plan_inputs
+from nec.store.files import atomic_path
+
+if TYPE_CHECKING:
+    from nec.models import NecModel
+
+PARTS = ("train", "val", "test")
+BATCH = 128  # images that are coded together, as in a chunk of a store
+
+Tokens = dict[str, NDArray[np.float32]]  # part -> (n, y, x, d)
+
+
+class Subset:
+    """The chosen images of a dataset's train, val and test parts, and their labels or masks.
+
+    Raises:
+        InputError: no split, an empty part, no labels (masks) for the task, scenes of unequal size.
+    """
+
+    def __init__(self, plan: DatasetPlan) -> None:
+        self.plan, options = plan, plan.options
+        self.dataset = open_plan(plan, options.tile)
+        if self.dataset.windowed or self.dataset.split is None:
+            raise InputError(
+                f"{plan.spec} cannot be benchmarked: it needs images in classes or with masks, split into "
+                "train, val and test"
+            )
+        has_masks = bool(getattr(self.dataset, "has_masks", False))
+        self.task = options.task or ("segmentation" if has_masks else "classification")
+        if (self.task == "segmentation" and not has_masks) or (
+            self.task == "classification" and self.dataset.labels is None
+        ):
+            raise InputError(f"{plan.spec} has no {'masks' if self.task == 'segmentation' else 'labels'} to train on")
+        self.indices = {part: self._choose(part) for part in PARTS}
+
+    def _choose(self, part: str) -> NDArray[np.int64]:
+        """A seeded choice of a part's images, permuted, so that the first few hold every class."""
+        members = self.dataset.indices(part)
+        order = np.random.default_rng([self.plan.options.seed, PARTS.index(part)]).permutation(len(members))
+        return members[order[: getattr(self.plan.limits, part)]]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of labels or mask values."""
+        names = self.dataset.mask_classes if self.task == "segmentation" else self.dataset.class_names
+        assert names is not None
+        return list(names)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the images and their truth."""
+        digest = hashlib.sha256(b"".join(self.indices[part].astype("<i8").tobytes() for part in PARTS)).hexdigest()
+        options = self.plan.options
+        window = [options.tile, options.downscale, options.image_size]
+        return {"data": self.dataset.description, "window": window, "task": self.task, "images": digest}
+
+    def images(self, part: str, start: int, stop: int, size: tuple[int, int] | None) -> NDArray[Any]:
+        """Images (n, h, w, bands) of a part."""
+        return self.dataset.load(self.indices[part][start:stop], size)
+
+    def truth(self, part: str) -> NDArray[Any]:
+        """Labels (n,) int64 or masks (n, h, w) uint8 of a part."""
+        if self.task == "segmentation":
+            return self.dataset.masks(self.indices[part])
+        assert self.dataset.labels is not None
+        return self.dataset.labels[self.indices[part]]
+
+    def file_bytes(self) -> float:
+        """Mean bytes of a test image's file."""
+        sizes = np.asarray(self.dataset.file_sizes, dtype=np.float64)
+        return float(sizes[self.indices["test"]].mean())
+
+    def describe(self) -> dict[str, Any]:
+        """The entry of `Results.datasets`."""
+        first = self.dataset.load(self.indices["test"][:1], self.plan.options.image_size)
+        colors = self.dataset.mask_colors if self.task == "segmentation" else None
+        return {
+            "task": self.task,
+            "kind": self.dataset.kind,
+            "images": len(self.dataset),
+            **{part: len(self.indices[part]) for part in PARTS},
+            "raw_file_bytes_per_image": self.file_bytes(),
+            "raw_pixel_bytes_per_image": float(first[0].nbytes),
+            "class_names": self.classes,
+            "class_colors": None if colors is None else [list(map(int, color)) for color in colors],
+            "split": self.dataset.description.get("split"),
+        }
+
+
+def open_plan(plan: DatasetPlan, tile: int | None) -> Dataset:
+    """The dataset of a plan; images with masks cut into windows of `tile` pixels."""
+    options = plan.options
+    cut: dict[str, Any] = {}
+    if tile is not None or options.downscale != 1:
+        cut = {"tile": tile, "downscale": options.downscale}
+    return open_dataset([plan.spec], seed=options.seed, **cut)
+
+
+def model_inputs(model: NecModel, subset: Subset) -> Inputs:
+    """How a model sees the images of a subset."""
+    order = np.concatenate([subset.indices[part] for part in PARTS])
+    return plan_inputs(model, subset.dataset, order, image_size=subset.plan.options.image_size)
+
+
+def batches(count: int, size: int = BATCH) -> list[tuple[int, int]]:
+    """[start, stop) of the batches of `count` images."""
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def embedded(cache: Cache, kind: str, model: NecModel, subset: Subset) -> tuple[str, Tokens]:
+    """Key and unquantised tokens of a model on a subset, from the cache or computed into it."""
+    key = key_of({"tokens": model.sha256, **subset.identity()})
+    folder = cache.path(kind, key, "")
+    if not folder.is_dir():
+        inputs = model_inputs(model, subset)
+        shape = (*inputs.grid, model.config.embed_dim)
+        with writing(folder, {part: len(subset.indices[part]) for part in PARTS}, shape) as arrays:
+            for part in PARTS:
+                stream = Stream(model, subset.dataset, subset.indices[part], inputs, batch_size=BATCH)
+                ranges = stream.batches(0, len(stream))
+                for batch, tokens in zip(ranges, stream.embed(ranges), strict=True):
+                    arrays[part][batch.start : batch.stop] = tokens
+    return key, read_tokens(folder)
+
+
+class writing:
+    """Context that gives empty arrays (n, *shape) on disk by part; the folder appears when the block ends well."""
+
+    def __init__(self, folder: Path, counts: dict[str, int], shape: tuple[int, ...]) -> None:
+        self.counts, self.shape = counts, shape
+        self._pending = atomic_path(folder)
+
+    def __enter__(self) -> Tokens:
+        self._folder = self._pending.__enter__()
+        self._folder.mkdir(parents=True)
+        self._arrays = {
+            part: np.lib.format.open_memmap(
+                self._folder / f"{part}.npy", mode="w+", dtype=np.float32, shape=(count, *self.shape)
+            )
+            for part, count in self.counts.items()
+        }
+        return dict(self._arrays)
+
+    def __exit__(self, *error: Any) -> None:
+        for array in self._arrays.values():
+            array.flush()
+        self._arrays.clear()
+        self._pending.__exit__(*error)
+
+
+def read_tokens(folder: Path) -> Tokens:
+    """Arrays of a folder that `writing` made; copy-on-write, since torch takes no read-only memory."""
+    return {path.stem: np.load(path, mmap_mode="c") for path in sorted(folder.glob("*.npy"))}
+
+
+def save_truth(cache: Cache, subset: Subset) -> Path:
+    """Labels or masks of a subset as `<part>.npy` in a folder of the cache, for the processes that train heads."""
+    folder = cache.path("truth", key_of({"truth": subset.identity()}), "")
+    if not folder.is_dir():
+        with atomic_path(folder) as temporary:
+            temporary.mkdir(parents=True)
+            for part in PARTS:
+                np.save(temporary / f"{part}.npy", subset.truth(part))
+    return folder
+
+
+def save_images(cache: Cache, subset: Subset, size: tuple[int, int] | None) -> Path:
+    """Images of a subset as `<part>.npy`, where fine-tuning reads them."""
+    folder = cache.path("images", key_of({"images": subset.identity(), "size": size}), "")
+    if not folder.is_dir():
+        with atomic_path(folder) as temporary:
+            temporary.mkdir(parents=True)
+            for part in PARTS:
+                np.save(temporary / f"{part}.npy", subset.dataset.load(subset.indices[part], size))
+    return folder

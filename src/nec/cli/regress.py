@@ -1,0 +1,19 @@
+"""`nec regress`: train a head that predicts numbers on a store and report its errors on held-out images."""
+
+from __future__ import annotations
+
+import argparse
+
+from nec.cli._targets import add_target_arguments, run_targets
+
+HELP = "train a regression head on a store and report MAE, RMSE and R² on held-out images"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `nec regress`."""
+    add_target_arguments(parser, "the share of each class of the store's masks")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print the figures."""
+    return run_targets(args, "regression")

@@ -1,0 +1,91 @@
+"""Recipes: what they expand to, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nec.bench.recipe import load_recipe
+from nec.errors import InputError
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def load(tmp_path: Path, text: str) -> object:
+    (tmp_path / "r.yaml").write_text(text)
+    return load_recipe(tmp_path / "r.yaml", ["eurosat:somewhere"])
+
+
+def test_methods_expand_to_points(tmp_path: Path) -> None:
+    (plan,) = load(  # type: ignore[attr-defined]
+        tmp_path,
+        "adapt: {epochs: 3, latent_scale: 2}\n"
+        "methods: [float, 'uqe:2,16', 'codec-hierarchical:0.5', {nec-factorized: {lmbda: [10, 300], seeds: [0, 1]}}]\n"
+        "datasets: {eurosat: {adapt: {epochs: 4}, limits: {train: 10}, base: {epochs: 1}}}\n",
+    ).datasets
+    assert [(p.method, p.label, p.setting, p.adapt_seed) for p in plan.points] == [
+        ("float", "float", 0, None),
+        ("uqe", "2 bit", 2, None),
+        ("uqe", "16 bit", 16, None),
+        ("codec-hierarchical", "quality 0.5", 0.5, None),
+        ("nec-factorized", "λ=10", 10, 0),
+        ("nec-factorized", "λ=10", 10, 1),
+        ("nec-factorized", "λ=300", 300, 0),
+        ("nec-factorized", "λ=300", 300, 1),
+    ]
+    adapt = plan.points[-1].adapt
+    assert (adapt.epochs, adapt.latent_scale, adapt.lmbda, adapt.seed) == (4, 2, 300, 1)
+    assert plan.base.epochs == 1
+    assert plan.limits.train == 10
+    assert plan.limits.test is None
+    assert len({point.name for point in plan.points}) == len(plan.points)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("colour: blue", "'colour'"),
+        ("datasets: {eurosat: {tiles: 3}}", "'tiles'"),
+        ("datasets: {dubai: {limits: {training: 3}}}", "'training'"),
+        ("datasets: {eurosat: {base: {epoch: 3}}}", "'epoch'"),
+        ("datasets: {eurosat: {adapt: {lambda: 3}}}", "'lambda'"),
+        ("heads: {classification: {epoch: 3}}", "'epoch'"),
+        ("heads: {regression: {}}", "'regression'"),
+        ("heads: {classification: {epochs: many}}", "'many'"),
+        ("methods: [jpeg3000:4]", "jpeg3000"),
+        ("methods: ['uqe:three']", "three"),
+        ("methods: [nec-factorized]", "lmbda"),
+        ("methods: [{uqe: {bits: 3}}]", "'uqe'"),
+        ("methods: [{nec-factorized: {lmbda: []}}]", "lmbda is empty"),
+        ("methods: ['uqe:4', 'uqe:4']", "twice"),
+        ("methods: []", "methods"),
+        ("seeds: [a]", "seeds"),
+        ("decoder: [1]", "decoder"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        load(tmp_path, text)
+
+
+def test_datasets_have_names_of_their_own() -> None:
+    plans = load_recipe(None, ["eurosat:a", "mine=eurosat:b"]).datasets
+    assert [(plan.name, plan.spec) for plan in plans] == [("eurosat", "eurosat:a"), ("mine", "eurosat:b")]
+    with pytest.raises(InputError, match="NAME=KIND:PATH"):
+        load_recipe(None, ["eurosat:a", "eurosat:b"])
+    with pytest.raises(InputError, match="names no kind"):
+        load_recipe(None, ["somewhere"])
+
+
+def test_heads_with_the_decoder_may_differ(tmp_path: Path) -> None:
+    recipe = load(tmp_path, "heads: {classification: {epochs: 9, batch: 64}, classification_decoder: {epochs: 5}}")
+    assert recipe.head_options("classification", False) == {"epochs": 9, "batch": 64}  # type: ignore[attr-defined]
+    assert recipe.head_options("classification", True) == {"epochs": 5, "batch": 64}  # type: ignore[attr-defined]
+    assert recipe.head_options("segmentation", True) == {}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_read(path: Path) -> None:
+    if "datasets" in path.read_text():
+        load_recipe(path, ["eurosat:x", "dubai:x", "ucmerced:x", "potsdam:x"])

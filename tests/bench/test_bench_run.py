@@ -1,0 +1,149 @@
+"""The whole of a small benchmark: rows, resuming, what is computed again, honest bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nec.bench import Results, Row
+from nec.bench import run as bench_run
+from nec.bench.recipe import load_recipe
+from nec.bench.run import run_bench
+from nec.errors import InputError
+
+
+def timeless(results: Results) -> list[Row]:
+    return [replace(row, seconds={}) for row in results.rows]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, dataset: str, model: str, recipe: Path
+) -> tuple[Path, Path, Results]:
+    """Recipe, folder and results of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("bench") / "out"
+    return recipe, out, run_bench(load_recipe(recipe, [dataset]), model, out, jobs=1, quiet=True)
+
+
+@pytest.mark.slow
+def test_one_run_gives_every_row(finished: tuple[Path, Path, Results]) -> None:
+    _, out, results = finished
+    methods = ["original", "rdc", "jpeg2000", "uqe", "nec-factorized"]
+    assert results.methods("eurosat") == methods
+    assert [(r.method, r.decoder, r.seed) for r in results.rows] == [
+        (method, decoder, seed) for method in methods for decoder in (False, True) for seed in (0, 1)
+    ]
+    assert all(r.exact and 0 <= r.metrics["accuracy"] <= 1 and np.sum(r.confusion) == 24 for r in results.rows)
+    assert Results.read(out).rows == results.rows
+    assert len((out / "results.csv").read_text().splitlines()) == 21
+    assert results.datasets["eurosat"]["test"] == 24
+    assert results.datasets["eurosat"]["raw_pixel_bytes_per_image"] == 768
+
+
+@pytest.mark.slow
+def test_lossless_images_share_their_heads(finished: tuple[Path, Path, Results]) -> None:
+    rows = {method: [r for r in finished[2].rows if r.method == method] for method in ("original", "rdc")}
+    assert [r.metrics for r in rows["original"]] == [r.metrics for r in rows["rdc"]]
+    assert rows["original"][0].bytes_per_image != rows["rdc"][0].bytes_per_image
+
+
+@pytest.mark.slow
+def test_a_finished_run_computes_nothing(
+    finished: tuple[Path, Path, Results], dataset: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out, results = finished
+    for name in ("train_head", "measure_images", "measure_tokens", "measure_adapted", "embedded", "trained"):
+        monkeypatch.setattr(bench_run, name, lambda *a, **k: pytest.fail("computed again"))
+    again = run_bench(load_recipe(recipe, [dataset]), model, out, jobs=1, quiet=True)
+    assert again.rows == results.rows
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_results(
+    finished: tuple[Path, Path, Results],
+    dataset: str,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe, _, results = finished
+    train, calls = bench_run.train_head, []
+
+    def stop_at_seven(job: Any) -> Any:
+        calls.append(job)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return train(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench_run, "train_head", stop_at_seven)
+        with pytest.raises(KeyboardInterrupt):
+            run_bench(load_recipe(recipe, [dataset]), model, tmp_path / "out", jobs=1, quiet=True)
+    resumed = run_bench(load_recipe(recipe, [dataset]), model, tmp_path / "out", jobs=2, quiet=True)
+    assert timeless(resumed) == timeless(results)
+    assert not list((tmp_path / "out" / "cache").glob("features-*"))
+
+
+@pytest.mark.slow
+def test_changed_entries_alone_are_computed_again(
+    finished: tuple[Path, Path, Results], dataset: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out, _ = finished
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(recipe.read_text().replace('"uqe:4"', '"uqe:4,2"').replace("seeds: [0, 1]", "seeds: [1, 2]"))
+    train, jobs = bench_run.train_head, []
+
+    def count(job: Any) -> Any:
+        jobs.append(job)
+        return train(job)
+
+    monkeypatch.setattr(bench_run, "train_head", count)
+    results = run_bench(load_recipe(changed, [dataset]), model, out, jobs=1, quiet=True, only=["eurosat/uqe"])
+    assert [job.seed for job in jobs] == [2, 2, 1, 2, 1, 2]  # uqe 4 lacked seed 2, uqe 2 lacked both
+    uqe = [r for r in results.rows if r.method == "uqe"]
+    assert {(r.label, r.seed) for r in uqe} == {("4 bit", 1), ("4 bit", 2), ("2 bit", 1), ("2 bit", 2)}
+    assert {r.seed for r in results.rows if r.method == "original"} == {1}  # finished before, not run now
+
+
+@pytest.mark.slow
+def test_bytes_are_those_of_the_blobs(
+    dataset: str, model: str, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nec.baselines import UQE
+
+    sizes: list[tuple[int, int]] = []
+    encode = UQE.encode
+
+    def keep(self: UQE, batch: np.ndarray) -> bytes:
+        blob = encode(self, batch)
+        (tmp_path / f"{len(sizes)}.bin").write_bytes(blob)
+        sizes.append((len(batch), (tmp_path / f"{len(sizes)}.bin").stat().st_size))
+        return blob
+
+    monkeypatch.setattr(UQE, "encode", keep)
+    plan = load_recipe(recipe, [dataset])
+    results = run_bench(plan, model, tmp_path / "out", jobs=1, quiet=True, only=["eurosat/uqe"])
+    assert [count for count, _ in sizes] == [60, 12, 24]
+    assert results.rows[0].bytes_per_image == sizes[-1][1] / 24
+
+
+def test_only_names_what_the_recipe_has(dataset: str, model: str, recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--only eurosat/jpeg "):
+        run_bench(load_recipe(recipe, [dataset]), model, tmp_path / "out", only=["eurosat/jpeg"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_cache_entries_are_computed_again(tmp_path: Path) -> None:
+    from nec.bench.cache import Cache, key_of
+
+    cache = Cache(tmp_path)
+    cache.put("head", "a", {"x": 1})
+    assert cache.get("head", "a") == {"x": 1}
+    cache.path("head", "a").write_text(json.dumps({"x": 1})[:-2])
+    assert cache.get("head", "a") is None
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1}) != key_of({"a": 1, "b": 3})

@@ -1,0 +1,109 @@
+"""Recipes: what stands in the YAML file is what the settings say, and what does not fit is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pytest
+
+import nec
+from nec.models import PRESETS
+from nec.training import AdaptSettings, TrainingSettings
+from nec.training.recipes import read_recipe, section_model, section_settings
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "r.yaml").write_text(text)
+    return folder / "r.yaml"
+
+
+def test_values_types_defaults_and_overrides(tmp_path: Path) -> None:
+    recipe = read_recipe(
+        write(
+            tmp_path,
+            "name: x\nseeds: [0, 1]\nadapt:\n  epochs: 2\n  blr: 1e-3\n  lmbda: 5e4\n  crop_scale: [0.5, 1]\n"
+            "  trainable_blocks: null\n  optimizer: muon\n  turns: true\n",
+        )
+    )
+    assert recipe["seeds"] == [0, 1]
+    settings = section_settings(recipe, "adapt", AdaptSettings, lmbda=7.0, seed=3)
+    wanted = AdaptSettings(
+        epochs=2.0,
+        blr=0.001,
+        lmbda=7.0,
+        crop_scale=(0.5, 1.0),
+        trainable_blocks=None,
+        optimizer="muon",
+        turns=True,
+        seed=3,
+    )
+    assert settings == wanted
+    assert [type(v) for v in asdict(settings).values()] == [type(v) for v in asdict(wanted).values()]
+    assert section_settings(recipe, "adapt", AdaptSettings).lmbda == 50000.0
+
+
+@pytest.mark.parametrize("kind", [TrainingSettings, AdaptSettings])
+def test_every_field_of_the_settings_can_stand_in_a_recipe(kind: type, tmp_path: Path) -> None:
+    """Written out as YAML by its own library and read back, the defaults are the defaults."""
+    import yaml
+
+    settings = replace(kind(), epochs=3.5, seed=9)
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
+    recipe = read_recipe(write(tmp_path, yaml.safe_dump({"adapt": values})))
+    assert section_settings(recipe, "adapt", kind) == settings
+    assert len(values) == len(fields(kind))
+
+
+def test_models(tmp_path: Path) -> None:
+    config = section_model(read_recipe(write(tmp_path, "pretrain:\n  model: vit-l\n")))
+    assert (config.embed_dim, config.depth) == (PRESETS["vit-l"]["embed_dim"], PRESETS["vit-l"]["depth"])
+    text = "pretrain:\n  model: {preset: vit-t, image_size: 64, patch_size: 8, norm_pix_loss: true}\n  epochs: 1\n"
+    recipe = read_recipe(write(tmp_path, text))
+    config = section_model(recipe, image_size=128)
+    assert (config.embed_dim, config.image_size, config.patch_size, config.norm_pix_loss) == (192, 128, 8, True)
+    assert section_settings(recipe, "pretrain", TrainingSettings).epochs == 1.0
+
+
+REFUSED = {
+    "top": ("pretrian: {}\n", "pretrian"),
+    "section": ("adapt: {epoch: 3}\n", "'epoch'"),
+    "model in adapt": ("adapt: {model: vit-b}\n", "'model'"),
+    "preset": ("adapt: {}\npretrain: {model: vit-x}\n", "vit-x"),
+    "size": ("adapt: {}\npretrain: {model: {depht: 3}}\n", "depht"),
+    "size's type": ("adapt: {}\npretrain: {model: {depth: three}}\n", "three"),
+    "twice": ("adapt:\n  epochs: 3\n  epochs: 4\n", "'epochs' stands twice"),
+    "text for a number": ("adapt: {epochs: many}\n", "epochs must be float"),
+    "truth for a number": ("adapt: {epochs: true}\n", "epochs must be float"),
+    "float for an integer": ("adapt: {batch_size: 8.5}\n", "batch_size must be int"),
+    "three of two": ("adapt: {crop_scale: [0.1, 0.2, 0.3]}\n", "crop_scale must be"),
+    "no such optimiser": ("adapt: {optimizer: sgd}\n", "optimizer must be"),
+    "range": ("adapt: {lmbda: -1}\n", "lmbda must be positive"),
+    "no section": ("name: x\n", "no section 'adapt'"),
+    "no mapping": ("adapt: 3\n", "must hold keys"),
+    "a list": ("- adapt\n", "must hold keys"),
+    "no YAML": ("adapt: [\n", "not YAML"),
+    "a tag": ("adapt: !!python/object/apply:os.getcwd []\n", "not YAML"),
+    "unhashable": ("? [a, b]\n: 3\n", "not YAML"),
+    "empty": ("", "must hold keys"),
+}
+
+
+def read_both(path: Path) -> None:
+    recipe = read_recipe(path)
+    section_settings(recipe, "adapt", AdaptSettings)
+    section_model(recipe)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_with_file_and_key(case: str, tmp_path: Path) -> None:
+    text, word = REFUSED[case]
+    path = write(tmp_path, text)
+    with pytest.raises(nec.InputError, match=word) as error:
+        read_both(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(nec.InputError, match=r"none\.yaml"):
+        read_recipe(tmp_path / "none.yaml")
