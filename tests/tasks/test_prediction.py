@@ -252,7 +252,7 @@ def test_dubai_through_the_shipped_model(data_dir: Path, tmp_path: Path) -> None
         pytest.skip(f"{archive.name} is not in {data_dir}")
     from nec.data import open_dataset
 
-    model, dataset = load_model("eurosat-tiny"), open_dataset(f"dubai:{archive}", tile=64, downscale=8)
+    model, dataset = load_model("eurosat-tiny"), open_dataset(f"dubai:{archive}", tile=64, downscale=6)
     encode(model, dataset, tmp_path / "dubai.zarr", quality=0.5)
     store = open_store(tmp_path / "dubai.zarr")
     result = segment(store, epochs=12, width=16, blocks=1)
