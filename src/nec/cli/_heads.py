@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
+
+from nec.errors import InputError
 
 
 def add_head_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,14 @@ def add_head_arguments(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, default=1, metavar="N", help="train N heads and report mean and spread (default: 1)"
     )
     parser.add_argument("--epochs", type=int, help="epochs at most; the best on the validation part is kept")
+    parser.add_argument("--save", metavar="HEAD", help="write the first seed's head to this folder, for nec predict")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def check_free(args: argparse.Namespace) -> None:
+    """`InputError` where --save names what exists: before the training, not after it."""
+    if args.save is not None and Path(args.save).exists():
+        raise InputError(f"--save {args.save} exists: choose another name, or remove it")
 
 
 def head_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from nec.cli._heads import add_head_arguments, head_options
+from nec.cli._heads import add_head_arguments, check_free, head_options
 from nec.cli._online import add_online_arguments, classify_online, refuse_online_arguments
+from nec.errors import InputError
 
 if TYPE_CHECKING:
     from nec.tasks import ClassificationResult
@@ -27,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_free(args)
+    if args.save is not None and args.online:
+        raise InputError("--save writes a head for embeddings of a store: leave it out with --online")
     result = classify_online(args) if args.online else _classify_store(args)
     if result.warning:
         print(f"nec: warning: {result.warning}", file=sys.stderr)
@@ -35,11 +39,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _classify_store(args: argparse.Namespace) -> ClassificationResult:
+    from nec.store import open_store
     from nec.tasks import classify
+    from nec.tasks.saved import save_head
 
     refuse_online_arguments(args)
     head = args.head or _available_head(args.with_decoder)
-    return classify(args.store, head=head, **head_options(args))
+    store = open_store(args.store)
+    result = classify(store, head=head, **head_options(args))
+    if args.save is not None:
+        save_head(args.save, store, result)
+    return result
 
 
 def _available_head(with_decoder: bool) -> str:

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from nec.cli._heads import add_head_arguments, head_options
+from nec.cli._heads import add_head_arguments, check_free, head_options
 
 if TYPE_CHECKING:
     from nec.tasks import SegmentationResult
@@ -26,10 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print the figures."""
+    check_free(args)
+
+    from nec.store import open_store
     from nec.tasks import segment
+    from nec.tasks.saved import save_head
 
     sizes = {name: getattr(args, name) for name in ("width", "blocks", "upscale")}
-    result = segment(args.store, **head_options(args), **sizes)
+    store = open_store(args.store)
+    result = segment(store, **head_options(args), **sizes)
+    if args.save is not None:
+        save_head(args.save, store, result)
     if result.warning:
         print(f"nec: warning: {result.warning}", file=sys.stderr)
     print(json.dumps({"store": args.store, **result.to_dict()}) if args.json else _table(args.store, result))

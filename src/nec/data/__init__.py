@@ -5,8 +5,9 @@
 """
 
 from nec.data.base import ArrayDataset, Dataset
+from nec.data.files import ImageFiles
 from nec.data.masks import IGNORE
 from nec.data.open import open_dataset
 from nec.data.splits import group_folds
 
-__all__ = ["IGNORE", "ArrayDataset", "Dataset", "group_folds", "open_dataset"]
+__all__ = ["IGNORE", "ArrayDataset", "Dataset", "ImageFiles", "group_folds", "open_dataset"]

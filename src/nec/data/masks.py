@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from nec.data.images import decode_image, open_image
 from nec.errors import InputError
-
-IGNORE = 255
-"""Class index of a pixel whose label is absent, ignored or unknown. It enters no loss and no metric."""
+from nec.store.layout import IGNORE
 
 _UNKNOWN = 254  # while colours are looked up; so a dataset has at most 254 classes
 

@@ -23,7 +23,8 @@ from nec.store.files import checksum
 
 FORMAT_VERSION = 1
 EMBEDDINGS, LABELS, NAMES, SPLIT, GROUPS, MASKS = "embeddings", "labels", "names", "split", "groups", "masks"
-IGNORE = 255  # in masks: no label, or one to be ignored
+#: In masks: a pixel whose label is absent, ignored or unknown. It enters no loss and no metric.
+IGNORE = 255
 SPLITS = ("", "train", "val", "test")
 DIMENSIONS = ("image", "y", "x", "embedding")
 SIDE_CHUNK = 65536  # images a chunk of labels, names, split and groups

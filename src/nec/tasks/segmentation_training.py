@@ -66,9 +66,9 @@ class SegmentationRecipe:
 
 
 def default_segmentation_recipe(images: int, with_stage: bool) -> SegmentationRecipe:
-    """The recipe for so many training images: about 5,000 images are seen in all, in 4 to 100 epochs."""
+    """The recipe for so many training images: about 3,000 images are seen in all, in 4 to 60 epochs."""
     del with_stage
-    return replace(SegmentationRecipe(), epochs=min(100, max(4, round(5000 / images))))
+    return replace(SegmentationRecipe(), epochs=min(60, max(4, round(3000 / images))))
 
 
 def train_segmenter(
