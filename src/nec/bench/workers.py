@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -43,7 +45,7 @@ def workers(jobs: int) -> Iterator[Pool]:
         return
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_ignore_interrupts)
+    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
     try:
         yield Pool(jobs, executor)
     except BaseException:
@@ -54,9 +56,20 @@ def workers(jobs: int) -> Iterator[Pool]:
     executor.shutdown()
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent answers it and ends the workers."""
+def _start_worker() -> None:
+    """Ctrl-C reaches every process of the terminal; the parent answers it and ends the workers.
+
+    A parent that is killed answers nothing: a worker would wait for its next job forever, so each watches its parent.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class Log:

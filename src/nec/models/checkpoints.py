@@ -16,7 +16,7 @@ from nec.models.foreign import Loaded, load_foreign
 from nec.models.mae import NecModel
 from nec.models.weights import file_sha256, fill, read_safetensors
 from nec.store.assets import resolve
-from nec.store.files import atomic_path
+from nec.store.files import atomic_path, remove
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, CODEC_FILE, CARD_FILE = "model.safetensors", "config.json", "codec.json", "README.md"
@@ -80,12 +80,14 @@ def save_model(
             "exists: choose another name, or give --overwrite" if not overwrite else "is no model folder to overwrite"
         )
         raise InputError(f"{folder} {what}")
-    with atomic_path(folder.with_name(f".{folder.name}.new")) as temporary:
+    fresh = folder.with_name(f".{folder.name}.new")
+    remove(fresh)  # what a run that was killed between the two renames left
+    with atomic_path(fresh) as temporary:
         temporary.mkdir(parents=True)
         _write_model(model, temporary, recipe or {}, half)
         if folder.exists():
             shutil.rmtree(folder)
-    folder.with_name(f".{folder.name}.new").rename(folder)
+    fresh.rename(folder)
 
 
 def _write_model(model: NecModel, folder: Path, recipe: dict[str, Any], half: bool) -> None:
