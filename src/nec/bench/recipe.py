@@ -17,9 +17,14 @@ REFERENCES = ("float", "original", "fine-tune")
 HEADS = ("classification", "classification_decoder", "segmentation", "segmentation_decoder", "fine_tune")
 
 DEFAULT: dict[str, Any] = {
+    "adapt": {
+        "epochs": 4, "batch_size": 96, "blr": 2.66667e-3, "warmup_epochs": 0.1, "optimizer": "muon", "turns": True,
+        "crop_scale": [0.6, 1.0], "latent_scale": 0.5, "quantization": "mixed", "prior_scale": 0.3, "prior_lr": 1e-2,
+        "quantiles_lr": 1e-2,
+    },
     "methods": [
         "original", "float", "rdc:uint8", "jpeg2000:8,16,32,64", "uqe:2,4,8", "codec-hierarchical:0.1,0.2,0.4",
-        {"nec-factorized": {"lmbda": [30, 100, 300, 1000]}},
+        {"nec-factorized": {"lmbda": [1e4, 3e4, 1e5, 3e5]}},
     ],
 }  # fmt: skip
 

@@ -68,8 +68,8 @@ class AdaptSettings(TrainingSettings):
 
     Attributes:
         lmbda: weight of the distortion (masked-patch MSE) against the bits of one image's tokens, CLS left out. The
-            published code's lambda P, for bits summed over a batch of B of which a quarter of the tokens is visible,
-            corresponds to about 4 * P / B.
+            published code's lambda P, for bits summed over one GPU's batch of B of which a quarter of the tokens is
+            visible, corresponds to about 4 * P / B.
         trainable_blocks: last encoder blocks that train, beside the first decoder block, the prior and what lies
             outside the blocks (the paper's adapter); None trains everything.
         latent_scale: the tokens are scaled by this before adaptation starts (and the decoder's embedding by its
@@ -86,7 +86,7 @@ class AdaptSettings(TrainingSettings):
     """
 
     weight_decay: float = 0.01
-    lmbda: float = 1000.0
+    lmbda: float = 3e4
     trainable_blocks: int | None = 1
     latent_scale: float = 1.0
     quantiles_lr: float = 1e-3
