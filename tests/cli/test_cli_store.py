@@ -106,8 +106,10 @@ def long_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_decode_keeps_memory_bounded(tmp_path: Path, long_store: Path, suffix: str) -> None:
     """Decoding takes less memory than a third of what comes out."""
     size = nec.open_store(long_store).embeddings[:64].nbytes * 48
-    tracemalloc.start()
-    assert cli.main(["decode", str(long_store), "--out", str(tmp_path / f"out.{suffix}"), "--quiet"]) == 0
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < size / 3
+    peaks = []
+    for run in range(2):  # the first may import modules, and threads of other tests may end meanwhile
+        tracemalloc.start()
+        assert cli.main(["decode", str(long_store), "--out", str(tmp_path / f"out{run}.{suffix}"), "--quiet"]) == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert min(peaks) < size / 3

@@ -225,7 +225,8 @@ def _run(
     rank_share(settings.batch_size, 0, trainer.world_size * accumulate)  # refuses what cannot be shared evenly
     _fit(trainer, module, checkpoint if resume else None)
     model.eval()
-    recipe["figures"] = {key: round(float(value), 5) for key, value in trainer.callback_metrics.items()}
+    metrics = trainer.callback_metrics
+    recipe["figures"] = {key: round(float(value), 5) for key, value in metrics.items() if not key.startswith("lr-")}
     try:
         if trainer.is_global_zero:
             save_model(model, out, recipe=recipe, overwrite=overwrite)
