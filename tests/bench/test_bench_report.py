@@ -217,6 +217,12 @@ def test_one_seed_one_dataset_no_decoder_no_panels(tmp_path: Path) -> None:
     assert "±" not in (tmp_path / "tables.md").read_text(encoding="utf-8").split("| Method")[1]
 
 
+def test_a_single_point_without_references(results: Results, tmp_path: Path) -> None:
+    first = next(row for row in results.rows if row.method == "nec-factorized")
+    assert write_report(replace(results, rows=[first]), tmp_path)
+    assert size_text(first.bytes_per_image) in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_results_without_rows_or_without_nec(tmp_path: Path) -> None:
     results = made_up(seeds=2)
     for name, rows in {"empty": [], "plain": [r for r in results.rows if r.method in ("float", "original")]}.items():

@@ -161,7 +161,8 @@ def _label_sizes(axes: Any, found: Sequence[Summary], metric: str) -> None:
             tops[key] = summary
     axes.figure.canvas.draw()
     inside, taken = axes.get_window_extent(), [_box(axes, s, metric) for s in curves]
-    lines = np.concatenate([_sampled(axes, line) for line in axes.get_lines() if len(line.get_xdata()) > 1])
+    curved = [_sampled(axes, line) for line in axes.get_lines() if len(line.get_xdata()) > 1]
+    lines = np.concatenate([np.empty((0, 2)), *curved])  # a benchmark of single points has no curves
     for summary in tops.values():
         texts = [_size_label(axes, summary, metric, place) for place in _PLACES]
         boxes = [text.get_window_extent() for text in texts]
