@@ -15,6 +15,7 @@ from nec.bench import run as bench_run
 from nec.bench.recipe import load_recipe
 from nec.bench.run import run_bench
 from nec.errors import InputError, NecError
+from nec.store.lock import WriterLock
 
 
 def timeless(results: Results) -> list[Row]:
@@ -87,6 +88,17 @@ def test_a_killed_run_goes_on_to_the_same_results(
     resumed = run_bench(load_recipe(recipe, [dataset]), model, tmp_path / "out", jobs=2, quiet=True)
     assert timeless(resumed) == timeless(results)
     assert not list((tmp_path / "out" / "cache").glob("features-*"))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    recipe = load_recipe(None, ["eurosat:nowhere"])
+    held = WriterLock(tmp_path)
+    with pytest.raises(InputError, match="another writer"):
+        run_bench(recipe, "eurosat-tiny", tmp_path, jobs=1, quiet=True)
+    held.release()
+    with pytest.raises(InputError, match="nowhere"):  # free again, and given back after an error
+        run_bench(recipe, "eurosat-tiny", tmp_path, jobs=1, quiet=True)
+    WriterLock(tmp_path).release()
 
 
 @pytest.mark.slow

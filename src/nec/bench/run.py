@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,8 @@ from nec.bench.results import Results, Row, primary_metric
 from nec.bench.subset import Subset, embedded, model_inputs, open_plan, save_images, save_truth
 from nec.bench.workers import Log, Pool, workers
 from nec.errors import InputError, NecError
+from nec.store.files import make_folder
+from nec.store.lock import WriterLock
 
 if TYPE_CHECKING:
     from nec.data import Dataset
@@ -59,12 +62,15 @@ def run_bench(
         quiet: print no progress.
 
     Raises:
-        InputError: a dataset or model that cannot be used, `only` that names nothing in the recipe.
+        InputError: a dataset or model that cannot be used, `only` that names nothing in the recipe, another run at work
+            in `out`.
         NecError: points or heads failed; all others were finished first.
     """
     chosen = _chosen(recipe, only)
     out = Path(out)
-    with workers(jobs or os.cpu_count() or 1) as pool:
+    make_folder(out)
+    # A second run would clear away the tokens that the first one's heads train on.
+    with _locked(out), workers(jobs or os.cpu_count() or 1) as pool:
         bench = _Bench(recipe, str(model), out, Cache(out / "cache"), pool, Log(quiet))
         for plan in recipe.datasets:
             bench.open(plan, train=any(name == plan.name for name, _ in chosen))
@@ -80,6 +86,16 @@ def run_bench(
     if bench.failed:
         raise NecError(f"{len(bench.failed)} of the benchmark failed, the rest is in {out}: {'; '.join(bench.failed)}")
     return results
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for one writer; `InputError` where another process does."""
+    lock = WriterLock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _chosen(recipe: BenchRecipe, only: Sequence[str]) -> list[tuple[str, MethodPoint]]:
