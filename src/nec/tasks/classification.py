@@ -15,13 +15,11 @@ from nec.errors import InputError
 from nec.progress import Progress
 from nec.tasks.linear import fit_probe, pooled_features
 from nec.tasks.metrics import class_accuracies, classification_metrics
-from nec.tasks.reading import decoder_stage, half_tokens, read_parts
+from nec.tasks.reading import check_request, decoder_stage, half_tokens, opened, read_parts
 from nec.tasks.splits import Split, choose_split
 
 if TYPE_CHECKING:
     from nec.store import Store
-
-HEADS = ("attention", "linear")
 
 
 @dataclass(frozen=True)
@@ -131,16 +129,8 @@ def classify(
         MissingExtraError: the attention head without torch.
     """
     began = time.perf_counter()
-    if head not in HEADS:
-        raise InputError(f"unknown head {head!r}: {' or '.join(HEADS)}")
-    if seeds < 1 or (epochs is not None and epochs < 1):
-        raise InputError("the number of seeds and of epochs must be at least 1")
-    if with_decoder and head == "linear":
-        raise InputError("--with-decoder trains the decoder stage with the attention head: use --head attention")
-    if isinstance(store, str | Path):
-        from nec.store import open_store
-
-        store = open_store(store)
+    check_request(head, seeds, epochs, with_decoder)
+    store = opened(store)
     labels, class_names = _labels(store)
     parts = choose_split(
         labels, store.split, class_names, names=split, test_fraction=test_fraction, seed=seed, resplit=resplit

@@ -19,6 +19,28 @@ if TYPE_CHECKING:
 READ_IMAGES = 1024  # a whole shard of a store written with default settings
 
 
+HEADS = ("attention", "linear")
+
+
+def check_request(head: str, seeds: int, epochs: int | None, with_decoder: bool) -> None:
+    """`InputError` for an unknown head, fewer than one seed or epoch, or a decoder stage with the linear head."""
+    if head not in HEADS:
+        raise InputError(f"unknown head {head!r}: {' or '.join(HEADS)}")
+    if seeds < 1 or (epochs is not None and epochs < 1):
+        raise InputError("the number of seeds and of epochs must be at least 1")
+    if with_decoder and head == "linear":
+        raise InputError("--with-decoder trains the decoder stage with the attention head: use --head attention")
+
+
+def opened(store: Store | str | Path) -> Store:
+    """An open store, or what `nec.open_store` makes of a path, URL or shipped name."""
+    if isinstance(store, str | Path):
+        from nec.store import open_store
+
+        return open_store(store)
+    return store
+
+
 def read_parts(
     store: Store,
     parts: Sequence[NDArray[np.int64]],

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from nec.errors import InputError
 from nec.progress import Progress
-from nec.tasks.classification import HEADS
 from nec.tasks.linear import pooled_features
 from nec.tasks.metrics import multilabel_metrics, regression_metrics
-from nec.tasks.reading import decoder_stage, half_tokens, read_parts
+from nec.tasks.reading import check_request, decoder_stage, half_tokens, opened, read_parts
 from nec.tasks.ridge import fit_ridge
 from nec.tasks.splits import Split, choose_split
 from nec.tasks.targets import Targets, load_targets
@@ -142,16 +141,10 @@ def fit_targets(
         MissingExtraError: the attention head without torch.
     """
     began = time.perf_counter()
-    if head not in HEADS or task not in TASKS:
-        raise InputError(f"unknown head {head!r} or task {task!r}: {', '.join(HEADS)}; {', '.join(TASKS)}")
-    if seeds < 1 or (epochs is not None and epochs < 1):
-        raise InputError("the number of seeds and of epochs must be at least 1")
-    if with_decoder and head == "linear":
-        raise InputError("--with-decoder trains the decoder stage with the attention head: use --head attention")
-    if isinstance(store, str | Path):
-        from nec.store import open_store
-
-        store = open_store(store)
+    if task not in TASKS:
+        raise InputError(f"unknown task {task!r}: {' or '.join(TASKS)}")
+    check_request(head, seeds, epochs, with_decoder)
+    store = opened(store)
     if not isinstance(targets, Targets):
         targets = load_targets(store, targets, task == "multilabel", least_share)
     usable = np.where(np.isnan(targets.values).all(axis=1), -1, 0)  # one class: images with a value

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nec.errors import InputError
 from nec.progress import Progress
 from nec.tasks.metrics import confusion_matrix, segmentation_metrics
-from nec.tasks.reading import decoder_stage, half_grids, read_parts
+from nec.tasks.reading import decoder_stage, half_grids, opened, read_parts
 from nec.tasks.splits import Split, choose_split
 
 if TYPE_CHECKING:
@@ -107,10 +107,7 @@ def segment(
     began = time.perf_counter()
     if seeds < 1 or set(sizes) - set(SIZES):
         raise InputError(f"at least one seed is needed, and sizes are {', '.join(SIZES)}, not {', '.join(sizes)}")
-    if isinstance(store, str | Path):
-        from nec.store import open_store
-
-        store = open_store(store)
+    store = opened(store)
     masks, names = _masks(store)
     parts = choose_split(
         np.zeros(len(store), np.int64), store.split, ["with a mask"],
