@@ -85,8 +85,8 @@ def _line(report: dict) -> str:
     codec = report["codec"]
     pyramid = " of a Haar pyramid" if codec["spatial"] else ""
     return (
-        f"{report['path']}: {codec['prior']} codec{pyramid} for {report['dimensions']} dimensions (rank {codec['rank']}), "
-        f"{codec['bytes']:,} bytes, fitted on {report['images']} images"
+        f"{report['path']}: {codec['prior']} codec{pyramid} for {report['dimensions']} dimensions "
+        f"(rank {codec['rank']}), {codec['bytes']:,} bytes, fitted on {report['images']} images"
     )
 
 
