@@ -34,8 +34,8 @@ SpatialName = Literal["haar"]
 FORMAT = "nec.embedding-codec"
 VERSIONS = {None: 1, "haar": 2}
 """Codec version by spatial transform."""
-DEFAULT_GAINS = (0.6, 1.0, 1.8, 3.0)
-"""Of details at spacing 2, 4, 8, and of all coarser coefficients, relative; see docs/method.md."""
+DEFAULT_GAINS = (0.5**0.5, 1.0, 2**0.5, 2.0)
+"""Of details at spacing 2, 4, 8, and of all coarser coefficients, relative; docs/method.md says why."""
 _MAX_GAINS = 16
 _FIT_TOKENS = 200_000
 _FIT_VALUES = 1 << 24
