@@ -65,7 +65,7 @@ def test_attributes_and_pixels(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(pixels, bands.transpose(1, 2, 0).astype(np.float32))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.integers(-9, 30), st.integers(-9, 40), st.integers(1, 40), st.integers(1, 40))
 def test_windows_may_stick_out(
     tmp_path_factory: pytest.TempPathFactory, row: int, column: int, rows: int, columns: int
