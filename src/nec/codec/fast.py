@@ -59,9 +59,15 @@ class FastReader:
     def pull_block(
         self, bank: Bank, table: NDArray[Any], shift: NDArray[np.int32] | None = None
     ) -> NDArray[np.integer]:
-        residual = np.empty(table.size, np.int32 if shift is None else np.int64)
+        residual: NDArray[Any] = np.empty(table.size, np.int32 if shift is None else np.int64)
         self._position, self._state = kernel.pull_block(
-            self._words, self._position, np.uint64(self._state), bank.lookup.arrays, _ESCAPES, *_flat(table, shift), residual
+            self._words,
+            self._position,
+            np.uint64(self._state),
+            bank.lookup.arrays,
+            _ESCAPES,
+            *_flat(table, shift),
+            residual,
         )
         if self._position == kernel.ESCAPE_TOO_LARGE:
             raise bad_escape()

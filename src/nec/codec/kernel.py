@@ -20,7 +20,9 @@ ESCAPE_CLASSES = 40
 MAX_ESCAPE = 1 << 30
 ESCAPE_TOO_LARGE = -1
 
-Words, Ints = NDArray[np.uint32], NDArray[Any]
+Words = NDArray[np.uint32]
+Ints = NDArray[Any]
+State = Any  # np.uint64
 
 _PRECISION, _WORD = np.uint64(24), np.uint64(32)
 _MASK, _LOW = np.uint64((1 << 24) - 1), np.uint64((1 << 32) - 1)
@@ -30,18 +32,17 @@ _BUCKET_SHIFT = np.uint64(24 - BUCKET_BITS)
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """njit without the GIL, kept on disk where a folder for that can be written."""
-    options = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        return njit(function, nogil=True, error_model="numpy", cache=True)
     except RuntimeError:  # numba finds no folder it may write to
-        return njit(**options)(function)
+        return njit(function, nogil=True, error_model="numpy")
 
 
 # ---- one symbol
 
 
 @_compiled
-def _push(words: Words, count: int, state: int, frequency: int, start: int) -> tuple[int, int]:
+def _push(words: Words, count: int, state: State, frequency: int, start: int) -> tuple[int, State]:
     f = np.uint64(frequency)
     if (state >> _FULL) >= f:
         words[count] = state & _LOW
@@ -52,7 +53,7 @@ def _push(words: Words, count: int, state: int, frequency: int, start: int) -> t
 
 
 @_compiled
-def _refill(words: Words, count: int, state: int) -> tuple[int, int]:
+def _refill(words: Words, count: int, state: State) -> tuple[int, State]:
     if state < _REFILL and count < len(words):
         state = (state << _WORD) | np.uint64(words[count])
         count += 1
@@ -60,7 +61,7 @@ def _refill(words: Words, count: int, state: int) -> tuple[int, int]:
 
 
 @_compiled
-def _find(start_of: Words, bucket: Ints, first: int, table: int, quantile: int) -> int:
+def _find(start_of: Words, bucket: Ints, first: int, table: int, quantile: State) -> Any:
     """The entry of a table, counted over all tables, that holds a quantile; entries start at `first`."""
     entry = first + np.int64(bucket[(table << BUCKET_BITS) + np.int64(quantile >> _BUCKET_SHIFT)])
     while np.uint64(start_of[entry + 1]) <= quantile:
@@ -72,7 +73,7 @@ def _find(start_of: Words, bucket: Ints, first: int, table: int, quantile: int) 
 
 
 @_compiled
-def _push_raw(words: Words, count: int, state: int, values: Ints, bits: int) -> tuple[int, int]:
+def _push_raw(words: Words, count: int, state: State, values: Ints, bits: int) -> tuple[int, State]:
     for shift in range((bits - 1) // 16 * 16, -1, -16):
         width = min(16, bits - shift)
         frequency, mask = 1 << (24 - width), (1 << width) - 1
@@ -83,7 +84,7 @@ def _push_raw(words: Words, count: int, state: int, values: Ints, bits: int) -> 
 
 
 @_compiled
-def _pull_raw(words: Words, count: int, state: int, values: Ints, bits: int) -> tuple[int, int]:
+def _pull_raw(words: Words, count: int, state: State, values: Ints, bits: int) -> tuple[int, State]:
     values[:] = 0
     for shift in range(0, bits, 16):
         width = min(16, bits - shift)
@@ -110,7 +111,7 @@ def _bit_length(value: int) -> int:
 
 
 @_compiled
-def _push_escapes(words: Words, count: int, state: int, code: Ints, tables: tuple[Words, Words]) -> tuple[int, int]:
+def _push_escapes(words: Words, count: int, state: State, code: Ints, tables: tuple[Words, Words]) -> tuple[int, State]:
     """`code` >= 1; tables are the frequencies and starts of the bit lengths."""
     frequency, start = tables
     lengths = np.empty(len(code), np.int64)
@@ -126,7 +127,7 @@ def _push_escapes(words: Words, count: int, state: int, code: Ints, tables: tupl
 
 
 @_compiled
-def _pull_escapes(words: Words, count: int, state: int, code: Ints, tables: tuple[Words, Words]) -> tuple[int, int]:
+def _pull_escapes(words: Words, count: int, state: State, code: Ints, tables: tuple[Words, Words]) -> tuple[int, State]:
     frequency, start = tables
     lengths = np.empty(len(code), np.int64)
     for i in range(len(code)):
@@ -160,7 +161,7 @@ def _split(residual: Ints, shift: Ints) -> tuple[Ints, Ints]:
 
 
 @_compiled
-def _push_low(words: Words, count: int, state: int, low: Ints, shift: Ints) -> tuple[int, int]:
+def _push_low(words: Words, count: int, state: State, low: Ints, shift: Ints) -> tuple[int, State]:
     for bits in range(shift.max(), 0, -1):
         chosen = low[shift == bits]
         if len(chosen):
@@ -169,7 +170,7 @@ def _push_low(words: Words, count: int, state: int, low: Ints, shift: Ints) -> t
 
 
 @_compiled
-def _pull_low(words: Words, count: int, state: int, residual: Ints, shift: Ints) -> tuple[int, int]:
+def _pull_low(words: Words, count: int, state: State, residual: Ints, shift: Ints) -> tuple[int, State]:
     """Low bits below the high parts in `residual`, in place."""
     for bits in range(1, shift.max() + 1):
         chosen = np.flatnonzero(shift == bits)
@@ -196,8 +197,8 @@ def _ends_by_table(table: Ints, tables: int) -> Ints:
 
 @_compiled
 def push_block(
-    words: Words, count: int, state: int, bank: Any, escapes: Any, table: Ints, shift: Ints, residual: Ints
-) -> tuple[int, int]:
+    words: Words, count: int, state: State, bank: Any, escapes: Any, table: Ints, shift: Ints, residual: Ints
+) -> tuple[int, State]:
     """Push a block's residuals, each under its table; `words` must have room. Returns the count and the state.
 
     `bank` is `fast.Lookup.arrays`; `shift`, the raw low bits of each residual, is empty where there are none.
@@ -247,8 +248,16 @@ def _order_by_table(table: Ints, ends: Ints) -> Ints:
 
 @_compiled
 def _pull_run(
-    words: Words, count: int, state: int, bank: Any, table: int, order: Ints, residual: Ints, escaped: Ints, found: int
-) -> tuple[int, int, int]:
+    words: Words,
+    count: int,
+    state: State,
+    bank: Any,
+    table: int,
+    order: Ints,
+    residual: Ints,
+    escaped: Ints,
+    found: int,
+) -> tuple[int, State, int]:
     """One table's values, to their places; places of escapes go to `escaped`, which holds `found` already."""
     first, radii, frequency, start, bucket, likely = bank
     zero, guess = first[table] + np.int64(radii[table]), np.int64(likely[table])
@@ -273,8 +282,8 @@ def _pull_run(
 
 @_compiled
 def pull_block(
-    words: Words, count: int, state: int, bank: Any, escapes: Any, table: Ints, shift: Ints, residual: Ints
-) -> tuple[int, int]:
+    words: Words, count: int, state: State, bank: Any, escapes: Any, table: Ints, shift: Ints, residual: Ints
+) -> tuple[int, State]:
     """Inverse of `push_block`, into `residual`. The count is `ESCAPE_TOO_LARGE` where the stream cannot be right."""
     radii = bank[1]
     ends = _ends_by_table(table, len(radii))

@@ -120,7 +120,7 @@ class Lookup:
             np.concatenate([np.append(table, 0) for table in tables]).astype(np.uint32),
             np.concatenate(starts).astype(np.uint32),
             np.concatenate(buckets).astype(np.uint16),
-            first + [int(table.argmax()) for table in tables],
+            first + np.array([table.argmax() for table in tables], np.int64),
         )
 
     @property
@@ -161,7 +161,7 @@ class BlockWriter(Protocol):
     """ANS stack: what is pushed last is read first. Parts are pushed in reverse of the reading order."""
 
     def push_block(
-        self, bank: Bank, table: NDArray[np.uint16], residual: Ints, shift: NDArray[np.int32] | None = None
+        self, bank: Bank, table: NDArray[np.integer], residual: Ints, shift: NDArray[np.int32] | None = None
     ) -> None:
         """Push residuals, each under its table of the bank, in the order of docs/format.md, sections 3 and 5.
 
@@ -179,7 +179,7 @@ class BlockWriter(Protocol):
 class BlockReader(Protocol):
     """Reads a stream of 32-bit words in reading order, as `BlockWriter.finish` gives them."""
 
-    def pull_block(self, bank: Bank, table: NDArray[np.uint16], shift: NDArray[np.int32] | None = None) -> Ints:
+    def pull_block(self, bank: Bank, table: NDArray[np.integer], shift: NDArray[np.int32] | None = None) -> Ints:
         """Inverse of `push_block`: residuals of the shape of `table`, int64 with `shift`, else int32."""
 
     def check_finished(self) -> None:
