@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.codec import pyramid
+from nec.codec.coder import new_reader, new_writer
 from nec.codec.pyramid import Relatives
-from nec.codec.tables import Bank, Reader, Writer
+from nec.codec.tables import Bank
 from nec.codec.waves import CLASSES, Neighbours, Wave, spacing_levels
 from nec.errors import CorruptError
 
@@ -255,7 +256,7 @@ class Prior:
     def encode(self, symbols: NDArray[np.int32], level: int, width: int) -> tuple[NDArray[np.uint32], list[int]]:
         """Words in reading order, and the words that each spacing level adds. `symbols` (y, x, n, k), |s| < 2^width."""
         grid = symbols.astype(self._dtype(level, width))
-        writer, below = Writer(), []
+        writer, below = new_writer(), []
         for waves in reversed(self.levels(*grid.shape[:2])):
             below.append(writer.words_below)
             for wave in reversed(waves):
@@ -263,7 +264,8 @@ class Prior:
                 for block in reversed(self._blocks(grid)):
                     part = grid[:, :, block]
                     context = self.context(wave, part, relatives, level)
-                    self._push(writer, part[wave.row :: wave.step, wave.column :: wave.step], context)
+                    tokens = part[wave.row :: wave.step, wave.column :: wave.step]
+                    writer.push_block(self.bank, context.table, context.fold(tokens), context.shift)
         words = writer.finish()
         ends = [len(words) - count for count in reversed(below)]
         return words, np.diff(ends, prepend=0).tolist()
@@ -277,11 +279,11 @@ class Prior:
         """
         grid = np.zeros(shape, self._dtype(level, width))
         centroid = np.zeros(shape, np.int8) if centred else None
-        reader = Reader(words)
+        reader = new_reader(words)
         for wave, block, relatives in self._steps(grid):
             part = grid[:, :, block]
             context = self.context(wave, part, relatives, level)
-            residual = self._pull(reader, context)
+            residual = reader.pull_block(self.bank, context.table, context.shift)
             tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
             if centroid is not None:
                 centroid[tokens] = self._centroids(context, residual)
@@ -335,70 +337,6 @@ class Prior:
             size = np.floor(np.abs(value) + (1 - self.thresholds[context.table]))
             grid[tokens] = np.copysign(size, value)
         return grid.astype(np.int32, copy=False)
-
-    def _push(self, writer: Writer, symbols: Ints, context: Context) -> None:
-        residual = context.fold(symbols)
-        if context.shift is not None:
-            residual, low = _split(residual, context.shift)
-            for bits in _descending(context.shift):
-                writer.push_raw(low[context.shift == bits].astype(np.int64), bits)
-        table = context.table.reshape(-1)
-        order, used, counts = _grouped(table)
-        values = residual.reshape(-1)[order].astype(np.int32)
-        radius = np.repeat(self.bank.radii[used], counts)
-        size = np.abs(values)
-        escaped = size > radius
-        if escaped.any():
-            at = np.flatnonzero(escaped)
-            excess = size[at].astype(np.int64) - radius[at] - 1
-            writer.push_escapes(2 * excess + (values[at] < 0))
-        coded = np.where(escaped, 2 * radius + 1, values + radius)
-        stop = len(coded)
-        for index, count in zip(used[::-1].tolist(), counts[::-1].tolist(), strict=True):
-            writer.push(coded[stop - count : stop], self.bank.models[index])
-            stop -= count
-
-    def _pull(self, reader: Reader, context: Context) -> Ints:
-        order, used, counts = _grouped(context.table.reshape(-1))
-        models = self.bank.models
-        parts = [reader.pull(count, models[i]) for i, count in zip(used.tolist(), counts.tolist(), strict=True)]
-        coded = np.concatenate(parts)
-        radius = np.repeat(self.bank.radii[used], counts)
-        values = coded - radius
-        at = np.flatnonzero(values > radius)
-        if len(at):
-            code = reader.pull_escapes(len(at))
-            if code.max() >= 1 << 30:
-                raise CorruptError("code stream is damaged: an escaped symbol is out of range")
-            size = (code >> 1) + radius[at] + 1
-            values[at] = np.where(code & 1, -size, size)
-        residual = np.empty_like(values)
-        residual[order] = values
-        residual = residual.reshape(context.table.shape)
-        if context.shift is not None:
-            residual = residual.astype(np.int64) << context.shift
-            for bits in reversed(_descending(context.shift)):
-                chosen = context.shift == bits
-                residual[chosen] += reader.pull_raw(int(chosen.sum()), bits) - (1 << bits - 1)
-        return residual
-
-
-def _grouped(table: NDArray[np.uint16]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Stable order by table, the tables in use, and how many symbols each has."""
-    counts = np.bincount(table)
-    used = np.flatnonzero(counts)
-    return np.argsort(table, kind="stable"), used, counts[used]
-
-
-def _split(residual: Ints, shift: NDArray[np.int32]) -> tuple[Ints, Ints]:
-    """High part, rounded to nearest, and low part 0 <= low < 2^shift of a residual."""
-    half = (np.int64(1) << shift) >> 1
-    high = (residual.astype(np.int64) + half) >> shift
-    return high, residual + half - (high << shift)
-
-
-def _descending(shift: NDArray[np.int32]) -> list[int]:
-    return [bits for bits in np.unique(shift)[::-1].tolist() if bits > 0]
 
 
 def weight_names(spatial: bool) -> tuple[str, ...]:
