@@ -3,9 +3,9 @@
     python benchmarks/priors.py EMBEDDINGS.npz [--seed S]
 
 Both codecs are fitted on a random 60% of the images and code the rest with the same transform and steps, in frames of
-all images; framing is counted. `error` is the share of the variance that the decoded embeddings miss. A pyramid has other
-symbols: its bytes are those at the same error, between two levels of quality, for equal steps in all octaves ("flat") and
-for the default gains, which spend more on coarse ones.
+all images; framing is counted. `error` is the share of the variance that the decoded embeddings miss. A pyramid has
+other symbols: its bytes are those at the same error, between two levels of quality, for equal steps in all octaves
+("flat") and for the default gains, which spend more on coarse ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def main() -> None:
     variance = np.square(coding - coding.mean((0, 1, 2))).sum()
     curves = {name: curve(codec, coding, variance) for name, codec in pyramids.items()}
     print(f"fitted on {len(fitting)}, coded {len(coding)} images of {coding.shape[1:]}; bytes an image")
-    print(f"{'quality':>8}{'factorised':>12}{'hierarchical':>14}{'saved':>8}{'error':>8}{'flat':>8}{'saved':>8}{'gains':>8}")
+    print(
+        f"{'quality':>8}{'factorised':>12}{'hierarchical':>14}{'saved':>8}{'error':>8}{'flat':>8}{'saved':>8}{'gains':>8}"
+    )
     for level in LEVELS:
         quality = 2 ** (level / 8)
         symbols = hierarchical.symbols(coding, quality)
@@ -53,7 +55,9 @@ def main() -> None:
         a, b = (len(blob) / len(coding) for blob in blobs)
         error = np.square(hierarchical.decode(blobs[1]) - coding).sum() / variance
         flat, gained = (np.exp(np.interp(np.log(error), *np.log(curves[name]))) for name in ("flat", "gains"))
-        print(f"{quality:8.3f}{a:12.1f}{b:14.1f}{1 - b / a:8.1%}{error:8.3f}{flat:8.1f}{1 - flat / a:8.1%}{gained:8.1f}")
+        print(
+            f"{quality:8.3f}{a:12.1f}{b:14.1f}{1 - b / a:8.1%}{error:8.3f}{flat:8.1f}{1 - flat / a:8.1%}{gained:8.1f}"
+        )
     for name, codec in (("factorised", factorised), ("hierarchical", hierarchical), ("pyramid", pyramids["gains"])):
         print(f"side information, {name}: {codec.side_information()}")
 
