@@ -63,23 +63,6 @@ def test_each_image_that_a_head_got_right_is_kept(finished: tuple[Path, Path, Re
 
 
 @pytest.mark.slow
-def test_adaptations_take_turns_with_heads_and_methods_are_compared(
-    finished: tuple[Path, Path, Results], dataset: str, model: str, tmp_path: Path
-) -> None:
-    recipe, out, _ = finished
-    changed = tmp_path / "changed.yaml"
-    text = recipe.read_text().replace("{lmbda: [300]}", "{lmbda: [300, 3000], seeds: [0, 1]}")
-    changed.write_text(text.replace('"uqe:4"', '"uqe:2,4,8"'))
-    results = run_bench(load_recipe(changed, [dataset]), model, out, jobs=1, quiet=True)
-    adapted = [(r.setting, r.decoder, r.adapt_seed, r.seed) for r in results.rows if r.method == "nec-factorized"]
-    assert sorted(adapted) == [(w, d, s, s) for w in (300, 3000) for d in (False, True) for s in (0, 1)]
-    assert [p.mean for p in curve(results, "eurosat", "nec-factorized", True)]
-    assert all(item["method"] == "uqe" and item["reference"] == "nec-factorized" for item in results.bd_rate)
-    assert {item["decoder"] for item in results.bd_rate if item["resampled"] == "images"} <= {False, True}
-    assert Results.read(out).bd_rate == results.bd_rate
-
-
-@pytest.mark.slow
 def test_lossless_images_share_their_heads(finished: tuple[Path, Path, Results]) -> None:
     rows = {method: [r for r in finished[2].rows if r.method == method] for method in ("original", "rdc")}
     assert [r.metrics for r in rows["original"]] == [r.metrics for r in rows["rdc"]]
@@ -209,3 +192,20 @@ def test_damaged_cache_entries_are_computed_again(tmp_path: Path) -> None:
     cache.path("head", "a").write_text(json.dumps({"x": 1})[:-2])
     assert cache.get("head", "a") is None
     assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1}) != key_of({"a": 1, "b": 3})
+
+
+@pytest.mark.slow
+def test_adaptations_take_turns_with_heads_and_methods_are_compared(
+    finished: tuple[Path, Path, Results], dataset: str, model: str, tmp_path: Path
+) -> None:
+    recipe, out, _ = finished
+    changed = tmp_path / "changed.yaml"
+    text = recipe.read_text().replace("{lmbda: [300]}", "{lmbda: [300, 3000], seeds: [0, 1]}")
+    changed.write_text(text.replace('"uqe:4"', '"uqe:2,4,8"'))
+    results = run_bench(load_recipe(changed, [dataset]), model, out, jobs=1, quiet=True)
+    adapted = [(r.setting, r.decoder, r.adapt_seed, r.seed) for r in results.rows if r.method == "nec-factorized"]
+    assert sorted(adapted) == [(w, d, s, s) for w in (300, 3000) for d in (False, True) for s in (0, 1)]
+    assert [p.mean for p in curve(results, "eurosat", "nec-factorized", True)]
+    assert all(item["method"] == "uqe" and item["reference"] == "nec-factorized" for item in results.bd_rate)
+    assert {item["decoder"] for item in results.bd_rate if item["resampled"] == "images"} <= {False, True}
+    assert Results.read(out).bd_rate == results.bd_rate

@@ -62,7 +62,13 @@ class MethodPoint:
 
     def identity(self) -> dict[str, Any]:
         """What decides the bytes and the embeddings, beside models and data."""
-        return {"method": self.method, "spec": self.spec, "quality": self.quality}
+        identity = {"method": self.method, "spec": self.spec, "quality": self.quality}
+        if self.spec:
+            from nec.baselines import methods
+
+            version = methods(self.spec)[0].version
+            identity |= {"version": version} if version > 1 else {}
+        return identity
 
 
 @dataclass(frozen=True)
