@@ -2,7 +2,7 @@
 
     python benchmarks/pyramid.py EMBEDDINGS.npz [--seed S]
 
-Codecs are fitted on a random 60% of the images and code the rest in frames of 128, framing counted. Every row is a codec
+Codecs are fitted on a random 60% of the images and code the rest in frames of 128, framing counted. A row is a codec
 with one more part; bytes are interpolated between levels of quality. Errors are shares of the variance that decoded
 embeddings miss.
 """
