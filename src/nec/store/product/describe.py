@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nec.store.product.reader import Product
+from nec.store.product.spec import NAME
 
 METHOD = {
     "rel": "about",
@@ -34,7 +35,7 @@ def embedding_fields(product: Product, chip: int = 1) -> dict[str, Any]:
 def quantization(product: Product) -> dict[str, Any]:
     """`emb:quantization`: the codec's step is the scale of every channel after its transform."""
     return {
-        "method": "nec.embedding",
+        "method": NAME,
         "original_dtype": "float32",
         "quantized_dtype": "int32",
         "scale": [product.codec.step(product.quality)],

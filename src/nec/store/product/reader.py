@@ -12,7 +12,7 @@ import zarr
 from nec.errors import CorruptError, IncompleteError, InputError, missing_extra
 from nec.store.document import member, open_group, read_document
 from nec.store.files import DAMAGE, Location, ZarrStore, checksum, open_location, parse_json, reachable, read_key
-from nec.store.product.georeference import Transform, metres, window_of
+from nec.store.product.georeference import Transform, token_size, window_of
 from nec.store.product.tiling import (
     EMBEDDINGS,
     VALID,
@@ -72,7 +72,7 @@ class Product:
             raise IncompleteError(
                 f"{self.path} is incomplete: its first date was not finished; run `nec encode --resume` on it"
             )
-        self.group = open_group(self.zarr_store, self.path)
+        self.group = open_group(self.zarr_store, self.path, document)
         self.embeddings: zarr.Array = member(self.group, EMBEDDINGS)
         self.valid: zarr.Array = member(self.group, VALID)
         self.tiling: RasterTiling = tiling_of(self.metadata[EMBEDDINGS])
@@ -112,11 +112,7 @@ class Product:
     @property
     def token_size(self) -> tuple[float, float] | None:
         """(height, width) of a token in metres; None where the CRS is not projected."""
-        unit = metres(self.crs)
-        if unit is None:
-            return None
-        a, b, _, d, e, _ = self.transform
-        return unit * float(np.hypot(b, e)), unit * float(np.hypot(a, d))
+        return token_size(self.crs, self.transform)
 
     @property
     def stored_bytes(self) -> int:
