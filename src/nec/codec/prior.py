@@ -244,16 +244,23 @@ class Prior:
         return words, np.diff(ends, prepend=0).tolist()
 
     def decode(
-        self, words: NDArray[np.uint32], shape: tuple[int, int, int, int], level: int, width: int, centred: bool
+        self,
+        words: NDArray[np.uint32],
+        shape: tuple[int, int, int, int],
+        level: int,
+        width: int,
+        centred: bool,
+        levels: int | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Symbols (y, x, n, k) from all the words of a stream, and if `centred` each one's centroid in 1/256.
 
-        Raises `CorruptError` if the stream does not end as it should.
+        With `levels`, only the tokens of the first spacing levels, from the words which these add. Raises
+        `CorruptError` if the stream does not end as it should.
         """
         grid = np.zeros(shape, self._dtype(level, width))
         centroid = np.zeros(shape, np.int8) if centred else None
         reader = new_reader(words)
-        for wave, block, neighbours in self._steps(grid):
+        for wave, block, neighbours in self._steps(grid, levels):
             context = self._context_of(wave, grid, block, neighbours, level)
             residual = reader.pull_block(self.bank, context.table, context.shift)
             tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
@@ -263,7 +270,8 @@ class Prior:
             if max(symbols.max(), -symbols.min()) >> width:
                 raise CorruptError("code stream is damaged: a symbol exceeds its declared width")
             grid[tokens] = symbols
-        reader.check_finished()
+        if levels is None:
+            reader.check_finished()
         return grid.astype(np.int32, copy=False), centroid
 
     def _centroids(self, context: Context, residual: Ints) -> NDArray[np.int8]:
@@ -274,8 +282,8 @@ class Prior:
         inside = self.centroids.reshape(-1)[row]
         return inside if context.mirror is None else inside * context.mirror
 
-    def _steps(self, grid: Ints) -> Iterator[tuple[Wave, slice, Neighbours]]:
-        for waves in self.levels(*grid.shape[:2]):
+    def _steps(self, grid: Ints, levels: int | None) -> Iterator[tuple[Wave, slice, Neighbours]]:
+        for waves in self.levels(*grid.shape[:2])[:levels]:
             for wave in waves:
                 neighbours = Neighbours(wave, *grid.shape[:2])
                 for block in self._blocks(grid):

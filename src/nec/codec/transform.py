@@ -94,15 +94,16 @@ class Transform:
         return out
 
     def reconstruct(
-        self, symbols: NDArray[np.integer], centroids: NDArray[np.int8] | None, level: int
+        self, symbols: NDArray[np.integer], centroids: NDArray[np.int8] | None, level: int, spacing: int = 1
     ) -> NDArray[np.float32]:
         """Symbols (n, y, x, j) of the first j <= k channels (the others are zero) -> float32 (n, y, x, d).
 
-        `centroids`, same shape, are added to the symbols in units of 1/256.
+        `centroids`, same shape, are added to the symbols in units of 1/256. The tokens stand `spacing` apart.
         """
         out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
         step, kept = self.step_at(level), symbols.shape[3]
-        mean = self._mean_of(*symbols.shape[1:3])
+        mean = self._mean_of(*(size * spacing for size in symbols.shape[1:3]))
+        mean = mean if mean.ndim == 1 else mean[::spacing, ::spacing]
         for part in _parts(out.shape):
             scaled = symbols[part] * step
             if centroids is not None:
