@@ -285,6 +285,57 @@ class EmbeddingCodec:
         symbols, centroids, level = self._decode(blob, limit, centred=True)
         return self._transform.reconstruct(symbols, centroids, level)
 
+    def coarse_size(self, start: bytes, spacing: int) -> int:
+        """Bytes of a frame that `decode_coarse` needs at a spacing; `start` is its first 64 bytes or more.
+
+        Raises `InputError` for a spacing that the frame has no level of: powers of 2 up to the larger side of the grid
+        (rounded up to a power of 2) with the hierarchical prior, 1 alone with the factorised one.
+        """
+        header, begin = framing.unpack_prefix(bytes(start), self.id, self._levels_of, self.dimensions)
+        words = header.segments[: self._levels_at(header, spacing)]
+        return begin + 4 * sum(words)
+
+    def decode_coarse(self, blob: bytes, spacing: int) -> NDArray[np.float32]:
+        """The tokens at rows and columns 0, spacing, 2 spacing, ...: (n, ceil(y / spacing), ceil(x / spacing), d).
+
+        A codec with `spatial` "haar" gives the means of blocks of tokens instead. `blob` may be a prefix of the frame
+        of `coarse_size` bytes or more, for spacings above 1; a prefix is not protected by the frame's CRC. Raises
+        `CorruptError` as `decode` does, and `InputError` as `coarse_size`.
+        """
+        header, begin = framing.unpack_prefix(bytes(blob), self.id, self._levels_of, self.dimensions)
+        count = self._levels_at(header, spacing)
+        if spacing == 1:
+            return self.decode(blob)
+        self._check_channels(header)
+        n, y, x = header.extent
+        shape = (n, -(-y // spacing), -(-x // spacing))
+        if math.prod(shape) * header.channels == 0:
+            return self._transform.reconstruct(np.zeros((*shape, 0), np.int32), None, header.level, spacing)
+        end = begin + 4 * sum(header.segments[:count])
+        if len(blob) < end:
+            raise CorruptError(f"frame is cut after {len(blob)} bytes: spacing {spacing} needs {end}; fetch them")
+        stream = np.frombuffer(blob[begin:end], "<u4").astype(np.uint32)
+        grid, centroids = self._prior.decode(
+            stream, (y, x, n, header.channels), header.level, header.width, centred=True, levels=count
+        )
+        assert centroids is not None
+        symbols, inside = (part[::spacing, ::spacing].transpose(2, 0, 1, 3) for part in (grid, centroids))
+        return self._transform.reconstruct(symbols, inside, header.level, spacing)
+
+    def _levels_of(self, rows: int, columns: int) -> int:
+        return len(self._prior.levels(rows, columns))
+
+    def _levels_at(self, header: framing.Frame, spacing: int) -> int:
+        """How many spacing levels hold the tokens at a spacing."""
+        most = 1 << max(self._levels_of(*header.extent[1:]) - 1, 0)
+        if not isinstance(spacing, int) or spacing < 1 or spacing & (spacing - 1) or spacing > most:
+            raise InputError(f"spacing must be a power of 2 from 1 to {most} for this frame, not {spacing!r}")
+        return (most // spacing).bit_length()
+
+    def _check_channels(self, header: framing.Frame) -> None:
+        if header.channels > self.rank:
+            raise CorruptError(f"frame declares {header.channels} channels where the codec has {self.rank}")
+
     def encode_symbols(self, symbols: NDArray[np.integer], quality: float = 1.0) -> bytes:
         """Entropy-code integers (n, y, x, k), absolute values below 2^24, as a frame of that quality."""
         symbols, level = _check_symbols(symbols, self.rank), quality_level(quality)
@@ -311,11 +362,8 @@ class EmbeddingCodec:
         self, blob: bytes, limit: tuple[int, ...] | None, centred: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None, int]:
         """Symbols of the channels that are not all zero, their centroids in 1/256, and the level."""
-        header, words = framing.unpack(
-            bytes(blob), self.id, lambda y, x: len(self._prior.levels(y, x)), self.dimensions
-        )
-        if header.channels > self.rank:
-            raise CorruptError(f"frame declares {header.channels} channels where the codec has {self.rank}")
+        header, words = framing.unpack(bytes(blob), self.id, self._levels_of, self.dimensions)
+        self._check_channels(header)
         n, y, x = header.extent
         if limit is not None and any(size > most for size, most in zip(header.extent, limit, strict=True)):
             raise CorruptError(f"frame holds {n} images of {y}x{x} where at most {limit} was expected")

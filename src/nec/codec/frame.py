@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nec.codec.checksum import crc32c
 from nec.errors import CorruptError, InputError
@@ -79,27 +79,51 @@ def unpack(
     `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to. Raises
     `CorruptError` for damaged, truncated, foreign or too large frames, before memory of the declared size is taken.
     """
+    level, reader = _check_start(blob, codec_id)
+    if crc32c(blob[:8] + blob[12:]) != _FIXED.unpack_from(blob)[4]:
+        raise CorruptError(f"checksum mismatch in a frame of {len(blob)} bytes: damaged or truncated; fetch it again")
+    header, coarse = _read_numbers(reader, level, bytes.fromhex(codec_id)[:4], levels_of, dimensions)
+    words = memoryview(blob)[reader.position :]
+    finest = len(words) // 4 - sum(coarse)
+    if len(words) % 4 or finest < 0 or (not header.channels and finest):
+        raise CorruptError(f"frame holds {len(words)} bytes of code, which its header does not account for")
+    return replace(header, segments=(*coarse, finest) if header.channels else ()), words
+
+
+def unpack_prefix(
+    blob: bytes, codec_id: str, levels_of: Callable[[int, int], int], dimensions: int
+) -> tuple[Frame, int]:
+    """Header of a frame whose end may be missing, and where its words begin; without the finest level's segment.
+
+    Nothing protects a prefix against damage but the header's limits. `CorruptError` as in `unpack`.
+    """
+    level, reader = _check_start(blob, codec_id)
+    header, coarse = _read_numbers(reader, level, bytes.fromhex(codec_id)[:4], levels_of, dimensions)
+    return replace(header, segments=tuple(coarse)), reader.position
+
+
+def _check_start(blob: bytes, codec_id: str) -> tuple[int, Reader]:
+    """Quality level, and a reader of the numbers that follow the fixed part."""
     if len(blob) < _FIXED.size:
         raise CorruptError(f"not a nec frame: {len(blob)} bytes, a header alone takes more; the data is truncated")
-    magic, version, level, writer, crc = _FIXED.unpack_from(blob)
+    magic, version, level, writer, _ = _FIXED.unpack_from(blob)
     if magic != MAGIC:
         raise CorruptError(f"not a nec frame: it starts with {bytes(magic)!r}, not {MAGIC!r}; damaged, or other data")
-    if crc32c(blob[:8] + blob[12:]) != crc:
-        raise CorruptError(f"checksum mismatch in a frame of {len(blob)} bytes: damaged or truncated; fetch it again")
     if version != VERSION:
         raise CorruptError(f"frame version {version} is not known to this nec (it reads {VERSION}): upgrade nec")
     if writer != bytes.fromhex(codec_id)[:4]:
         raise CorruptError(f"frame was written by codec {writer.hex()}..., this is codec {codec_id}: use its own codec")
-    reader = Reader(blob, _FIXED.size)
+    return level, Reader(blob, _FIXED.size)
+
+
+def _read_numbers(
+    reader: Reader, level: int, writer: bytes, levels_of: Callable[[int, int], int], dimensions: int
+) -> tuple[Frame, list[int]]:
     n, y, x, channels, width = (reader.varint() for _ in range(5))
     if y > MAX_SIDE or x > MAX_SIDE or n * y * x * dimensions > MAX_VALUES or width > 24:
         raise CorruptError(f"frame declares {n} images of {y}x{x} tokens and {width} bits a symbol: beyond the limit")
     coarse = [reader.varint() for _ in range(levels_of(y, x) - 1 if channels else 0)]
-    words = memoryview(blob)[reader.position :]
-    finest = len(words) // 4 - sum(coarse)
-    if len(words) % 4 or finest < 0 or (not channels and finest):
-        raise CorruptError(f"frame holds {len(words)} bytes of code, which its header does not account for")
-    return Frame(writer, level, (n, y, x), channels, width, (*coarse, finest) if channels else ()), words
+    return Frame(writer, level, (n, y, x), channels, width, ()), coarse
 
 
 def check_extent(n: int, y: int, x: int, d: int) -> None:

@@ -30,7 +30,7 @@ _FULL, _REFILL = np.uint64(40), np.uint64(1 << 32)
 _BUCKET_SHIFT = np.uint64(24 - BUCKET_BITS)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """njit without the GIL, kept on disk where a folder for that can be written."""
     try:
         return njit(function, nogil=True, error_model="numpy", cache=True)
@@ -41,7 +41,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 # ---- one symbol
 
 
-@_compiled
+@compiled
 def _push(words: Words, count: int, state: State, frequency: int, start: int) -> tuple[int, State]:
     f = np.uint64(frequency)
     if (state >> _FULL) >= f:
@@ -52,7 +52,7 @@ def _push(words: Words, count: int, state: State, frequency: int, start: int) ->
     return count, (quotient << _PRECISION) + (np.uint64(start) + state - quotient * f)
 
 
-@_compiled
+@compiled
 def _refill(words: Words, count: int, state: State) -> tuple[int, State]:
     if state < _REFILL and count < len(words):
         state = (state << _WORD) | np.uint64(words[count])
@@ -60,7 +60,7 @@ def _refill(words: Words, count: int, state: State) -> tuple[int, State]:
     return count, state
 
 
-@_compiled
+@compiled
 def _find(start_of: Words, bucket: Ints, first: int, table: int, quantile: State) -> Any:
     """The entry of a table, counted over all tables, that holds a quantile; entries start at `first`."""
     entry = first + np.int64(bucket[(table << BUCKET_BITS) + np.int64(quantile >> _BUCKET_SHIFT)])
@@ -72,7 +72,7 @@ def _find(start_of: Words, bucket: Ints, first: int, table: int, quantile: State
 # ---- raw bits
 
 
-@_compiled
+@compiled
 def _push_raw(words: Words, count: int, state: State, values: Ints, bits: int) -> tuple[int, State]:
     for shift in range((bits - 1) // 16 * 16, -1, -16):
         width = min(16, bits - shift)
@@ -83,7 +83,7 @@ def _push_raw(words: Words, count: int, state: State, values: Ints, bits: int) -
     return count, state
 
 
-@_compiled
+@compiled
 def _pull_raw(words: Words, count: int, state: State, values: Ints, bits: int) -> tuple[int, State]:
     values[:] = 0
     for shift in range(0, bits, 16):
@@ -101,7 +101,7 @@ def _pull_raw(words: Words, count: int, state: State, values: Ints, bits: int) -
 # ---- escapes
 
 
-@_compiled
+@compiled
 def _bit_length(value: int) -> int:
     length = 0
     while value > 0:
@@ -110,7 +110,7 @@ def _bit_length(value: int) -> int:
     return length
 
 
-@_compiled
+@compiled
 def _push_escapes(words: Words, count: int, state: State, code: Ints, tables: tuple[Words, Words]) -> tuple[int, State]:
     """`code` >= 1; tables are the frequencies and starts of the bit lengths."""
     frequency, start = tables
@@ -126,7 +126,7 @@ def _push_escapes(words: Words, count: int, state: State, code: Ints, tables: tu
     return count, state
 
 
-@_compiled
+@compiled
 def _pull_escapes(words: Words, count: int, state: State, code: Ints, tables: tuple[Words, Words]) -> tuple[int, State]:
     frequency, start = tables
     lengths = np.empty(len(code), np.int64)
@@ -150,7 +150,7 @@ def _pull_escapes(words: Words, count: int, state: State, code: Ints, tables: tu
 # ---- residuals with raw low bits
 
 
-@_compiled
+@compiled
 def _split(residual: Ints, shift: Ints) -> tuple[Ints, Ints]:
     high, low = np.empty(len(residual), np.int64), np.empty(len(residual), np.int64)
     for i in range(len(residual)):
@@ -160,7 +160,7 @@ def _split(residual: Ints, shift: Ints) -> tuple[Ints, Ints]:
     return high, low
 
 
-@_compiled
+@compiled
 def _push_low(words: Words, count: int, state: State, low: Ints, shift: Ints) -> tuple[int, State]:
     for bits in range(shift.max(), 0, -1):
         chosen = low[shift == bits]
@@ -169,7 +169,7 @@ def _push_low(words: Words, count: int, state: State, low: Ints, shift: Ints) ->
     return count, state
 
 
-@_compiled
+@compiled
 def _pull_low(words: Words, count: int, state: State, residual: Ints, shift: Ints) -> tuple[int, State]:
     """Low bits below the high parts in `residual`, in place."""
     for bits in range(1, shift.max() + 1):
@@ -186,7 +186,7 @@ def _pull_low(words: Words, count: int, state: State, residual: Ints, shift: Int
 # ---- blocks
 
 
-@_compiled
+@compiled
 def _ends_by_table(table: Ints, tables: int) -> Ints:
     """Where each table's run ends once values are sorted by table."""
     ends = np.zeros(tables + 1, np.int64)
@@ -195,7 +195,7 @@ def _ends_by_table(table: Ints, tables: int) -> Ints:
     return np.cumsum(ends)
 
 
-@_compiled
+@compiled
 def push_block(
     words: Words, count: int, state: State, bank: Any, escapes: Any, table: Ints, shift: Ints, residual: Ints
 ) -> tuple[int, State]:
@@ -236,7 +236,7 @@ def push_block(
     return count, state
 
 
-@_compiled
+@compiled
 def _order_by_table(table: Ints, ends: Ints) -> Ints:
     place, order = ends[:-1].copy(), np.empty(len(table), np.int32)
     for i in range(len(table)):
@@ -246,7 +246,7 @@ def _order_by_table(table: Ints, ends: Ints) -> Ints:
     return order
 
 
-@_compiled
+@compiled
 def _pull_run(
     words: Words,
     count: int,
@@ -280,7 +280,7 @@ def _pull_run(
     return count, state, found
 
 
-@_compiled
+@compiled
 def pull_block(
     words: Words, count: int, state: State, bank: Any, escapes: Any, table: Ints, shift: Ints, residual: Ints
 ) -> tuple[int, State]:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.codec import pyramid
-from nec.codec.coder import new_reader, new_writer
+from nec.codec.coder import compiled, new_reader, new_writer
 from nec.codec.pyramid import Relatives
 from nec.codec.tables import Bank
 from nec.codec.waves import CLASSES, Neighbours, Wave, spacing_levels
@@ -227,6 +227,24 @@ class Prior:
             total += weight * feature
         return total
 
+    def _context_of(
+        self, wave: Wave, grid: Ints, block: slice, relatives: Neighbours | Relatives, level: int
+    ) -> Context:
+        """`context` of a block of images of a C-ordered grid, compiled where that is possible."""
+        fast = compiled()
+        if fast is not None and wave.kind != "root":
+            at, kind, channels = self._at(level), wave.parameter_class, grid.shape[3]
+            b0 = at.b0[kind, :channels].astype(grid.dtype)
+            weights = np.ascontiguousarray(at.weights[:, kind, :channels], grid.dtype)
+            scales = (self.scales.low, self.scales.split + self.scales.wide - 1, self.scales.offsets)
+            images = block.indices(grid.shape[2])[:2]
+            contexts = fast.pyramid_contexts if self.spatial else fast.contexts
+            found = contexts(grid, images, wave, (b0, weights), scales, self.scales.offset_of, self._table_of)
+            if found is not None:
+                table, base, mirror = found
+                return Context(base, mirror, table, None)
+        return self.context(wave, grid[:, :, block], relatives, level)
+
     def _tables(
         self, magnitude: Ints, offset: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint16], NDArray[np.int32] | None]:
@@ -255,34 +273,39 @@ class Prior:
 
     def encode(self, symbols: NDArray[np.int32], level: int, width: int) -> tuple[NDArray[np.uint32], list[int]]:
         """Words in reading order, and the words that each spacing level adds. `symbols` (y, x, n, k), |s| < 2^width."""
-        grid = symbols.astype(self._dtype(level, width))
+        grid = symbols.astype(self._dtype(level, width), order="C")
         writer, below = new_writer(), []
         for waves in reversed(self.levels(*grid.shape[:2])):
             below.append(writer.words_below)
             for wave in reversed(waves):
                 relatives = self.relatives(wave, *grid.shape[:2])
                 for block in reversed(self._blocks(grid)):
-                    part = grid[:, :, block]
-                    context = self.context(wave, part, relatives, level)
-                    tokens = part[wave.row :: wave.step, wave.column :: wave.step]
+                    context = self._context_of(wave, grid, block, relatives, level)
+                    tokens = grid[wave.row :: wave.step, wave.column :: wave.step, block]
                     writer.push_block(self.bank, context.table, context.fold(tokens), context.shift)
         words = writer.finish()
         ends = [len(words) - count for count in reversed(below)]
         return words, np.diff(ends, prepend=0).tolist()
 
     def decode(
-        self, words: NDArray[np.uint32], shape: tuple[int, int, int, int], level: int, width: int, centred: bool
+        self,
+        words: NDArray[np.uint32],
+        shape: tuple[int, int, int, int],
+        level: int,
+        width: int,
+        centred: bool,
+        levels: int | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Symbols (y, x, n, k) from all the words of a stream, and if `centred` each one's centroid in 1/256.
 
-        Raises `CorruptError` if the stream does not end as it should.
+        With `levels`, only the tokens of the first spacing levels, from the words which these add. Raises
+        `CorruptError` if the stream does not end as it should.
         """
         grid = np.zeros(shape, self._dtype(level, width))
         centroid = np.zeros(shape, np.int8) if centred else None
         reader = new_reader(words)
-        for wave, block, relatives in self._steps(grid):
-            part = grid[:, :, block]
-            context = self.context(wave, part, relatives, level)
+        for wave, block, relatives in self._steps(grid, levels):
+            context = self._context_of(wave, grid, block, relatives, level)
             residual = reader.pull_block(self.bank, context.table, context.shift)
             tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
             if centroid is not None:
@@ -291,7 +314,8 @@ class Prior:
             if max(symbols.max(), -symbols.min()) >> width:
                 raise CorruptError("code stream is damaged: a symbol exceeds its declared width")
             grid[tokens] = symbols
-        reader.check_finished()
+        if levels is None:
+            reader.check_finished()
         return grid.astype(np.int32, copy=False), centroid
 
     def _centroids(self, context: Context, residual: Ints) -> NDArray[np.int8]:
@@ -302,8 +326,8 @@ class Prior:
         inside = self.centroids.reshape(-1)[row]
         return inside if context.mirror is None else inside * context.mirror
 
-    def _steps(self, grid: Ints) -> Iterator[tuple[Wave, slice, Neighbours | Relatives]]:
-        for waves in self.levels(*grid.shape[:2]):
+    def _steps(self, grid: Ints, levels: int | None = None) -> Iterator[tuple[Wave, slice, Neighbours | Relatives]]:
+        for waves in self.levels(*grid.shape[:2])[:levels]:
             for wave in waves:
                 relatives = self.relatives(wave, *grid.shape[:2])
                 for block in self._blocks(grid):
@@ -332,7 +356,7 @@ class Prior:
         grid = np.zeros(scaled.shape, self._dtype(level, width))
         for wave, block, relatives in self._steps(grid):
             tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
-            context = self.context(wave, grid[:, :, block], relatives, level)
+            context = self._context_of(wave, grid, block, relatives, level)
             value = scaled[tokens]
             size = np.floor(np.abs(value) + (1 - self.thresholds[context.table]))
             grid[tokens] = np.copysign(size, value)

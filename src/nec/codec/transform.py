@@ -89,10 +89,10 @@ class Transform:
             return turned
         return pyramid.forward(turned) * self._gain_of(*values.shape[1:3])
 
-    def _gain_of(self, rows: int, columns: int) -> NDArray[np.float64]:
-        """Gain of each place of a grid (rows, columns, 1)."""
+    def _gain_of(self, rows: int, columns: int, spacing: int = 1) -> NDArray[np.float64]:
+        """Gain of each place (rows, columns, 1) of a grid whose places stand `spacing` apart."""
         assert self.gains is not None
-        octaves = np.minimum(pyramid.octaves(rows, columns), len(self.gains) - 1)
+        octaves = np.minimum(pyramid.octaves(rows, columns) + spacing.bit_length() - 1, len(self.gains) - 1)
         return self.gains.astype(np.float64)[octaves][..., None]
 
     def quantise(self, values: NDArray[np.floating], level: int, rounded: Rounding | None = None) -> NDArray[np.int32]:
@@ -117,21 +117,24 @@ class Transform:
         return out
 
     def reconstruct(
-        self, symbols: NDArray[np.integer], centroids: NDArray[np.int8] | None, level: int
+        self, symbols: NDArray[np.integer], centroids: NDArray[np.int8] | None, level: int, spacing: int = 1
     ) -> NDArray[np.float32]:
         """Symbols (n, y, x, j) of the first j <= k channels (the others are zero) -> float32 (n, y, x, d).
 
-        `centroids`, same shape, are added to the symbols in units of 1/256.
+        `centroids`, same shape, are added to the symbols in units of 1/256. The tokens stand `spacing` apart;
+        of a pyramid they are then the means of the blocks of that size.
         """
         out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
         step, kept = self.step_at(level), symbols.shape[3]
-        mean = self._mean_of(*symbols.shape[1:3])
+        mean = self._mean_of(*(size * spacing for size in symbols.shape[1:3]))
+        if mean.ndim > 1 and spacing > 1:
+            mean = mean[::spacing, ::spacing] if self.gains is None else _block_means(mean, spacing)
         for part in _parts(out.shape):
             scaled = symbols[part] * step
             if centroids is not None:
                 scaled += centroids[part] * (step / 256)
             if self.gains is not None:
-                scaled = pyramid.inverse(scaled / self._gain_of(*symbols.shape[1:3]))
+                scaled = pyramid.inverse(scaled / self._gain_of(*symbols.shape[1:3], spacing)) / spacing
             if self.basis is not None:
                 out[part] = scaled @ self.basis[:kept].astype(np.float64) + mean
             else:
@@ -139,6 +142,12 @@ class Transform:
                 assert self.order is not None
                 out[part][..., self.order[:kept]] += scaled
         return out
+
+
+def _block_means(grid: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """(rows, columns, d), both multiples of size -> (rows / size, columns / size, d)."""
+    rows, columns, d = grid.shape
+    return grid.reshape(rows // size, size, columns // size, size, d).mean((1, 3))
 
 
 def _parts(shape: tuple[int, ...]) -> list[slice]:

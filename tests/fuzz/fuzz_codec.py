@@ -1,0 +1,176 @@
+"""Mutated frames and Zarr metadata against the decoder: only our errors, no hang, no large memory, no two answers.
+
+    python tests/fuzz/fuzz_codec.py {frame,metadata} [--runs N] [--seed S]
+
+With atheris installed the mutations are guided by coverage, else they are random. CRC and id are made to fit what was
+mutated, since otherwise nothing behind these checks would be reached. A failing input is written to `crash-*`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import random
+import resource
+import struct
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+from nec.codec import EmbeddingCodec, NecEmbeddingCodec, coder
+from nec.codec.checksum import crc32c
+from nec.errors import CorruptError, InputError
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "codec"
+LIMIT = (8, 16, 16)
+SLOWEST = 20.0  # seconds for one input of a few hundred bytes: a hang
+Target = Callable[[bytes], bool]
+
+
+def fixture(name: str) -> EmbeddingCodec:
+    return EmbeddingCodec.load(FIXTURES / "v1" / f"{name}.json")
+
+
+CODECS = {name: fixture(name) for name in ("hierarchical", "factorized", "plain-rank3", "positions")}
+FRAMES = [path.read_bytes() for path in sorted(FIXTURES.glob("v1/*.bin")) if path.stat().st_size < 2000]
+
+
+def forged(blob: bytes) -> bytes:
+    """The same frame with a CRC that fits."""
+    return blob[:8] + struct.pack("<I", crc32c(blob[:8] + blob[12:])) + blob[12:]
+
+
+def frame(data: bytes) -> bool:
+    """One mutated frame, read by the codec whose id it starts with; returns whether it decoded."""
+    if len(data) < 12:
+        return False
+    codec = next((c for c in CODECS.values() if c.id[:8] == data[4:8].hex()), CODECS["hierarchical"])
+    blob = forged(data[:4] + bytes.fromhex(codec.id[:8]) + data[8:])
+    try:
+        decoded = codec.decode(blob, LIMIT)
+    except CorruptError:
+        return False
+    assert decoded.dtype == np.float32
+    assert decoded.shape[3] == codec.dimensions
+    symbols, _ = codec.decode_symbols(blob)
+    with patch.object(coder, "compiled", lambda: None):  # constriction must read what the compiled coder read
+        again, _ = codec.decode_symbols(blob)
+    assert np.array_equal(symbols, again)
+    return True
+
+
+def metadata(data: bytes) -> bool:
+    """Zarr metadata as JSON; the id is made to fit, so that malformed contents reach the decoder."""
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    try:
+        codec = NecEmbeddingCodec.from_dict(parsed)
+    except InputError as error:
+        if "has id" in str(error):
+            fitting = copy.deepcopy(parsed)
+            fitting["configuration"]["codec"]["id"] = str(error).split("has id ")[1][:16]
+            return metadata(json.dumps(fitting).encode())
+        return False
+    chunk = np.zeros([{"n": 1, "y": 2, "x": 2, "c": codec.codec.dimensions}[axis] for axis in codec.axes], np.float32)
+    try:
+        blob = codec.encode_chunk(chunk)
+        codec.decode_chunk(blob, chunk.shape, np.dtype("f4"), np.nan)
+    except (InputError, CorruptError):
+        return False
+    return True
+
+
+def seeds(target: str) -> list[bytes]:
+    """Inputs to start from."""
+    if target == "frame":
+        return FRAMES
+    small = [NecEmbeddingCodec(codec, 1.0).to_dict() for codec in CODECS.values()]
+    return [json.dumps(value, separators=(",", ":")).encode() for value in small]
+
+
+TOKENS = (b"null", b"-1", b"0", b"1e999", b"NaN", b"[]", b"{}", b'""', b"true", b"65536", b"1099511627776", b'"<f4"')
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """A few random changes of bytes, bits, lengths and (for JSON) values."""
+    out = bytearray(data)
+    for _ in range(1 << rng.randrange(4)):
+        at, kind = rng.randrange(len(out) + 1), rng.randrange(6)
+        if kind == 0 and at < len(out):
+            out[at] ^= 1 << rng.randrange(8)
+        elif kind == 1 and at < len(out):
+            out[at] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
+        elif kind == 2:
+            out[at:at] = rng.randbytes(1 << rng.randrange(4))
+        elif kind == 3:
+            del out[at : at + (1 << rng.randrange(6))]
+        elif kind == 4:
+            out[12 : 12 + rng.randrange(8)] = rng.randbytes(rng.randrange(8))
+        else:
+            out[at : at + rng.randrange(12)] = rng.choice(TOKENS)
+    return bytes(out)
+
+
+def check(target: str, data: bytes) -> bool:
+    """Run one input; anything but our own errors is a finding, a hang too."""
+    began = time.process_time()
+    accepted = {"frame": frame, "metadata": metadata}[target](data)
+    if time.process_time() - began > SLOWEST:
+        raise AssertionError(f"took {time.process_time() - began:.0f} s of the processor")
+    return accepted
+
+
+def mutate(target: str, runs: int, seed: int) -> tuple[int, int]:
+    """Random mutations of the seeds, without coverage: (inputs, how many were accepted)."""
+    rng, start, accepted = random.Random(seed), seeds(target), 0
+    for _ in range(runs):
+        data = mutated(rng.choice(start), rng)
+        try:
+            accepted += check(target, data)
+        except Exception:
+            Path(f"crash-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
+            raise
+    return runs, accepted
+
+
+def guided(target: str, runs: int, seed: int) -> None:
+    """The same checks under atheris; it ends the process."""
+    import atheris
+
+    atheris.instrument_all()
+    corpus = Path(f"fuzz-corpus-{target}")
+    corpus.mkdir(exist_ok=True)
+    for data in seeds(target):
+        (corpus / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
+    length = 4096 if target == "frame" else 1 << 15
+    flags = [f"-runs={runs}", f"-seed={seed}", f"-max_len={length}", "-rss_limit_mb=2048", f"-timeout={SLOWEST:.0f}"]
+    atheris.Setup([sys.argv[0], *flags, str(corpus)], lambda data: check(target, data) and None)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", choices=("frame", "metadata"))
+    parser.add_argument("--runs", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--random", action="store_true", help="random mutations even where atheris is installed")
+    args = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 36))
+    if not args.random:
+        try:
+            guided(args.target, args.runs, args.seed)
+        except ImportError:
+            print("atheris is not installed: random mutations, not guided by coverage")
+    print("{} inputs, {} accepted".format(*mutate(args.target, args.runs, args.seed)))
+
+
+if __name__ == "__main__":
+    main()
