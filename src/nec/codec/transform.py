@@ -135,8 +135,9 @@ class Transform:
     ) -> NDArray[np.float32]:
         """Symbols (n, y, x, j) of the first j <= k channels (the others are zero) -> float32 (n, y, x, d).
 
-        `centroids`, same shape, are added to the symbols in units of 1/256. At a `spacing` above 1, symbols are those at
-        its multiples in the whole `grid` (rows, columns), and tokens the ones there, or of a pyramid the means of cells of spacing x spacing.
+        `centroids`, same shape, are added to the symbols in units of 1/256. At a `spacing` above 1, symbols are those
+        at its multiples in the whole `grid` (rows, columns), and tokens the ones there, or of a pyramid the means of
+        cells of spacing x spacing.
         """
         out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
         step, kept = self.step_at(level), symbols.shape[3]
