@@ -141,13 +141,14 @@ class Transform:
         """
         out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
         step, kept = self.step_at(level), symbols.shape[3]
-        mean, gain = self._coarse(grid or symbols.shape[1:3], spacing)
+        whole = grid or (symbols.shape[1], symbols.shape[2])
+        mean, gain = self._coarse(whole, spacing)
         for part in _parts(out.shape):
             scaled = symbols[part] * step
             if centroids is not None:
                 scaled += centroids[part] * (step / 256)
             if self.gains is not None:
-                scaled = pyramid.inverse(scaled / gain) / spacing
+                scaled = pyramid.inverse(scaled / gain) / pyramid.scale(*whole, spacing)
             if self.basis is not None:
                 out[part] = scaled @ self.basis[:kept].astype(np.float64) + mean
             else:
