@@ -62,12 +62,13 @@ def inverse(coefficients: Floats) -> Floats:
 
 def averaged(values: Floats, spacing: int) -> Floats:
     """Means of (rows, columns, k) over cells of spacing x spacing, as the pyramid takes them at the borders."""
+    rows, columns, _ = values.shape
     coefficients = np.array(values)[None]
-    for step in spacings(*values.shape[:2]):
+    for step in spacings(rows, columns):
         if step <= spacing:
             for axis in (1, 2):
                 _butterfly(_lattice(coefficients, step // 2), axis)
-    return coefficients[0, ::spacing, ::spacing] / scale(*values.shape[:2], spacing)
+    return coefficients[0, ::spacing, ::spacing] / scale(rows, columns, spacing)
 
 
 def scale(rows: int, columns: int, spacing: int) -> float:
