@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make lint    ruff and mypy
 # make bench   the codec's bytes and speed beside alternatives, in one run
+# make fuzz    a million mutated frames and as much metadata, guided by coverage (hours)
 # make model   rebuild the shipped model and store from EuroSAT_RGB.zip (an hour and a half on 2 cores)
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ RUNS ?= runs
 EUROSAT ?= $(or $(NEC_DATA),../shared/data)/EuroSAT_RGB.zip
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format bench model clean
+.PHONY: demo test lint format bench fuzz model clean
 
 $(VENV)/user: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nec needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -41,6 +42,13 @@ format: $(VENV)/dev
 
 bench: $(VENV)/user
 	$(BIN)/python benchmarks/codec.py
+
+RUNS_OF_FUZZ ?= 1000000
+
+fuzz: $(VENV)/dev
+	-$(PIP) atheris
+	$(BIN)/python tests/fuzz/fuzz_codec.py frame --runs $(RUNS_OF_FUZZ)
+	$(BIN)/python tests/fuzz/fuzz_codec.py metadata --runs $(RUNS_OF_FUZZ)
 
 model: $(VENV)/user
 	PATH="$(abspath $(BIN)):$$PATH" EUROSAT="$(EUROSAT)" RUNS="$(RUNS)" sh recipes/eurosat-tiny.sh

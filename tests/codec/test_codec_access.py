@@ -46,6 +46,26 @@ def test_coarse_grids_with_means_by_position_and_of_nothing() -> None:
             np.testing.assert_array_equal(codec.decode_coarse(blob, spacing), expected)
 
 
+def halved(grids: np.ndarray) -> np.ndarray:
+    """Means over 2 x 2 tokens, an odd last row or column counted twice."""
+    padded = np.pad(grids, ((0, 0), (0, grids.shape[1] % 2), (0, grids.shape[2] % 2), (0, 0)), mode="edge")
+    return (padded[:, ::2] + padded[:, 1::2])[:, :, ::2] / 4 + (padded[:, ::2] + padded[:, 1::2])[:, :, 1::2] / 4
+
+
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize("grid", [(8, 8), (7, 5), (6, 11)])
+def test_coarse_grids_of_a_pyramid_are_means_of_cells(grid: tuple[int, int], positions: bool) -> None:
+    pattern = np.random.default_rng(9).normal(size=(16, 16, 5)) * positions
+    sample = smooth_embeddings(30, 16, 16, 5) + pattern
+    codec = EmbeddingCodec.fit(sample, spatial="haar", positions=positions)
+    blob = codec.encode(smooth_embeddings(3, *grid, 5, seed=4) + pattern[: grid[0], : grid[1]], 8.0)
+    expected, spacing = codec.decode(blob), 1
+    while spacing < max(grid):
+        expected, spacing = halved(expected), 2 * spacing
+        prefix = blob[: codec.coarse_size(blob, spacing)]
+        np.testing.assert_allclose(codec.decode_coarse(prefix, spacing), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_spacings_that_a_frame_does_not_have(codecs: dict[str, EmbeddingCodec]) -> None:
     batch = smooth_embeddings(2, 6, 6, 5)
     for name, spacing in (("hierarchical", 3), ("hierarchical", 16), ("hierarchical", 0), ("factorized", 2)):

@@ -296,10 +296,13 @@ class EmbeddingCodec:
         return begin + 4 * sum(words)
 
     def decode_coarse(self, blob: bytes, spacing: int) -> NDArray[np.float32]:
-        """The tokens at rows and columns 0, spacing, 2 spacing, ...: (n, ceil(y / spacing), ceil(x / spacing), d).
+        """A coarse grid (n, ceil(y / spacing), ceil(x / spacing), d) from the start of a frame.
 
-        A codec with `spatial` "haar" gives the means of blocks of tokens instead. `blob` may be a prefix of the frame
-        of `coarse_size` bytes or more, for spacings above 1; a prefix is not protected by the frame's CRC. Raises
+        Its tokens are those at rows and columns 0, spacing, 2 spacing, ..., or with `spatial` "haar" the means of cells
+        of spacing x spacing tokens (at odd borders the last ones count twice).
+
+        `blob` may be a prefix of the frame of `coarse_size` bytes or more, for spacings above 1; a prefix is not
+        protected by the frame's CRC. Raises
         `CorruptError` as `decode` does, and `InputError` as `coarse_size`.
         """
         header, begin = framing.unpack_prefix(bytes(blob), self.id, self._levels_of, self.dimensions)
@@ -310,7 +313,7 @@ class EmbeddingCodec:
         n, y, x = header.extent
         shape = (n, -(-y // spacing), -(-x // spacing))
         if math.prod(shape) * header.channels == 0:
-            return self._transform.reconstruct(np.zeros((*shape, 0), np.int32), None, header.level, spacing)
+            return self._transform.reconstruct(np.zeros((*shape, 0), np.int32), None, header.level, (y, x), spacing)
         end = begin + 4 * sum(header.segments[:count])
         if len(blob) < end:
             raise CorruptError(f"frame is cut after {len(blob)} bytes: spacing {spacing} needs {end}; fetch them")
@@ -320,7 +323,7 @@ class EmbeddingCodec:
         )
         assert centroids is not None
         symbols, inside = (part[::spacing, ::spacing].transpose(2, 0, 1, 3) for part in (grid, centroids))
-        return self._transform.reconstruct(symbols, inside, header.level, spacing)
+        return self._transform.reconstruct(symbols, inside, header.level, (y, x), spacing)
 
     def _levels_of(self, rows: int, columns: int) -> int:
         return len(self._prior.levels(rows, columns))

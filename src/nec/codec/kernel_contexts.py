@@ -104,4 +104,4 @@ def context(
                     index = max((np.int64(bits[c]) >> move) - less - low, 0)
                     largest = max(largest, index)
                     table[c] = table_of[min(index, top) * bins + offset_of[offset[c]]]
-    return largest <= top
+    return bool(largest <= top)

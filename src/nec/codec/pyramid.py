@@ -61,6 +61,23 @@ def inverse(coefficients: Floats) -> Floats:
     return out
 
 
+def averaged(values: Floats, spacing: int) -> Floats:
+    """Means of (rows, columns, k) over cells of spacing x spacing, as the pyramid takes them at the borders."""
+    rows, columns, _ = values.shape
+    coefficients = np.array(values)[None]
+    for step in spacings(rows, columns):
+        if step <= spacing:
+            for axis in (1, 2):
+                _butterfly(_lattice(coefficients, step // 2), axis)
+    return coefficients[0, ::spacing, ::spacing] / scale(rows, columns, spacing)
+
+
+def scale(rows: int, columns: int, spacing: int) -> float:
+    """Averages at a spacing are the means of their cells times this: root 2 for each halving of a side above 1."""
+    halvings = [step for step in spacings(rows, columns) if step <= spacing]
+    return float(_ROOT2 ** sum(size > step // 2 for step in halvings for size in (rows, columns)))
+
+
 def _lattice(array: NDArray[Any], step: int) -> NDArray[Any]:
     return array[:, ::step, ::step]
 

@@ -89,10 +89,10 @@ class Transform:
             return turned
         return pyramid.forward(turned) * self._gain_of(*values.shape[1:3])
 
-    def _gain_of(self, rows: int, columns: int, spacing: int = 1) -> NDArray[np.float64]:
-        """Gain of each place (rows, columns, 1) of a grid whose places stand `spacing` apart."""
+    def _gain_of(self, rows: int, columns: int) -> NDArray[np.float64]:
+        """Gain of each place of a grid (rows, columns, 1)."""
         assert self.gains is not None
-        octaves = np.minimum(pyramid.octaves(rows, columns) + spacing.bit_length() - 1, len(self.gains) - 1)
+        octaves = np.minimum(pyramid.octaves(rows, columns), len(self.gains) - 1)
         return self.gains.astype(np.float64)[octaves][..., None]
 
     def quantise(self, values: NDArray[np.floating], level: int, rounded: Rounding | None = None) -> NDArray[np.int32]:
@@ -116,25 +116,39 @@ class Transform:
             )
         return out
 
+    def _coarse(self, grid: tuple[int, int], spacing: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Means of a coarse grid's tokens, and gains where there is a pyramid, `spacing` 1 being the grid itself."""
+        mean, gain = self._mean_of(*grid), None
+        if self.gains is not None:
+            gain = self._gain_of(*grid)[::spacing, ::spacing]
+        if mean.ndim == 1:
+            return mean, gain
+        return mean[::spacing, ::spacing] if gain is None else pyramid.averaged(mean, spacing), gain
+
     def reconstruct(
-        self, symbols: NDArray[np.integer], centroids: NDArray[np.int8] | None, level: int, spacing: int = 1
+        self,
+        symbols: NDArray[np.integer],
+        centroids: NDArray[np.int8] | None,
+        level: int,
+        grid: tuple[int, int] | None = None,
+        spacing: int = 1,
     ) -> NDArray[np.float32]:
         """Symbols (n, y, x, j) of the first j <= k channels (the others are zero) -> float32 (n, y, x, d).
 
-        `centroids`, same shape, are added to the symbols in units of 1/256. The tokens stand `spacing` apart;
-        of a pyramid they are then the means of the blocks of that size.
+        `centroids`, same shape, are added to the symbols in units of 1/256. At a `spacing` above 1, symbols are those
+        at its multiples in the whole `grid` (rows, columns), and tokens the ones there, or of a pyramid the means of
+        cells of spacing x spacing.
         """
         out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
         step, kept = self.step_at(level), symbols.shape[3]
-        mean = self._mean_of(*(size * spacing for size in symbols.shape[1:3]))
-        if mean.ndim > 1 and spacing > 1:
-            mean = mean[::spacing, ::spacing] if self.gains is None else _block_means(mean, spacing)
+        whole = grid or (symbols.shape[1], symbols.shape[2])
+        mean, gain = self._coarse(whole, spacing)
         for part in _parts(out.shape):
             scaled = symbols[part] * step
             if centroids is not None:
                 scaled += centroids[part] * (step / 256)
             if self.gains is not None:
-                scaled = pyramid.inverse(scaled / self._gain_of(*symbols.shape[1:3], spacing)) / spacing
+                scaled = pyramid.inverse(scaled / gain) / pyramid.scale(*whole, spacing)
             if self.basis is not None:
                 out[part] = scaled @ self.basis[:kept].astype(np.float64) + mean
             else:
@@ -142,12 +156,6 @@ class Transform:
                 assert self.order is not None
                 out[part][..., self.order[:kept]] += scaled
         return out
-
-
-def _block_means(grid: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """(rows, columns, d), both multiples of size -> (rows / size, columns / size, d)."""
-    rows, columns, d = grid.shape
-    return grid.reshape(rows // size, size, columns // size, size, d).mean((1, 3))
 
 
 def _parts(shape: tuple[int, ...]) -> list[slice]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "nec.embedding"
 AXES = ("n", "y", "x", "c")
+INSTALL = "pip install neural-embedding-compression"
+"""In the metadata for people: a reader without this package names the codec that it misses, not where it is."""
 
 
 @dataclass(frozen=True, init=False)
@@ -77,7 +79,7 @@ class NecEmbeddingCodec(ArrayBytesCodec):
 
     def to_dict(self) -> dict[str, Any]:
         """Zarr metadata; `from_dict` reads it."""
-        config = {"codec": self.codec.to_dict(), "quality": self.quality, "axes": list(self.axes)}
+        config = {"codec": self.codec.to_dict(), "quality": self.quality, "axes": list(self.axes), "install": INSTALL}
         return {"name": NAME, "configuration": config}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
