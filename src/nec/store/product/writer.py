@@ -176,8 +176,7 @@ class ProductWriter:
     def write_encoded(self, time: int, row: int, column: int, shard: EncodedShard) -> None:
         """Write a shard that `encoder` made, here or elsewhere."""
         self._check_time(time)
-        if (row, column) not in self.product.tiling.all_shards():
-            raise InputError(f"no shard ({row}, {column}) in a product of {self.product.tiling.shards} shards")
+        self.product.tiling.check_shard(row, column)
         write_bytes(self.path / valid_key(time, row, column), shard.valid)
         file = self.path / embeddings_key(time, row, column)
         if shard.embeddings:
