@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.data.base import Dataset, check_finite, describe_listing, reject_pixels
+from nec.data.rasters import crs_text, invalid_pixels
 from nec.errors import InputError, missing_extra
 
 GEOTIFF_SUFFIXES = (".tif", ".tiff")
@@ -45,7 +46,7 @@ class GeoTiffDataset(Dataset):
                 raise InputError(f"{path} holds {', '.join(sorted(set(file.dtypes)))} pixels; real numbers are needed")
             try:
                 bands = file.read()
-                invalid = _invalid(file, bands)
+                invalid = invalid_pixels(file, bands)
             except MemoryError as error:
                 raise InputError(f"{path}, {file.width}x{file.height} px, is too large to be read whole") from error
             except _errors() as error:
@@ -59,8 +60,7 @@ class GeoTiffDataset(Dataset):
     def georeference(self, index: int) -> dict[str, Any]:
         """`{"crs": "EPSG:n" or WKT or None, "transform": [a, b, c, d, e, f]}`: x = a*column + b*row + c, and so on."""
         with _open(self.paths[index]) as file:
-            crs = None if file.crs is None else file.crs.to_string()
-            return {"crs": crs, "transform": [float(value) for value in file.transform[:6]]}
+            return {"crs": crs_text(file.crs), "transform": [float(value) for value in file.transform[:6]]}
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """(height, width, bands) of image `index`, from its header."""
@@ -77,19 +77,6 @@ def _name(files: list[Path]) -> tuple[list[str], list[Path]]:
     root = Path(os.path.commonpath([file.parent for file in absolute]))
     named = sorted((file.relative_to(root).as_posix(), file) for file in absolute)
     return [name for name, _ in named], [file for _, file in named]
-
-
-def _invalid(file: Any, bands: NDArray[Any]) -> NDArray[np.bool_]:
-    """(height, width): hidden by the nodata value or the mask of an open file whose `bands` were read."""
-    from rasterio.enums import MaskFlags
-
-    flags = file.mask_flag_enums[0]
-    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
-        return file.read_masks(1) == 0
-    if file.nodata is None:
-        return np.zeros(bands.shape[1:], bool)
-    equal = bands == file.nodata
-    return equal.all(axis=0) if file.nodata == 0 else equal.any(axis=0)
 
 
 def _errors() -> type[Exception]:

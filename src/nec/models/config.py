@@ -26,6 +26,9 @@ class ModelConfig:
     `image_size` and `patch_size` are in pixels; `mean` and `std` per band, in units of images scaled to 0..1.
     `kind`: "mae" (no bottleneck), "factorized" or "hyperprior" (Ballé et al. 2018), the latter with `hyper_channels` a
     token and `hyper_heads`. `lmbda` weighs distortion against bits.
+
+    `bands` (names or STAC common names, in order) and `reflectance` (what 0 and 1 of the scaled images stand for) tell
+    how a scene becomes input, see `nec.data.normalization`; None where it is not known.
     """
 
     image_size: int = 224
@@ -45,6 +48,8 @@ class ModelConfig:
     hyper_heads: int = 4
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    bands: tuple[str, ...] | None = None
+    reflectance: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -65,6 +70,15 @@ class ModelConfig:
             if len(values) != self.in_channels:
                 raise InputError(f"model config: {name} has {len(values)} values for {self.in_channels} bands")
             object.__setattr__(self, name, values)
+        if self.bands is not None:
+            object.__setattr__(self, "bands", tuple(str(name) for name in self.bands))
+            if len(self.bands) != self.in_channels:
+                raise InputError(f"model config: bands has {len(self.bands)} names for {self.in_channels} bands")
+        if self.reflectance is not None:
+            low, high = (float(value) for value in self.reflectance)
+            if not low < high:
+                raise InputError(f"model config: reflectance must be [low, high], got {self.reflectance!r}")
+            object.__setattr__(self, "reflectance", (low, high))
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -1,0 +1,134 @@
+"""What the sensors' own files do not say: names, wavelengths, scales, and the classes of Sentinel-2's scene map."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from nec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A band of a sensor: its name, the STAC common name, the central wavelength in µm."""
+
+    name: str
+    common: str | None
+    wavelength_um: float
+
+
+# Central wavelengths of Sentinel-2A (ESA, S2 User Handbook); 2B and 2C differ by some nanometres.
+_SENTINEL_2 = (
+    Channel("B01", "coastal", 0.4427),
+    Channel("B02", "blue", 0.4924),
+    Channel("B03", "green", 0.5598),
+    Channel("B04", "red", 0.6646),
+    Channel("B05", "rededge071", 0.7041),
+    Channel("B06", "rededge075", 0.7405),
+    Channel("B07", "rededge078", 0.7828),
+    Channel("B08", "nir", 0.8328),
+    Channel("B8A", "nir08", 0.8647),
+    Channel("B09", "nir09", 0.9451),
+    Channel("B10", "cirrus", 1.3735),
+    Channel("B11", "swir16", 1.6137),
+    Channel("B12", "swir22", 2.2024),
+)
+
+#: Bands in the order in which multi-band files of a sensor hold them, for files that do not name them.
+SENSORS: dict[str, tuple[Channel, ...]] = {
+    "sentinel-2-l1c": _SENTINEL_2,
+    "sentinel-2-l2a": tuple(channel for channel in _SENTINEL_2 if channel.name != "B10"),
+    "naip": (
+        Channel("red", "red", 0.65),
+        Channel("green", "green", 0.56),
+        Channel("blue", "blue", 0.48),
+        Channel("nir", "nir", 0.85),
+    ),
+    "landsat-etm": (
+        Channel("B1", "blue", 0.483),
+        Channel("B2", "green", 0.56),
+        Channel("B3", "red", 0.662),
+        Channel("B4", "nir", 0.835),
+        Channel("B5", "swir16", 1.648),
+        Channel("B7", "swir22", 2.206),
+    ),
+}
+
+#: Classes of the scene classification map (SCL) of Sentinel-2 L2A.
+SCL_CLASSES = {
+    "no_data": 0,
+    "saturated_or_defective": 1,
+    "dark_area": 2,
+    "cloud_shadow": 3,
+    "vegetation": 4,
+    "not_vegetated": 5,
+    "water": 6,
+    "unclassified": 7,
+    "cloud_medium_probability": 8,
+    "cloud_high_probability": 9,
+    "thin_cirrus": 10,
+    "snow_ice": 11,
+}
+#: What the mask "scl" hides.
+SCL_HIDDEN = (
+    "no_data",
+    "saturated_or_defective",
+    "cloud_shadow",
+    "cloud_medium_probability",
+    "cloud_high_probability",
+    "thin_cirrus",
+)
+
+# A band in a file's name: T33UXP_20250302T095029_B04_10m.jp2, B8A.tif, S2A_..._SCL.tif
+_BAND_IN_NAME = re.compile(r"(?:^|[_.-])(B(?:0?[1-9]|8A|1[0-2])|SCL)(?=$|[_.-])", re.IGNORECASE)
+_PRODUCT_NAME = re.compile(r"S2[A-D]_MSIL(1C|2A)_(\d{8}T\d{6})_N(\d{2})(\d{2})_")
+
+
+def channel(sensor: str, name: str) -> Channel | None:
+    """The band of a sensor by its name ("B4" is "B04") or common name, in any case; None if it has none such."""
+    wanted = band_key(name)
+    return next((c for c in SENSORS[sensor] if wanted in (band_key(c.name), c.common)), None)
+
+
+def check_sensor(sensor: str) -> str:
+    """`sensor` itself; `InputError` where it is not in `SENSORS`."""
+    if sensor not in SENSORS:
+        raise InputError(f"{sensor!r} is no known sensor; known are {', '.join(SENSORS)}")
+    return sensor
+
+
+def band_key(name: str) -> str:
+    """A band's name for comparing: lower case, "B4" as "b04"."""
+    key = name.lower()
+    return f"b0{key[1]}" if re.fullmatch(r"b[1-9]", key) else key
+
+
+def band_in_name(stem: str) -> str | None:
+    """Sentinel-2 band (or "SCL") that a file's name ends in or has between "_", "." or "-"; None without."""
+    found = _BAND_IN_NAME.findall(stem)
+    return found[-1].upper() if found else None
+
+
+def sentinel_2_product(text: str) -> tuple[str, str, float] | None:
+    """(sensor, sensing time "20250302T095029", baseline) of a name S2B_MSIL2A_20250302T095029_N0511_..., or None."""
+    found = _PRODUCT_NAME.search(text)
+    if not found:
+        return None
+    level, time, major, minor = found.groups()
+    return f"sentinel-2-l{level.lower()}", time, float(f"{int(major)}.{minor}")
+
+
+def sentinel_2_offset(baseline: float, scale: float = 1e-4, applied: bool = False) -> float:
+    """What to add to number * scale: -1000 numbers since processing baseline 04.00, unless it is in the pixels already.
+
+    ESA: "Copernicus Sentinel-2: Major Products Upgrade Upcoming" (2021), for level 1C and 2A alike.
+    """
+    return -1000 * scale if baseline >= 4.0 and not applied else 0.0
+
+
+def scl_values(names: list[str]) -> frozenset[int]:
+    """Names of SCL classes -> their numbers; `InputError` for a name that is none."""
+    for name in names:
+        if name not in SCL_CLASSES:
+            raise InputError(f"{name!r} is no class of the scene classification; classes are {', '.join(SCL_CLASSES)}")
+    return frozenset(SCL_CLASSES[name] for name in names)
