@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
     from nec.models.mae import NecModel
     from nec.store import StoreWriter
-    from nec.store.writer import ShardEncoder
+    from nec.store.shard import StoreShardEncoder
 
 # Float embeddings that a chunk, and a shard, may take in memory. Large enough that small images fill the default
 # layout of 128 images a chunk and 8 chunks a shard.
@@ -251,7 +251,7 @@ class _ImageWork:
     """A `nec.pipeline.engine.Work` whose tasks are the [start, stop) of a store's shards, positions of the stream."""
 
     stream: Stream
-    encoder: ShardEncoder
+    encoder: StoreShardEncoder
 
     def blocks(self, tasks: Sequence[tuple[int, int]], done: Callable[[int], None]) -> Iterator[NDArray[np.float32]]:
         return self.stream.blocks(tasks, done)
