@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
     from nec.models import load_model
     from nec.pipeline import encode_array
-    from nec.store import open_store
+    from nec.store import open_product, open_store
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ __all__ = [
     "NecError",
     "encode_array",
     "load_model",
+    "open_product",
     "open_store",
 ]
 
@@ -36,6 +37,7 @@ _HOMES = {
     "EmbeddingCodec": "nec.codec",
     "encode_array": "nec.pipeline",
     "load_model": "nec.models",
+    "open_product": "nec.store",
     "open_store": "nec.store",
 }
 

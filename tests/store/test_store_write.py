@@ -19,8 +19,8 @@ import pytest
 
 import nec
 from nec.store import StoreWriter, open_store, verify
+from nec.store.journal import JOURNAL
 from nec.store.lock import LOCK
-from nec.store.writer import JOURNAL
 
 
 def digest(folder: Path) -> dict[str, str]:

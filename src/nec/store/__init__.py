@@ -4,8 +4,24 @@ from nec.store.check import info, verify
 from nec.store.embeddings import Embeddings
 from nec.store.layout import IGNORE
 from nec.store.masks import Masks
+from nec.store.product import Product, ProductSpec, ProductWriter, create_product, open_product
 from nec.store.reader import Store, open_store
 from nec.store.spec import StoreSpec
 from nec.store.writer import StoreWriter
 
-__all__ = ["IGNORE", "Embeddings", "Masks", "Store", "StoreSpec", "StoreWriter", "info", "open_store", "verify"]
+__all__ = [
+    "IGNORE",
+    "Embeddings",
+    "Masks",
+    "Product",
+    "ProductSpec",
+    "ProductWriter",
+    "Store",
+    "StoreSpec",
+    "StoreWriter",
+    "create_product",
+    "info",
+    "open_product",
+    "open_store",
+    "verify",
+]

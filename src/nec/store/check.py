@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -9,13 +10,26 @@ import numpy as np
 
 from nec.errors import CorruptError
 from nec.progress import Progress
-from nec.store.files import Location, parse_json, read_key
+from nec.store import assets
+from nec.store.document import kind_of, metadata_faults, read_document
+from nec.store.files import Location, is_url, open_location, read_key
 from nec.store.layout import MASKS, chunks_in_shard, side_arrays
-from nec.store.reader import Store, open_store
+from nec.store.product.check import info as product_info
+from nec.store.product.check import verify as verify_product
+from nec.store.product.reader import Product
+from nec.store.reader import Store
+
+
+def open_any(location: Location, allow_incomplete: bool = False) -> Store | Product:
+    """Open a store or a product, whichever it is; raises as `open_store`."""
+    if isinstance(location, str | Path) and not is_url(location):
+        location = assets.resolve(location)
+    kind = kind_of(read_document(open_location(location), str(location), None))
+    return (Product if kind == "product" else Store)(location, allow_incomplete=allow_incomplete)
 
 
 def verify(location: Location, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Read and decode every chunk of a store and check every checksum.
+    """Read and decode every chunk of a store, or of a product, and check every checksum.
 
     Returns:
         {"ok": bool, "chunks": how many there must be, "found": how many decode, "corrupt": [{"where": path in the
@@ -26,10 +40,12 @@ def verify(location: Location, *, progress: Progress | None = None) -> dict[str,
         IncompleteError: its writing has not finished.
     """
     try:
-        store = open_store(location)
+        store = open_any(location)
     except CorruptError as error:
         return {"ok": False, "chunks": 0, "found": 0, "corrupt": [{"where": "zarr.json", "reason": str(error)}]}
-    corrupt = [*_metadata_faults(store), *_side_faults(store)]
+    if isinstance(store, Product):
+        return verify_product(store, progress=progress)
+    corrupt = [*metadata_faults(store.zarr_store, store.metadata), *_side_faults(store)]
     found = 0
     if progress is not None:
         progress.total = len(store)
@@ -41,21 +57,6 @@ def verify(location: Location, *, progress: Progress | None = None) -> dict[str,
             start, stop = store.tiling.shard_images(shard)
             progress.update(stop - start)
     return {"ok": not corrupt, "chunks": store.tiling.chunks, "found": found, "corrupt": corrupt}
-
-
-def _metadata_faults(store: Store) -> list[dict[str, Any]]:
-    """The arrays' own documents must be those of the group, which the seal covers."""
-    faults = []
-    for name, expected in store.metadata.items():
-        where = f"{name}/zarr.json"
-        data = read_key(store.zarr_store, where)
-        try:
-            intact = data is not None and parse_json(data, where) == expected
-        except CorruptError:
-            intact = False
-        if not intact:
-            faults.append({"where": where, "reason": "missing" if data is None else "damaged: differs from zarr.json"})
-    return faults
 
 
 def _side_faults(store: Store) -> list[dict[str, Any]]:
@@ -112,9 +113,11 @@ def _file_faults(store: Store, shard: int) -> list[dict[str, Any]]:
 def info(location: Location) -> dict[str, Any]:
     """What a store is, as JSON: sizes in bytes; `side_information` and the embeddings' `stored_bytes` are all there is.
 
-    An incomplete store has `complete` false and counts what is written so far.
+    An incomplete store has `complete` false and counts what is written so far. `kind` says "store" or "product".
     """
-    store = open_store(location, allow_incomplete=True)
+    store = open_any(location, allow_incomplete=True)
+    if isinstance(store, Product):
+        return product_info(store)
     values = len(store) * store.grid[0] * store.grid[1] * store.dimensions
     stored = store.stored_bytes
     return {

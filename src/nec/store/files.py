@@ -22,6 +22,8 @@ from nec.errors import CorruptError, InputError, MissingExtraError, NecError
 # What Zarr, its codecs and NumPy raise for bytes that are not what they should be.
 DAMAGE = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, RuntimeError)
 
+PARTIAL = ".partial"  # ends the name of a file that is being written
+
 ZarrStore = zarr.abc.store.Store
 Location = str | Path | ZarrStore
 
@@ -67,15 +69,25 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write compact JSON to `path` through a temporary file."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` through a temporary file, so that the file is whole or as it was."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
-        temporary.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write compact JSON to `path` through a temporary file."""
+    write_bytes(path, json_bytes(document))
+
+
+def json_bytes(document: dict[str, Any]) -> bytes:
+    """`document` as compact JSON."""
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def checksum(data: bytes) -> str:

@@ -30,6 +30,7 @@ DIMENSIONS = ("image", "y", "x", "embedding")
 SIDE_CHUNK = 65536  # images a chunk of labels, names, split and groups
 MASK_CHUNK_BYTES = 4 * 2**20  # pixels a chunk of masks, at most, if an image is no larger
 CHUNK_KEYS = {"name": "default", "separator": "."}
+_ABSENT = np.uint64(2**64 - 1)  # offset and length of a chunk that a shard does not hold
 # Another writer may add attributes to the arrays; what decides how bytes are read is sealed.
 _SEALED = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "dimension_names")
 
@@ -93,6 +94,21 @@ def tiling_of(metadata: dict[str, Any]) -> Tiling:
     return Tiling(metadata["shape"][0], chunk, shard // chunk)
 
 
+def pack_shard(chunks: Sequence[bytes | None]) -> bytes:
+    """One file of Zarr's `sharding_indexed`: the chunks one after another, then their index and its CRC-32C.
+
+    `chunks` has an entry for every slot of the shard, row by row; None where there is none.
+    """
+    index = np.full((len(chunks), 2), _ABSENT, "<u8")
+    end = 0
+    for slot, chunk in enumerate(chunks):
+        if chunk is not None:
+            index[slot] = end, len(chunk)
+            end += len(chunk)
+    table = index.tobytes()
+    return b"".join([*filter(None, chunks), table, int(checksum(table), 16).to_bytes(4, "little")])
+
+
 def chunks_in_shard(shard: bytes, slots: int) -> int:
     """Number of inner chunks that a shard's index (at its end, CRC-32C) lists.
 
@@ -105,8 +121,7 @@ def chunks_in_shard(shard: bytes, slots: int) -> int:
         raise CorruptError(f"cut short: {len(shard)} bytes do not hold the {size} of its index")
     if int(checksum(index[:-4]), 16) != int.from_bytes(index[-4:], "little"):
         raise CorruptError("its index is damaged (CRC-32C)")
-    offsets = np.frombuffer(index[:-4], "<u8")[::2]
-    return int((offsets != np.uint64(2**64 - 1)).sum())
+    return int((np.frombuffer(index[:-4], "<u8")[::2] != _ABSENT).sum())
 
 
 def side_arrays(arrays: dict[str, Any]) -> list[str]:
@@ -134,20 +149,36 @@ def values_checksum(values: Sequence[str] | np.ndarray) -> str:
     return checksum("\0".join(values).encode())
 
 
-def seal(nec: dict[str, Any], arrays: dict[str, dict[str, Any]]) -> str:
-    """Checksum of the "nec" attributes (but "seal") and of what decides how the arrays are read."""
-    sealed = {
+def seal(nec: dict[str, Any], arrays: dict[str, dict[str, Any]], attributes: dict[str, Any] | None = None) -> str:
+    """Checksum of the "nec" attributes (but "seal"), of what decides how the arrays are read, and of `attributes`."""
+    sealed: dict[str, Any] = {
         "nec": {key: value for key, value in nec.items() if key != "seal"},
         "arrays": {name: {key: meta.get(key) for key in _SEALED} for name, meta in arrays.items()},
     }
+    if attributes:
+        sealed["attributes"] = attributes
     return checksum(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode())
 
 
-def group_document(nec: dict[str, Any], arrays: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The group's zarr.json: sealed attributes, and the arrays' metadata so that a remote reader asks once."""
+def sealed_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The group's attributes beside "nec" that its seal covers: where a product lies."""
+    if attributes["nec"].get("kind") != "product":
+        return {}
+    return {key: value for key, value in attributes.items() if key.startswith(("proj:", "spatial:"))}
+
+
+def group_document(
+    nec: dict[str, Any], arrays: dict[str, dict[str, Any]], attributes: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The group's zarr.json: sealed attributes, and the arrays' metadata so that a remote reader asks once.
+
+    `attributes` are those beside "nec".
+    """
+    beside = attributes or {}
+    whole = {**nec, "seal": seal(nec, arrays, sealed_attributes({**beside, "nec": nec}))}
     return {
         "zarr_format": 3,
         "node_type": "group",
-        "attributes": {"nec": {**nec, "seal": seal(nec, arrays)}},
+        "attributes": {**beside, "nec": whole},
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": arrays},
     }

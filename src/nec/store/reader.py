@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
-from nec.errors import CorruptError, IncompleteError, InputError, NecError
+from nec.errors import CorruptError, IncompleteError
 from nec.store import assets
+from nec.store.document import member, open_group, read_document
 from nec.store.embeddings import Embeddings
 from nec.store.files import (
     DAMAGE,
@@ -20,14 +20,11 @@ from nec.store.files import (
     ZarrStore,
     is_url,
     open_location,
-    parse_json,
     reachable,
-    read_key,
     size_of_key,
 )
 from nec.store.layout import (
     EMBEDDINGS,
-    FORMAT_VERSION,
     GROUPS,
     LABELS,
     MASKS,
@@ -35,7 +32,6 @@ from nec.store.layout import (
     SPLIT,
     SPLITS,
     mask_tiling,
-    seal,
     side_arrays,
     side_keys,
     tiling_of,
@@ -79,58 +75,20 @@ class Store:
     def __init__(self, location: Location, *, allow_incomplete: bool = False) -> None:
         self.path = str(location)
         self.zarr_store: ZarrStore = open_location(location)
-        document = self._read_document()
+        document = read_document(self.zarr_store, self.path, "store")
         self.attrs: dict[str, Any] = document["attributes"]["nec"]
         self.metadata: dict[str, dict[str, Any]] = document["consolidated_metadata"]["metadata"]
         if not (self.complete or allow_incomplete):
             raise IncompleteError(
                 f"{self.path} is incomplete: its writing was interrupted; run `nec encode --resume` on it"
             )
-        self.group = self._open_group()
-        array = self._array(EMBEDDINGS)
+        self.group = open_group(self.zarr_store, self.path)
+        array = member(self.group, EMBEDDINGS)
         self.tiling = tiling_of(self.metadata[EMBEDDINGS])
         self.embeddings = Embeddings(array, self.tiling, self.path)
         self.grid: tuple[int, int] = (array.shape[1], array.shape[2])
         self.dimensions: int = array.shape[3]
         self.quality: float = self.attrs["quality"]
-
-    def _read_document(self) -> dict[str, Any]:
-        where = f"{self.path}/zarr.json"
-        data = read_key(self.zarr_store, "zarr.json")
-        if data is None:
-            raise InputError(f"{self.path} is not a store: it has no zarr.json")
-        document = parse_json(data, where)
-        nec = (document.get("attributes") or {}).get("nec") if isinstance(document.get("attributes"), dict) else None
-        if not isinstance(nec, dict):
-            raise InputError(f"{self.path} is Zarr, but not a store that nec wrote (no 'nec' attributes)")
-        version = nec.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise InputError(f"{self.path} has format version {version}, newer than this nec reads: upgrade nec")
-        try:
-            intact = nec["seal"] == seal(nec, document["consolidated_metadata"]["metadata"])
-        except (KeyError, TypeError, AttributeError):
-            intact = False
-        if not intact:
-            raise CorruptError(
-                f"{where} is damaged or was changed (its checksum differs): copy it again from its origin"
-            )
-        return document
-
-    def _open_group(self) -> zarr.Group:
-        import nec.codec  # noqa: F401  registers the Zarr codec, also where the package runs without being installed
-
-        try:
-            with reachable(self.path):
-                return zarr.open_group(self.zarr_store, mode="r")
-        except NecError:
-            raise
-        except DAMAGE as error:  # the seal holds, so a codec or extension that is not installed, or too old
-            raise InputError(f"{self.path}: this zarr or nec cannot open it ({error}): upgrade both") from error
-
-    def _array(self, name: str) -> zarr.Array:
-        array = self.group[name]
-        assert isinstance(array, zarr.Array)
-        return array
 
     def __len__(self) -> int:
         return self.tiling.images
@@ -180,7 +138,7 @@ class Store:
         """Class of each pixel, uint8 (n, h, w), 255 where it has none, read when indexed; None without masks."""
         if MASKS not in self.metadata:
             return None
-        array = self._array(MASKS)
+        array = member(self.group, MASKS)
         return Masks(array, mask_tiling(array.shape), self.attrs["checksums"][MASKS], self.path)
 
     @property
@@ -198,7 +156,7 @@ class Store:
         """Read labels, names, split or groups and check them against the checksum in the sealed attributes."""
         try:
             with reachable(self.path):
-                values = np.asarray(self._array(name)[:])
+                values = np.asarray(member(self.group, name)[:])
             text = [str(value) for value in values] if name in (NAMES, GROUPS) else values
             intact = values_checksum(text) == self.attrs["checksums"][name]
         except DAMAGE as error:

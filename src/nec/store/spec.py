@@ -198,15 +198,15 @@ class StoreSpec:
             "images": len(self.names),
             "quality": float(self.quality),
             "codec": {"prior": self.codec.prior, "id": self.codec.id},
-            "model": _json(self.model, "model"),
+            "model": as_json(self.model, "model"),
             "classes": None if self.class_names is None else [str(name) for name in self.class_names],
             **described,
             "checksums": checksums,
-            "provenance": _json(self.provenance, "provenance"),
+            "provenance": as_json(self.provenance, "provenance"),
         }
 
 
-def _json(value: Mapping[str, Any] | None, what: str) -> dict[str, Any] | None:
+def as_json(value: Mapping[str, Any] | None, what: str) -> dict[str, Any] | None:
     """`value` as it comes back from JSON, so that what is compared is what was stored."""
     if value is None:
         return None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import uuid
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nec.errors import CorruptError, IncompleteError, InputError
-from nec.store.files import is_url, make_folder, remove, write_json
+from nec.store.begin import begin, local_path
+from nec.store.files import PARTIAL, remove, write_json
+from nec.store.journal import Journal, Mark, is_intact, mark
 from nec.store.layout import (
     CHUNK_KEYS,
     DIMENSIONS,
@@ -31,11 +32,10 @@ from nec.store.layout import (
     group_document,
     mask_tiling,
 )
-from nec.store.lock import LOCK, WriterLock
+from nec.store.lock import WriterLock
 from nec.store.reader import Store
 from nec.store.spec import StoreSpec
 
-JOURNAL = ".nec-journal"
 MASK_LEVEL = 12  # of Zstandard
 MASK_DIMENSIONS = ("image", "row", "column")  # pixels, not the tokens of the axes y and x
 _IDENTITY = ("format_version", "images", "quality", "codec", "model", "classes", "masks", "checksums")
@@ -59,6 +59,7 @@ class StoreWriter:
         self.tiling = spec.tiling
         self._lock = lock
         self._store = Store(path, allow_incomplete=True)
+        self._journal = Journal(path)
         self._array = zarr.open_array(path / EMBEDDINGS, mode="r+")
         self._written = self._recorded()
 
@@ -70,18 +71,9 @@ class StoreWriter:
             InputError: a keyword is wrong; `path` exists and is not a store, or is one and `overwrite` is not given, or
                 another writer has it open.
         """
-        path = _local(path)
+        path = local_path(path)
         spec = StoreSpec(**keywords)
-        replaces = _check_free(path, overwrite)
-        make_folder(path.parent)
-        fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            _write_skeleton(fresh, spec)
-            lock = _swap_in(fresh, path, replaces)
-        except BaseException:
-            remove(fresh)
-            raise
-        return cls._open(path, spec, lock)
+        return cls._open(path, spec, begin(path, partial(_write_skeleton, spec=spec), overwrite=overwrite))
 
     @classmethod
     def resume(cls, path: str | Path, **keywords: Any) -> Self:
@@ -92,7 +84,7 @@ class StoreWriter:
                 model, list of images, labels, split, groups, masks or tiling; the message says which.
             CorruptError: its metadata are damaged.
         """
-        path = _local(path)
+        path = local_path(path)
         spec = StoreSpec(**keywords)
         _check_identity(Store(path, allow_incomplete=True), spec)
         return cls._open(path, spec, WriterLock(path))
@@ -155,10 +147,10 @@ class StoreWriter:
             raise IncompleteError(f"{self.path}: {len(missing)} of {self.tiling.shards} shards are not written yet")
         for shard in range(self.tiling.shards):
             self._check_chunks(shard)
-        for leftover in [*self.path.rglob("*.partial"), *self.path.rglob(".*.tmp")]:
+        for leftover in [*self.path.rglob(f"*{PARTIAL}"), *self.path.rglob(".*.tmp")]:
             remove(leftover)
         write_json(self.path / "zarr.json", group_document(self._final_attributes(), self._store.metadata))
-        (self.path / JOURNAL).unlink(missing_ok=True)
+        self._journal.remove()
         self.close()
 
     def _checked(self, embeddings: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -180,28 +172,19 @@ class StoreWriter:
         return self.path / self.tiling.shard_key(shard)
 
     def _note(self, shard: int, data: bytes) -> None:
-        self._written[shard] = (len(data), google_crc32c.value(data))
-        with open(self.path / JOURNAL, "a", encoding="utf-8") as journal:
-            journal.write(json.dumps([shard, *self._written[shard]]) + "\n")
+        self._written[shard] = mark(data)
+        self._journal.note(shard, *self._written[shard])
 
-    def _recorded(self) -> dict[int, tuple[int, int]]:
+    def _recorded(self) -> dict[int, Mark]:
         """Shard to (bytes, CRC-32C): what a complete store lists, then what the journal adds."""
         shards = self._store.attrs.get("shards", {"bytes": [], "crc32c": []})
         records = dict(enumerate(zip(shards["bytes"], shards["crc32c"], strict=True)))
-        journal = self.path / JOURNAL
-        for line in journal.read_text(encoding="utf-8", errors="replace").splitlines() if journal.exists() else []:
-            try:
-                shard, size, crc = json.loads(line)
-            except (ValueError, TypeError):  # the writer was killed while noting this one: it is written again
-                continue
+        for shard, size, crc in self._journal.entries(3):
             records[shard] = (size, crc)
         return records
 
     def _is_written(self, shard: int) -> bool:
-        if shard not in self._written or not self._file(shard).is_file():
-            return False
-        data = self._file(shard).read_bytes()
-        return self._written[shard] == (len(data), google_crc32c.value(data))
+        return is_intact(self._file(shard), self._written.get(shard))
 
     def _check_chunks(self, shard: int) -> None:
         found = chunks_in_shard(self._file(shard).read_bytes(), self.tiling.chunks_per_shard)
@@ -217,49 +200,6 @@ class StoreWriter:
             "figures": figures,
             "shards": {"bytes": list(sizes), "crc32c": list(checksums)},
         }
-
-
-def _local(path: str | Path) -> Path:
-    if is_url(path):
-        raise InputError(f"{path}: stores are written to a local folder; copy it to object storage when it is complete")
-    return Path(path)
-
-
-def _check_free(path: Path, overwrite: bool) -> bool:
-    """Whether a store at `path` is to be replaced; `InputError` where something is in the way."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return False
-    try:
-        old = Store(path, allow_incomplete=True)
-    except (InputError, CorruptError) as error:
-        raise InputError(
-            f"{path} exists and is not a store that can be replaced: choose another name, or remove it"
-        ) from error
-    if not overwrite:
-        way = (
-            "is complete: choose another name, or give --overwrite"
-            if old.complete
-            else "is incomplete: give --resume, or --overwrite"
-        )
-        raise InputError(f"the store {path} exists and {way}")
-    return True
-
-
-def _swap_in(fresh: Path, path: Path, replaces: bool) -> WriterLock:
-    """Put the folder `fresh`, locked, at `path`; in an old store's place if `replaces` and nobody writes to that."""
-    if replaces:
-        WriterLock(path).release()
-        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        path.rename(old)
-        remove(old)
-    lock = WriterLock(fresh)
-    try:
-        fresh.rename(path)
-    except OSError as error:
-        lock.release()
-        raise InputError(f"cannot make the store {path}: {error.strerror}") from error
-    lock.path = path / LOCK
-    return lock
 
 
 def _write_skeleton(folder: Path, spec: StoreSpec) -> None:

@@ -1,0 +1,54 @@
+"""What a writer notes while it works, so that a run that was killed goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import google_crc32c
+
+JOURNAL = ".nec-journal"
+Mark = tuple[int, int]
+
+
+def mark(data: bytes) -> Mark:
+    """(bytes, CRC-32C) of a file: what is noted of it."""
+    return len(data), google_crc32c.value(data)
+
+
+def is_intact(file: Path, expected: Mark | None) -> bool:
+    """Whether `file` is there and is what was noted."""
+    return expected is not None and file.is_file() and mark(file.read_bytes()) == expected
+
+
+class Journal:
+    """One JSON list a line. A line that was cut short by a kill or a full disk counts as never written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL
+
+    def note(self, *entry: int) -> None:
+        """Add a line."""
+        line = json.dumps(list(entry)) + "\n"
+        with open(self.path, "ab+") as file:
+            if file.seek(0, 2):
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":  # a torn line: ours must not become part of it
+                    line = "\n" + line
+            file.write(line.encode())
+
+    def entries(self, length: int) -> Iterator[list[int]]:
+        """The lines that hold a list of `length` integers, in order."""
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, list) and len(entry) == length and all(type(value) is int for value in entry):
+                yield entry
+
+    def remove(self) -> None:
+        """Forget everything; nothing happens where there is no journal."""
+        self.path.unlink(missing_ok=True)

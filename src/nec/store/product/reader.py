@@ -1,0 +1,268 @@
+"""Open a product for reading."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from nec.errors import CorruptError, IncompleteError, InputError, missing_extra
+from nec.store.document import member, open_group, read_document
+from nec.store.files import DAMAGE, Location, ZarrStore, checksum, open_location, parse_json, reachable, read_key
+from nec.store.product.georeference import Transform, metres, window_of
+from nec.store.product.tiling import (
+    EMBEDDINGS,
+    VALID,
+    RasterTiling,
+    Window,
+    embeddings_key,
+    list_key,
+    tiling_of,
+    valid_key,
+)
+
+if TYPE_CHECKING:
+    import xarray
+
+    from nec.codec import EmbeddingCodec
+
+
+def open_product(location: Location, allow_incomplete: bool = False) -> Product:
+    """Open a product: a folder, a URL (`https://`, `s3://`, ... through fsspec) or a Zarr store object.
+
+    Args:
+        location: for example "out/product.zarr" or "s3://bucket/product.zarr".
+        allow_incomplete: open a product that has no finished date yet.
+
+    Raises:
+        InputError: there is no product, or it was made by a newer format version.
+        IncompleteError: no date is finished.
+        CorruptError: the metadata are damaged.
+    """
+    return Product(location, allow_incomplete=allow_incomplete)
+
+
+class Product:
+    """A raster of embeddings (time, embedding, y, x) with its place on Earth. Made by `open_product`.
+
+    Attributes:
+        path: where it was opened, as text.
+        attrs: what the product says about itself: model, codec, quality, source, times, ...
+        conventions: the group's other attributes: `proj:` and `spatial:`, title, licence.
+        embeddings: lazy Zarr array float32 (time, embedding, y, x). Undefined where `valid` is false; `read` gives NaN.
+        valid: lazy Zarr array bool (time, y, x).
+        grid: (rows, columns) of tokens.
+        dimensions: values a token (d).
+        crs: code such as "EPSG:32632", WKT2, or None.
+        transform: six numbers of a token, as in rasterio.
+        tiling: how the grid is cut into chunks and shards.
+    """
+
+    def __init__(self, location: Location, *, allow_incomplete: bool = False) -> None:
+        self.path = str(location)
+        self.zarr_store: ZarrStore = open_location(location)
+        document = read_document(self.zarr_store, self.path, "product")
+        self.attrs: dict[str, Any] = document["attributes"]["nec"]
+        self.conventions = {key: value for key, value in document["attributes"].items() if key != "nec"}
+        self.metadata: dict[str, dict[str, Any]] = document["consolidated_metadata"]["metadata"]
+        if not (self.attrs["times"] or allow_incomplete):
+            raise IncompleteError(
+                f"{self.path} is incomplete: its first date was not finished; run `nec encode --resume` on it"
+            )
+        self.group = open_group(self.zarr_store, self.path)
+        self.embeddings: zarr.Array = member(self.group, EMBEDDINGS)
+        self.valid: zarr.Array = member(self.group, VALID)
+        self.tiling: RasterTiling = tiling_of(self.metadata[EMBEDDINGS])
+        self.grid: tuple[int, int] = self.tiling.grid
+        self.dimensions: int = self.attrs["dimensions"]
+        self.patch_px: int = self.attrs["patch_px"]
+        self.quality: float = self.attrs["quality"]
+        self.crs: str | None = self.conventions.get("proj:code", self.conventions.get("proj:wkt2"))
+        a, b, c, d, e, f = self.conventions["spatial:transform"]
+        self.transform: Transform = (a, b, c, d, e, f)
+
+    def __repr__(self) -> str:
+        rows, columns = self.grid
+        place = (self.crs or "no CRS")[:40]
+        return f"<Product {self.path}: {len(self.times)} dates, {rows}x{columns} tokens of {self.dimensions}, {place}>"
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has dates and none is being added."""
+        return bool(self.attrs["complete"])
+
+    @property
+    def times(self) -> np.ndarray:
+        """Its dates, datetime64[s], in the order in which they were added."""
+        return np.array([date(entry["time"]) for entry in self.attrs["times"]], "datetime64[s]")
+
+    @property
+    def pending(self) -> list[str]:
+        """Dates that were begun and not finished."""
+        return [entry["time"] for entry in self.attrs["pending"]]
+
+    @property
+    def codec(self) -> EmbeddingCodec:
+        """The codec that the embeddings are coded with."""
+        return self.embeddings.metadata.codecs[0].codecs[0].codec  # type: ignore[union-attr]
+
+    @property
+    def token_size(self) -> tuple[float, float] | None:
+        """(height, width) of a token in metres; None where the CRS is not projected."""
+        unit = metres(self.crs)
+        if unit is None:
+            return None
+        a, b, _, d, e, _ = self.transform
+        return unit * float(np.hypot(b, e)), unit * float(np.hypot(a, d))
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the embeddings' shards of all dates, indices included."""
+        return sum(entry["stored_bytes"] for entry in self.attrs["times"])
+
+    @property
+    def valid_tokens(self) -> int:
+        """Tokens of all dates that saw data."""
+        return sum(entry["valid_tokens"] for entry in self.attrs["times"])
+
+    def index(self, time: Any) -> int:
+        """Index of a date: an index (negative: from the end), datetime64, datetime or ISO text."""
+        count = len(self.attrs["times"])
+        if isinstance(time, int | np.integer):
+            if not -count <= time < count:
+                raise InputError(f"{self.path} has no date {time}: it has {count}")
+            return int(time) % count
+        found = np.flatnonzero(self.times == date(time))
+        if not len(found):
+            raise InputError(f"{self.path} has no date {iso(date(time))}: it has {', '.join(map(iso, self.times))}")
+        return int(found[0])
+
+    def window(self, box: tuple[float, float, float, float]) -> Window:
+        """(rows, columns), slices, of the tokens that a box (xmin, ymin, xmax, ymax) in the CRS touches.
+
+        Raises `InputError` for a box outside the product.
+        """
+        return window_of(self.transform, self.grid, box)
+
+    def read(self, time: Any, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """Embeddings of a window of a date, float32 (y, x, d), NaN where they are not valid.
+
+        Only the chunks that the window touches are fetched and decoded.
+
+        Args:
+            time: see `index`.
+            rows, columns: slices of the grid without a step.
+
+        Raises:
+            InputError: no such date, or a slice with a step.
+            CorruptError: what the window touches is damaged or missing; the message names it.
+        """
+        index, (rows, columns) = self.index(time), self._whole(rows, columns)
+        try:
+            return self._read(index, rows, columns)
+        except DAMAGE as error:
+            if isinstance(error, InputError):
+                raise
+            for place in self.tiling.shards_of(rows, columns):
+                reason = self.fault(index, *place)
+                if reason is not None:
+                    raise CorruptError(
+                        f"{self.path}: shard {embeddings_key(index, *place)} is damaged: {reason};"
+                        " `nec verify` lists all damage, copy the product again from its origin"
+                    ) from error
+            raise CorruptError(f"{self.path}: rows {rows}, columns {columns} cannot be read: {error}") from error
+
+    def read_valid(self, time: Any, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """Which tokens of a window of a date saw data, bool (y, x); raises as `read`."""
+        index, (rows, columns) = self.index(time), self._whole(rows, columns)
+        try:
+            with reachable(self.path):
+                mask = np.asarray(self.valid[index, rows, columns])
+        except DAMAGE as error:
+            raise CorruptError(f"{self.path}: {VALID} of rows {rows}, columns {columns} is damaged: {error}") from error
+        for place in self.tiling.shards_of(rows, columns):
+            inside = tuple(
+                slice(max(0, part.start - whole.start), max(0, part.stop - whole.start))
+                for part, whole in zip(self.tiling.shard_window(*place), (rows, columns), strict=True)
+            )  # plain Zarr reads a lost file as false
+            if not mask[inside].any() and read_key(self.zarr_store, valid_key(index, *place)) is None:
+                raise CorruptError(f"{self.path}: {valid_key(index, *place)} is missing; copy it again from its origin")
+        return mask
+
+    def windows(self, time: Any) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+        """Yield (rows, columns, embeddings (y, x, d), valid (y, x)) shard by shard: a date within bounded memory."""
+        for place in self.tiling.all_shards():
+            rows, columns = self.tiling.shard_window(*place)
+            yield rows, columns, self.read(time, rows, columns), self.read_valid(time, rows, columns)
+
+    def fault(self, time: int, row: int, column: int) -> str | None:
+        """Why a shard cannot be read, or None if it can."""
+        try:
+            self._read(time, *self.tiling.shard_window(row, column))
+        except DAMAGE as error:
+            return str(error) or type(error).__name__
+        return None
+
+    def shard_list(self, time: int) -> dict[tuple[int, int], tuple[int, ...]]:
+        """(row, column) to (bytes, CRC-32C, bytes and CRC-32C of its validity, valid tokens) of a finished date.
+
+        Raises:
+            CorruptError: the list is damaged or missing.
+        """
+        key = list_key(time)
+        data = read_key(self.zarr_store, key)
+        if data is None or checksum(data) != self.attrs["times"][time]["list"]:
+            raise CorruptError(f"{self.path}/{key} is {'missing' if data is None else 'damaged'}")
+        return dict(zip(self.tiling.all_shards(), map(tuple, parse_json(data, key)["shards"]), strict=True))
+
+    def to_xarray(self, chunks: Any = None) -> xarray.Dataset:
+        """The product as an xarray Dataset with coordinates and CRS (`.rio.crs` where rioxarray is installed).
+
+        Nothing is read yet. Where `valid` is false the embeddings are undefined: `ds.embeddings.where(ds.valid)`.
+        `chunks` is xarray's: {} gives Dask arrays.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            missing_extra("xarray", "geo", error)
+        return xarray.open_zarr(self.zarr_store, chunks=chunks)
+
+    def _read(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        mask = self.read_valid(index, rows, columns)
+        with reachable(self.path):
+            block = np.asarray(self.embeddings[index, :, rows, columns])
+        tokens = np.ascontiguousarray(block.transpose(1, 2, 0))
+        if np.isnan(tokens[..., 0][mask]).any():  # the codec stores no NaN: this is the fill value of a missing chunk
+            raise CorruptError("missing")
+        tokens[~mask] = np.nan
+        return tokens
+
+    def _whole(self, rows: slice, columns: slice) -> Window:
+        parts = [part.indices(size) for part, size in zip((rows, columns), self.grid, strict=True)]
+        if any(step != 1 for _, _, step in parts):
+            raise InputError("read takes slices without a step: take every n-th token of what it returns")
+        (top, bottom, _), (left, right, _) = parts
+        return slice(top, max(top, bottom)), slice(left, max(left, right))
+
+
+def date(time: Any) -> np.datetime64:
+    """`time` (datetime64, datetime in UTC or without a zone, ISO text) to the second."""
+    if isinstance(time, str) and time.endswith("Z"):
+        time = time[:-1]
+    if isinstance(time, datetime.datetime) and time.tzinfo is not None:
+        time = time.astimezone(datetime.UTC).replace(tzinfo=None)
+    try:
+        when = np.datetime64(time, "s")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{time!r} is not a date: give ISO text such as 2026-05-01T10:30:00") from error
+    if np.isnat(when):
+        raise InputError("a date is needed, not NaT")
+    return when
+
+
+def iso(time: Any) -> str:
+    """ISO text of a date, to the second."""
+    return str(np.datetime64(time, "s"))

@@ -1,0 +1,285 @@
+"""Begin a product, add dates to it, resume after a kill."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from nec.errors import CorruptError, IncompleteError, InputError
+from nec.store.begin import begin, local_path
+from nec.store.files import PARTIAL, checksum, json_bytes, remove, write_bytes
+from nec.store.journal import Journal, Mark, is_intact, mark
+from nec.store.layout import chunks_in_shard
+from nec.store.lock import WriterLock
+from nec.store.product.reader import Product, date, iso
+from nec.store.product.shard import EncodedShard, ShardEncoder
+from nec.store.product.skeleton import with_dates, write_metadata, write_skeleton, write_times
+from nec.store.product.spec import ProductSpec
+from nec.store.product.tiling import embeddings_key, list_key, valid_key
+from nec.store.spec import as_json
+
+_IDENTITY = ("format_version", "dimensions", "patch_px", "quality", "codec", "model", "bands")
+Place = tuple[int, int, int]
+
+
+def create_product(path: str | Path, spec: ProductSpec, *, overwrite: bool = False) -> None:
+    """Begin a product without dates in the folder `path`; `ProductWriter` then fills it.
+
+    Raises:
+        InputError: `path` exists and is not a store of ours, or is one and `overwrite` is not given, or another writer
+            has it open; or the CRS is unknown.
+        MissingExtraError: there is a CRS, and rasterio, which knows them, is not installed.
+    """
+    begin(local_path(path), partial(write_skeleton, spec=spec), overwrite=overwrite).release()
+
+
+class _Record:
+    """What is noted of a shard's two files."""
+
+    def __init__(self, embeddings: Mark, valid: Mark, valid_tokens: int) -> None:
+        self.embeddings, self.valid, self.valid_tokens = embeddings, valid, valid_tokens
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (*self.embeddings, *self.valid, self.valid_tokens)
+
+
+class ProductWriter:
+    """Adds dates to a local product, shard by shard; hold it in a `with` block, so that another writer may follow.
+
+    >>> with ProductWriter(path) as writer:  # doctest: +SKIP
+    ...     time = writer.append_time(np.datetime64("2026-05-01"))
+    ...     for row, column in writer.missing(time):
+    ...         writer.write_shard(time, row, column, tokens, valid)
+    ...     writer.finish(time)
+
+    Each file appears whole and is noted in a journal, so after a kill, even -9, what is not noted is written again.
+    Readers do not see a date before `finish`, so a published product stays readable while one is added. Methods may be
+    called from several threads.
+
+    Args:
+        path: a product that `create_product` made.
+        spec: where given, the product must have been made with it (grid, CRS, codec, quality, model, ...).
+
+    Raises:
+        InputError: there is no product, another writer has it open, or it was made with another spec.
+        CorruptError: its metadata are damaged.
+    """
+
+    def __init__(self, path: str | Path, spec: ProductSpec | None = None) -> None:
+        self.path = local_path(path)
+        if spec is not None:
+            _check_identity(Product(self.path, allow_incomplete=True), spec)
+        self._lock = WriterLock(self.path) if self.path.is_dir() else None
+        try:
+            self.product = Product(self.path, allow_incomplete=True)
+            self._attrs: dict[str, Any] = self.product.attrs
+            self._journal = Journal(self.path)
+            self._records: dict[Place, _Record] = {
+                (t, row, column): _Record((size, crc), (valid_size, valid_crc), tokens)
+                for t, row, column, size, crc, valid_size, valid_crc, tokens in self._journal.entries(8)
+            }
+        except BaseException:
+            self.close()
+            raise
+        self._threads = threading.RLock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another writer in. What is written stays; a date that is not finished can be resumed."""
+        if self._lock is not None:
+            self._lock.release()
+
+    @property
+    def encoder(self) -> ShardEncoder:
+        """Makes the bytes that `write_encoded` writes; it can be pickled, so that workers encode and one writes."""
+        return ShardEncoder(self.product.codec, self.product.quality, self.product.tiling)
+
+    @property
+    def times(self) -> np.ndarray:
+        """The dates in the product, finished and then pending, datetime64[s]."""
+        return np.array([date(entry["time"]) for entry in self._entries()], "datetime64[s]")
+
+    def append_time(self, time: Any, *, source: Mapping[str, Any] | None = None) -> int:
+        """Begin a date, or go on with one that an earlier run began or finished.
+
+        Args:
+            time: datetime64, datetime or ISO text; in UTC, kept to the second.
+            source: free JSON on the imagery of this date; "links" is a list of its URLs.
+
+        Returns:
+            The date's index.
+
+        Raises:
+            InputError: another date was begun and is not finished, or this one was begun from another source.
+        """
+        when, described = date(time), as_json(source, "source")
+        with self._threads:
+            for index, entry in enumerate(self._entries()):
+                if date(entry["time"]) == when:
+                    if entry["source"] != described:
+                        raise InputError(f"{self.path} has {iso(when)} already, from another source: {entry['source']}")
+                    return index
+            if self._attrs["pending"]:
+                other = self._attrs["pending"][0]["time"]
+                raise InputError(f"{self.path}: {other} was begun and not finished: finish or discard it first")
+            self._attrs = {**self._attrs, "complete": False, "pending": [{"time": iso(when), "source": described}]}
+            self._write_metadata()
+            return len(self._attrs["times"])
+
+    def discard(self, time: int) -> None:
+        """Forget the pending date `time` and remove what was written of it."""
+        self._check_time(time)
+        if time != len(self._attrs["times"]):
+            raise InputError(f"{self.path}: only a date that is not finished can be discarded")
+        for row, column in self.product.tiling.all_shards():
+            remove(self.path / embeddings_key(time, row, column))
+            remove(self.path / valid_key(time, row, column))
+            self._records.pop((time, row, column), None)
+        self._journal.remove()
+        self._attrs = {**self._attrs, "complete": bool(self._attrs["times"]), "pending": []}
+        self._write_metadata()
+
+    def done(self, time: int) -> set[tuple[int, int]]:
+        """(row, column) of the shards of a date that are written and undamaged."""
+        self._check_time(time)
+        self._load_list(time)
+        return {place for place in self.product.tiling.all_shards() if self._is_written(time, *place)}
+
+    def missing(self, time: int) -> list[tuple[int, int]]:
+        """(row, column) of the shards of a date that are not written yet, or damaged, row by row."""
+        done = self.done(time)
+        return [place for place in self.product.tiling.all_shards() if place not in done]
+
+    def write_shard(self, time: int, row: int, column: int, tokens: np.ndarray, valid: np.ndarray) -> None:
+        """Encode one whole shard and write it; see `ShardEncoder.encode` for the arguments.
+
+        Args:
+            tokens: float (y, x, d) of the shard's tokens within the grid, NaN where they are not valid.
+            valid: bool (y, x).
+        """
+        self.write_encoded(time, row, column, self.encoder.encode(row, column, tokens, valid))
+
+    def write_encoded(self, time: int, row: int, column: int, shard: EncodedShard) -> None:
+        """Write a shard that `encoder` made, here or elsewhere."""
+        self._check_time(time)
+        if (row, column) not in self.product.tiling.all_shards():
+            raise InputError(f"no shard ({row}, {column}) in a product of {self.product.tiling.shards} shards")
+        write_bytes(self.path / valid_key(time, row, column), shard.valid)
+        file = self.path / embeddings_key(time, row, column)
+        if shard.embeddings:
+            write_bytes(file, shard.embeddings)
+        else:
+            file.unlink(missing_ok=True)
+        record = _Record(mark(shard.embeddings), mark(shard.valid), shard.valid_tokens)
+        with self._threads:
+            self._records[time, row, column] = record
+            self._journal.note(time, row, column, *record.numbers)
+
+    def finish(self, time: int, *, run: Mapping[str, Any] | None = None) -> None:
+        """Check that every shard of a date is there, list sizes and checksums, and show it to readers in one step.
+
+        Args:
+            run: free JSON on how it was made, for catalogues: "datetime", "parameters", "energy" (docs/products.md).
+                Leave out what differs between runs where two runs must give the same bytes.
+
+        Raises:
+            IncompleteError: some shards are not written, or damaged.
+            CorruptError: a shard holds other chunks than it should.
+        """
+        missing = self.missing(time)
+        if missing:
+            raise IncompleteError(
+                f"{self.path}: {len(missing)} of {len(self.product.tiling.all_shards())} shards of date {time} are not"
+                f" written yet, the first at row and column {missing[0]}"
+            )
+        with self._threads:
+            self._seal(time, as_json(run, "run"))
+
+    def _seal(self, time: int, run: dict[str, Any] | None) -> None:
+        records = {place: self._records[time, *place] for place in self.product.tiling.all_shards()}
+        for (row, column), record in records.items():
+            if record.embeddings[0]:
+                chunks_in_shard(
+                    (self.path / embeddings_key(time, row, column)).read_bytes(), np.prod(self.product.tiling.slots)
+                )
+        listed = json_bytes({"shards": [list(record.numbers) for record in records.values()]})
+        (self.path / list_key(time)).parent.mkdir(exist_ok=True)
+        write_bytes(self.path / list_key(time), listed)
+        begun = self._entries()[time]
+        entry = {
+            "time": begun["time"],
+            "source": begun["source"],
+            "run": run if run is not None else begun.get("run"),
+            "stored_bytes": sum(record.embeddings[0] for record in records.values()),
+            "valid_tokens": sum(record.valid_tokens for record in records.values()),
+            "list": checksum(listed),
+        }
+        times = list(self._attrs["times"])
+        times[time : time + 1] = [entry]
+        pending = [] if time == len(self._attrs["times"]) else self._attrs["pending"]
+        for leftover in self.path.rglob(f"*{PARTIAL}"):
+            remove(leftover)
+        self._attrs = {**self._attrs, "complete": not pending, "times": times, "pending": pending}
+        write_times(self.path, self.times[: len(times)])
+        self._write_metadata()
+        if not pending:
+            self._journal.remove()
+
+    def _entries(self) -> list[dict[str, Any]]:
+        return [*self._attrs["times"], *self._attrs["pending"]]
+
+    def _check_time(self, time: int) -> None:
+        if not 0 <= time < len(self._entries()):
+            raise InputError(f"{self.path} has no date {time}: begin it with append_time")
+
+    def _load_list(self, time: int) -> None:
+        """Take what a finished date's list says, unless the journal knows better."""
+        if time >= len(self._attrs["times"]):
+            return
+        try:
+            listed = self.product.shard_list(time)
+        except CorruptError:  # a damaged list: its shards are written again
+            return
+        for place, numbers in listed.items():
+            size, crc, valid_size, valid_crc, tokens = numbers
+            self._records.setdefault((time, *place), _Record((size, crc), (valid_size, valid_crc), tokens))
+
+    def _is_written(self, time: int, row: int, column: int) -> bool:
+        record = self._records.get((time, row, column))
+        if record is None or not is_intact(self.path / valid_key(time, row, column), record.valid):
+            return False
+        file = self.path / embeddings_key(time, row, column)
+        return is_intact(file, record.embeddings) if record.embeddings[0] else not file.exists()
+
+    def _write_metadata(self) -> None:
+        arrays = with_dates(self.product.metadata, len(self._attrs["times"]))
+        write_metadata(self.path, self._attrs, arrays, self.product.conventions)
+
+
+def _check_identity(product: Product, spec: ProductSpec) -> None:
+    """`InputError` naming what differs between a product and what it is to be resumed with."""
+    wanted = spec.attributes()
+    differ = [key for key in _IDENTITY if product.attrs.get(key) != wanted[key]]
+    if product.tiling != spec.tiling:
+        differ.append("grid, chunk or shard")
+    if (product.crs, product.transform) != (spec.crs_names[0], spec.affine):
+        differ.append("crs or transform")
+    if differ:
+        raise InputError(
+            f"{product.path} was begun with something else ({', '.join(differ)} differ):"
+            " resume with the same, or write to another name"
+        )
