@@ -66,7 +66,7 @@ def run_on_cluster(
     Raises:
         NecError: the scheduler cannot be reached, all workers are gone, or one died of the same shard repeatedly.
     """
-    with _client(engine) as client, _installed(client, work, engine.threads) as name:
+    with _client(engine) as client, client.as_current(), _installed(client, work, engine.threads) as name:
         waiting = list(reversed(tasks))
         flying: dict[Any, Task] = {}
         room = _Room(client, engine)
@@ -107,7 +107,7 @@ def _finished(client: Any, futures: list[Any], room: _Room) -> list[Any]:
     try:
         finished = distributed.wait(futures, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
     except TimeoutError:
-        finished = []
+        finished = set()
     if client.status != "running":
         raise NecError("the Dask scheduler was lost: start it again")
     room.look()

@@ -85,7 +85,7 @@ def encode_scene(
         batch_size: tiles that go through the model at once.
         halo: tokens dropped along each side of a tile; a quarter of the tile by default.
         chunk, shard: (rows, columns) of tokens a chunk, of chunks a shard.
-        resume: go on with a date that was begun by the same arguments, or try the failed tiles of a finished one again.
+        resume: go on with a date that was begun by the same arguments.
         append: add a date to the product at `out`, which has the same grid, model and quality.
         overwrite: replace a product at `out`.
         skip_failed: mark the tokens of tiles that cannot be read as not valid and go on. Otherwise their shards are left
@@ -239,16 +239,13 @@ class _Run:
         if coded.data is None:
             self.left_out += 1
             return
-        for tile in coded.failed:
-            self.writer.note_failed(self.date, tile.row, tile.column, tile.side)
-        data = coded.data
-        patiently(lambda: self.writer.write_encoded(self.date, *task, data))
+        data, failed = coded.data, [(tile.row, tile.column, tile.side) for tile in coded.failed]
+        patiently(lambda: self.writer.write_encoded(self.date, *task, data, failed))
         self.state.shards += 1
 
     def _facts(self) -> dict[str, Any]:
         """What the product says of this date; nothing that differs from run to run."""
-        failed = sorted(self.writer.failed(self.date))
-        return {"software": software(), "failed_tiles": [list(tile) for tile in failed]}
+        return {"software": software(), "failed_tiles": [list(tile) for tile in self.writer.failed(self.date)]}
 
     def report(self, seconds: float) -> dict[str, Any]:
         windows = [self.work.window(task) for task in self.tasks]
