@@ -27,7 +27,7 @@ STEPS = {
 }  # fmt: skip
 EXTRAS = (
     "torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "tensorboard", "PIL",
-    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "fsspec", "aiohttp",
+    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "distributed", "fsspec", "aiohttp",
     "imagecodecs",
 )  # fmt: skip
 

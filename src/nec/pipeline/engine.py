@@ -89,9 +89,7 @@ class Engine:
             _run_here(work, tasks, put, done)
 
 
-def _run_here(
-    work: Work, tasks: Sequence[Task], put: Callable[[Task, Any], None], done: Callable[[int], None]
-) -> None:
+def _run_here(work: Work, tasks: Sequence[Task], put: Callable[[Task, Any], None], done: Callable[[int], None]) -> None:
     # One thread codes and writes a shard while the model computes the next; never more than one waits.
     with ThreadPoolExecutor(1, thread_name_prefix="nec-write") as pool:
         pending: Future[None] | None = None
@@ -131,9 +129,9 @@ class Stored:
 
 @contextmanager
 def resumable(path: str | Path, *, removable: bool) -> Iterator[Stored]:
-    """What a failed run leaves at `path`: nothing if it stored nothing, else a store to go on with, and the error says so.
+    """What a failed run leaves at `path`: nothing if it stored nothing, else a store to go on with.
 
-    `removable`: this run began the store.
+    The error then says so. `removable`: this run began the store.
     """
     state = Stored()
     try:

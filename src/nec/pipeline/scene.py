@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.data.normalization import match
+from nec.data.normalization import Normalization, match
 from nec.data.scene import Scene
 from nec.data.tiling import Tiling, default_halo, token_transform
 from nec.errors import InputError
@@ -22,7 +22,8 @@ from nec.pipeline.patience import patiently
 from nec.pipeline.scene_work import CodedShard, FailedTile, SceneWork, Shard
 from nec.pipeline.target import quality_for_bytes
 from nec.progress import Progress
-from nec.store.product import ProductSpec, ProductWriter, create_product, info
+from nec.store import info
+from nec.store.product import ProductSpec, ProductWriter, create_product
 from nec.store.product.georeference import metres
 from nec.store.product.reader import date as date_of
 from nec.store.product.shard import ShardEncoder
@@ -65,17 +66,17 @@ def encode_scene(
 ) -> dict[str, Any]:
     """Encode a scene into a product, as its first date or a further one.
 
-    Tiles that overlap by `halo` tokens go through the model, and only their inner tokens are kept. The unit of work, and
-    of resuming, is a shard of the product. The same scene, model and arguments on as many `threads` give the same bytes,
-    on any engine, interrupted or not.
+    Tiles that overlap by `halo` tokens go through the model, and only their inner tokens are kept. The unit of work,
+    and of resuming, is a shard of the product. The same scene, model and arguments on as many `threads` give the same
+    bytes, on any engine, interrupted or not.
 
     Args:
         scene: what `nec.data.open_scene` returns.
         model: what `nec.load_model` returns, with a codec.
         out: folder of the product.
         quality: what to code with; larger = finer.
-        target_bytes: choose the quality such that the tokens of one input of the model (`image_size` pixels squared) take
-            about so many bytes, instead of `quality`.
+        target_bytes: choose the quality such that the tokens of one input of the model (`image_size` pixels squared)
+            take about so many bytes, instead of `quality`.
         bands: bands of the scene in the model's order, by name or position from 1, where the model does not name them.
         time: date of the scene, in UTC, where the scene does not tell it. 1970-01-01 stands for an unknown one.
         engine: "threads" (this process) or "dask".
@@ -88,15 +89,15 @@ def encode_scene(
         resume: go on with a date that was begun by the same arguments.
         append: add a date to the product at `out`, which has the same grid, model and quality.
         overwrite: replace a product at `out`.
-        skip_failed: mark the tokens of tiles that cannot be read as not valid and go on. Otherwise their shards are left
-            out, all others are written, and the date stays open for `resume`.
+        skip_failed: mark the tokens of tiles that cannot be read as not valid and go on. Otherwise their shards are
+            left out, all others are written, and the date stays open for `resume`.
         seed: of the sample that `target_bytes` is measured on.
         progress: report on stderr.
 
     Returns:
-        What `nec.store.info` gives, and `complete`, `failed_tiles` (row, column and side in pixels, error; of this run),
-        `time`, `tiles`, `tokens`, `pixels` (of this run), `seconds`, `tiles_per_second` and, where the CRS tells it,
-        `square_km_per_second`.
+        What `nec.store.info` gives, and `complete`, `time`, and of this run `failed_tiles` (row, column and side in
+        pixels, error), `shards_left_out`, `tiles`, `tokens`, `seconds`, `tiles_per_second`, and `square_km` and
+        `square_km_per_second`, None where the CRS does not tell.
 
     Raises:
         InputError: the model has no codec; the scene does not fit it; `out` is in the way.
@@ -105,64 +106,69 @@ def encode_scene(
     began = clock.monotonic()
     runner = Engine(engine, scheduler, workers if engine == "dask" else 1, threads)
     readers = workers if engine == "threads" else CLUSTER_READERS
-    work = _plan(scene, model, bands=bands, halo=halo, chunk=chunk, shard=shard)
-    work = replace(work, batch_size=batch_size, readers=readers, skip_failed=skip_failed)
+    scene, normalization = match(scene, model.config, bands=bands)
+    tiling = _tiling(scene, model, halo)
+    spec = _spec(scene, model, tiling, normalization, quality=quality, batch_size=batch_size, chunk=chunk, shard=shard)
+    work = SceneWork(
+        model, scene, tiling, normalization, _encoder(spec), batch_size, readers=readers, skip_failed=skip_failed
+    )
     if target_bytes is not None:
-        quality = _quality(work, target_bytes, seed)
-    work = replace(work, encoder=replace(work.encoder, quality=quality))
-    writer = _open(out, _spec(work), resume, append, overwrite)
+        spec = replace(spec, quality=_quality(work, target_bytes, seed))
+        work = replace(work, encoder=_encoder(spec))
+    writer = _open(out, spec, resume, append, overwrite)
     with resumable(out, removable=not (resume or append)) as state, writer:
-        date = writer.append_time(_date(writer, work.scene, time, resume, append), source=_source(work.scene))
+        date = writer.append_time(_date(writer, scene, time, resume, append), source=_source(scene))
         run = _Run(work, writer, date, state)
         run.go(runner, progress)
     return run.report(clock.monotonic() - began)
 
 
-def _plan(
+def _tiling(scene: Scene, model: NecModel, halo: int | None) -> Tiling:
+    tile, patch = model.config.image_size, model.config.patch_size
+    return Tiling(scene.shape, tile, patch, default_halo(tile // patch) if halo is None else halo)
+
+
+def _spec(
     scene: Scene,
     model: NecModel,
+    tiling: Tiling,
+    normalization: Normalization,
     *,
-    bands: Sequence[str | int] | None,
-    halo: int | None,
+    quality: float,
+    batch_size: int,
     chunk: tuple[int, int] | None,
     shard: tuple[int, int] | None,
-) -> SceneWork:
-    """How a scene goes through a model, at quality 1."""
-    codec = codec_of(model)
-    scene, normalization = match(scene, model.config, bands=bands)
-    tile, patch = model.config.image_size, model.config.patch_size
-    tiling = Tiling(scene.shape, tile, patch, default_halo(tile // patch) if halo is None else halo)
+) -> ProductSpec:
+    seen = {"tile_px": tiling.tile_px, "halo_tokens": tiling.halo_tokens, "batch_size": batch_size}
+    scaling = {name: _plain(value) for name, value in asdict(normalization).items()}
     side = max(tiling.step, CHUNK_TOKENS // tiling.step * tiling.step)
     chunk = chunk or (side, side)
-    raster = raster_tiling(tiling.grid, chunk, shard or _shard(chunk, codec.dimensions))
-    return SceneWork(model, scene, tiling, normalization, ShardEncoder(codec, 1.0, raster))
+    return ProductSpec(
+        grid=tiling.grid,
+        dimensions=model.config.embed_dim,
+        codec=codec_of(model),
+        quality=quality,
+        crs=scene.crs,
+        transform=token_transform(scene.transform, tiling.patch_px),
+        patch_px=tiling.patch_px,
+        chunk=chunk,
+        shard=shard or _shard(chunk, model.config.embed_dim),
+        model={"name": model.name, "sha256": model.sha256, "input": {**seen, **scaling}},
+        bands=[band.name for band in scene.bands],
+        title=scene.name,
+    )
+
+
+def _encoder(spec: ProductSpec) -> ShardEncoder:
+    return ShardEncoder(spec.codec, spec.quality, spec.tiling)
 
 
 def _shard(chunk: tuple[int, int], dimensions: int) -> tuple[int, int]:
+    """As many chunks a shard as memory allows, so that a date has few files."""
     side = SHARD_CHUNKS
     while side > 1 and side * side * chunk[0] * chunk[1] * dimensions * 4 > SHARD_BYTES:
         side -= 1
     return side, side
-
-
-def _spec(work: SceneWork) -> ProductSpec:
-    model, scene, raster = work.model, work.scene, work.encoder.tiling
-    seen = {"tile_px": work.tiling.tile_px, "halo_tokens": work.tiling.halo_tokens, "batch_size": work.batch_size}
-    normalization = {name: _plain(value) for name, value in asdict(work.normalization).items()}
-    return ProductSpec(
-        grid=work.tiling.grid,
-        dimensions=model.config.embed_dim,
-        codec=work.encoder.codec,
-        quality=work.encoder.quality,
-        crs=scene.crs,
-        transform=token_transform(scene.transform, work.tiling.patch_px),
-        patch_px=work.tiling.patch_px,
-        chunk=raster.chunk,
-        shard=raster.slots,
-        model={"name": model.name, "sha256": model.sha256, "input": {**seen, **normalization}},
-        bands=[band.name for band in scene.bands],
-        title=scene.name,
-    )
 
 
 def _plain(value: Any) -> Any:
@@ -174,7 +180,7 @@ def _source(scene: Scene) -> dict[str, Any]:
 
 
 def _quality(work: SceneWork, target: float, seed: int) -> float:
-    """Quality at which an input of the model takes `target` bytes, measured on some chunks that are valid throughout."""
+    """Quality at which an input of the model takes `target` bytes, measured on chunks that are valid throughout."""
     rows, columns = work.encoder.tiling.chunk
     grid = work.tiling.grid
     corners = [(y, x) for y in range(0, grid[0] - rows + 1, rows) for x in range(0, grid[1] - columns + 1, columns)]
@@ -188,7 +194,9 @@ def _quality(work: SceneWork, target: float, seed: int) -> float:
         if len(blocks) == SAMPLE_CHUNKS:
             break
     if not blocks:
-        raise InputError(f"{work.scene.name} has no chunk that is valid throughout to measure a size on: give a quality")
+        raise InputError(
+            f"{work.scene.name} has no chunk that is valid throughout to measure a size on: give a quality"
+        )
     return quality_for_bytes(work.encoder.codec, blocks, target * rows * columns / work.tiling.tile_tokens**2)
 
 
@@ -250,8 +258,8 @@ class _Run:
     def report(self, seconds: float) -> dict[str, Any]:
         windows = [self.work.window(task) for task in self.tasks]
         tokens = sum((y1 - y0) * (x1 - x0) for y0, y1, x0, x1 in windows)
-        area = square_km(self.work.scene) if self.tasks else None
-        share = tokens / math.prod(self.work.tiling.grid)
+        whole = square_km(self.work.scene)
+        area = None if whole is None else whole * tokens / math.prod(self.work.tiling.grid)
         return {
             **(info(self.writer.path) if not self.left_out else {}),
             "complete": not self.left_out,
@@ -260,9 +268,10 @@ class _Run:
             "shards_left_out": self.left_out,
             "tiles": self.tiles,
             "tokens": tokens,
+            "square_km": area,
             "seconds": seconds,
             "tiles_per_second": self.tiles / seconds,
-            "square_km_per_second": None if area is None else area * share / seconds,
+            "square_km_per_second": None if area is None else area / seconds,
         }
 
 

@@ -132,9 +132,7 @@ class SceneWork:
     def _batches(self, tiles: Sequence[Tile]) -> list[Sequence[Tile]]:
         return [tiles[first : first + self.batch_size] for first in range(0, len(tiles), self.batch_size)]
 
-    def _embed(
-        self, batch: _Batch, window: TokenWindow, values: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> None:
+    def _embed(self, batch: _Batch, window: TokenWindow, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
         """Run the model on a batch and put what is kept of it in its place; tiles without data are left out."""
         some = [i for i, tile in enumerate(batch.tiles) if batch.valid[i][tile.inner].any()]
         if not some:
@@ -187,9 +185,7 @@ class _Strip:
         self._pixels, self._valid = patiently(lambda: scene.read(self._row, self._column, rows, columns))
 
     def read(self, row: int, column: int, rows: int, columns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        part = np.s_[
-            row - self._row : row - self._row + rows, column - self._column : column - self._column + columns
-        ]
+        part = np.s_[row - self._row : row - self._row + rows, column - self._column : column - self._column + columns]
         return self._pixels[part], self._valid[part]
 
 

@@ -128,7 +128,9 @@ class StoreWriter:
     @property
     def encoder(self) -> StoreShardEncoder:
         """Makes the bytes that `write_encoded` writes; it can be pickled, so that workers encode and one writes."""
-        return StoreShardEncoder(self.spec.codec, self.spec.quality, self.tiling, self.spec.shape, tuple(self.spec.names))
+        return StoreShardEncoder(
+            self.spec.codec, self.spec.quality, self.tiling, self.spec.shape, tuple(self.spec.names)
+        )
 
     def write_encoded(self, start: int, data: bytes) -> None:
         """Write a shard that `encoder` made, here or elsewhere; `start`: its first image."""
