@@ -1,4 +1,4 @@
-"""Scenes for tests: a generated GeoTIFF, and what a scene's faults look like. A module, so that workers can import it."""
+"""Scenes for tests: a generated GeoTIFF, and a scene with faults. A module, so that workers can import it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_scene(path: Path, values: np.ndarray | None = None, **options: Any) ->
 class FaultyScene(Scene):
     """A scene with a fault at every window that holds one pixel, as long as the file `fault` is there.
 
-    The file's first word is the fault: "timeout", "damage", "kill" (the process, and the file goes first) or "interrupt".
+    The file holds the fault, "timeout", "damage", "interrupt" or "kill", and how often it comes (always if left out).
     """
 
     fault: Path

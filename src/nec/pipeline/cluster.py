@@ -24,6 +24,7 @@ THREADS_PER_WORKER = 2
 IN_FLIGHT = 2  # tasks that are handed out for each thread of a worker
 RETRIES = 2  # of a task that failed by anything but an error of ours: memory, a connection
 POLL_SECONDS = 5.0
+CONNECT_SECONDS = 20.0
 #: A cluster without any worker for so long is given up.
 PATIENCE_SECONDS = 60.0
 
@@ -143,7 +144,7 @@ def _client(engine: Engine) -> Iterator[Any]:
                 )
             )
         try:
-            client = stack.enter_context(distributed.Client(target, timeout="20s", set_as_default=False))
+            client = stack.enter_context(distributed.Client(target, timeout=CONNECT_SECONDS, set_as_default=False))
             client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
         except (OSError, ValueError) as error:  # no such host, refused, timed out
             raise NecError(f"no Dask cluster with workers at {engine.scheduler}: {error}") from error

@@ -14,9 +14,9 @@ FIRST_SECONDS = 0.5  # before the second attempt, then twice as long each time
 
 _Result = TypeVar("_Result")
 _PASSING = re.compile(
-    r"\b(429|502|503|504)\b|time[d -]*out|temporarily|too many requests|slow ?down|try again"
-    r"|connection (was )?(reset|refused|aborted|closed)|could ?n.t connect|could not connect"
-    r"|resolve host|service unavailable|recv failure|send failure",
+    r"(http|code|status)\D{0,12}(429|502|503|504)\b|time[d -]*out|temporarily|too many requests|slow ?down|try again"
+    r"|bad gateway|service ?unavailable|connection (was )?(reset|refused|aborted|closed)|could ?n.t connect"
+    r"|could not connect|resolve host|recv failure|send failure",
     re.IGNORECASE,
 )
 
