@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -106,6 +107,15 @@ class EmbeddingCodec:
     @property
     def prior(self) -> PriorName:
         return "hierarchical" if self._prior.hierarchical else "factorized"
+
+    @property
+    def positions(self) -> NDArray[np.float16] | None:
+        """What the place of a token adds to the mean, (py, px, d), or None; see `fit`."""
+        return self._transform.positions
+
+    def without_positions(self) -> EmbeddingCodec:
+        """The same codec for embeddings that `positions` were subtracted from."""
+        return EmbeddingCodec(replace(self._transform, positions=None), self._prior)
 
     def step(self, quality: float = 1.0) -> float:
         """Quantiser step at a quality, in units of the embeddings."""
