@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nec.baselines.images import Jpeg, Jpeg2000, Png
 from nec.baselines.method import Method
+from nec.baselines.modern import Avif, Htj2k, JpegXl, WebP
 from nec.baselines.ours import CodecMethod
 from nec.baselines.raw import Raw
 from nec.baselines.uqe import UQE
@@ -32,12 +33,16 @@ def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Me
     |---|---|
     | rdc | uint8, uint16, each also with -zstd |
     | jpeg2000 | compression ratio; 1 is lossless |
+    | jpeg2000-psnr | PSNR in dB of each image |
+    | htj2k | quantiser step, a share of the pixels' range |
+    | jpegxl | Butteraugli distance, 0.01 to 25 |
+    | webp, avif | quality 0 to 100 |
     | jpeg | quality 1 to 100 |
     | png | none |
     | float | 32, 16, each also with -zstd |
     | uqe, uqe-channel | bits: 1 to 8, and 16 for uqe |
-    | nec | quality of `codec`, or where it is None of a hierarchical codec, which `fit` fits |
-    | codec-hierarchical, codec-factorized | quality of a codec of that prior, which `fit` fits |
+    | nec | quality of `codec`, or where it is None as codec-pyramid |
+    | codec-pyramid, codec-hierarchical, codec-factorized | quality of a codec which `fit` fits; see `CodecMethod` |
 
     Raises `InputError` that quotes the part which is wrong.
 
@@ -61,19 +66,19 @@ def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Me
 
 
 def fit_methods(wanted: Sequence[Method], sample: Callable[[], NDArray[np.float32]]) -> list[Method]:
-    """The methods ready for use: those without a codec get one fitted to `sample()`, one for each prior.
+    """The methods ready for use: those without a codec get one fitted to `sample()`, one for each variant.
 
     `sample` gives embeddings (n, y, x, d) and is called once, or never where nothing is to be fitted.
     """
-    priors = {method.prior for method in wanted if isinstance(method, CodecMethod) and method.codec is None}
-    if not priors:
+    variants = {method.variant for method in wanted if isinstance(method, CodecMethod) and method.codec is None}
+    if not variants:
         return list(wanted)
     embeddings = sample()
-    codecs = {prior: CodecMethod(prior=prior).fit(embeddings).codec for prior in sorted(priors)}
+    codecs = {variant: CodecMethod(variant=variant).fit(embeddings).codec for variant in sorted(variants)}
 
     def ready(method: Method) -> Method:
         if isinstance(method, CodecMethod) and method.codec is None:
-            return CodecMethod(codecs[method.prior], method.setting)
+            return CodecMethod(codecs[method.variant], method.setting)
         return method
 
     return list(map(ready, wanted))
@@ -83,13 +88,19 @@ def _makers(codec: EmbeddingCodec | None) -> dict[str, _Make]:
     return {
         "rdc": lambda text: _raw(text, {"uint8": "uint8", "uint16": "uint16"}),
         "jpeg2000": lambda text: Jpeg2000(_number(text)),
+        "jpeg2000-psnr": lambda text: Jpeg2000(_number(text), constant_quality=True),
+        "htj2k": lambda text: Htj2k(_number(text)),
+        "jpegxl": lambda text: JpegXl(_number(text)),
+        "webp": lambda text: WebP(_number(text)),
+        "avif": lambda text: Avif(_number(text)),
         "jpeg": lambda text: Jpeg(_number(text)),
         "png": lambda text: Png(),
         "float": lambda text: _raw(text, {"32": "float32", "16": "float16"}),
         "uqe": lambda text: UQE(_bits(text)),
         "uqe-channel": lambda text: UQE(_bits(text), channelwise=True),
         "nec": lambda text: CodecMethod(codec, _number(text)),
-        "codec-hierarchical": lambda text: CodecMethod(None, _number(text)),
+        "codec-pyramid": lambda text: CodecMethod(None, _number(text)),
+        "codec-hierarchical": lambda text: CodecMethod(None, _number(text), "hierarchical"),
         "codec-factorized": lambda text: CodecMethod(None, _number(text), "factorized"),
     }
 

@@ -35,9 +35,15 @@ STYLES = {
         "as NEC, but a second, coded latent tells the coder how much each value varies",
         "#D55E00", "#FF8A47", "s",
     ),
+    "codec-pyramid": Style(
+        "codec, pyramid",
+        "this package's codec fitted to the tokens of the unadapted model: a Haar pyramid over the grid, its contexts "
+        "from coarser coefficients",
+        "#004D9E", "#7FB2FF", "*",
+    ),
     "codec-hierarchical": Style(
-        "codec, hierarchical",
-        "this package's codec fitted to the tokens of the unadapted model; coarse-to-fine contexts",
+        "codec, tokens",
+        "the codec's first version: coarse-to-fine contexts over the tokens themselves",
         "#007A5A", "#2FC79B", "^",
     ),
     "codec-factorized": Style(
@@ -116,6 +122,8 @@ WORDS = {
     "KiB": "1,024 bytes",
     "raw : size": "how many times smaller than the uncompressed pixels",
     "beside, once": "bytes that a consumer fetches once for all images: tables, ranges, codebooks",
+    "BD-rate": "Bjøntegaard's delta rate: the bytes that a method needs more than another at equal accuracy, averaged "
+    "over the accuracies that both reach",
     "verified": "lossless methods gave the input back, lossy ones decode to the same values each time",
     "seeds": "how many heads were trained from different random numbers; means and deviations are over them",
 }  # fmt: skip

@@ -10,6 +10,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
+from nec.cli._products import WRITERS as PRODUCT_WRITERS
 from nec.errors import InputError
 from nec.progress import Progress
 
@@ -19,17 +20,18 @@ if TYPE_CHECKING:
     from nec.store import Store
     from nec.store.images import ImageArray
 
-HELP = "decode a store's embeddings to .npy, .npz or plain .zarr"
+HELP = "decode the embeddings of a store or a product to .npy, .npz or plain .zarr"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `nec decode`."""
-    parser.add_argument("store", metavar="STORE", help="store, its URL, or a shipped name")
+    parser.add_argument("store", metavar="STORE", help="store or product, its URL, or a shipped name")
     parser.add_argument(
         "--out",
         required=True,
         metavar="FILE",
-        help=".npy: embeddings (n, y, x, d) float32; .npz and .zarr: these, names, labels, split, groups and masks",
+        help=".npy: embeddings (n, y, x, d) float32; .npz and .zarr: these, names, labels, split, groups and masks;"
+        " of a product (time, y, x, d), NaN where not valid, and in .zarr (time, d, y, x) with coordinates",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -37,18 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decode shard by shard into a temporary that becomes `args.out` when it is whole."""
-    from nec.store import open_store
+    from nec.store import Product
+    from nec.store.check import open_any
     from nec.store.files import atomic_path
 
     out = Path(args.out)
     if out.suffix not in _WRITERS:
         raise InputError(f"--out {out}: the name must end in {', '.join(_WRITERS)}")
-    store = open_store(args.store)
+    store = open_any(args.store)
+    total, unit = (len(store.times) * store.grid[0], "rows") if isinstance(store, Product) else (len(store), "images")
     with (
-        Progress(len(store), "decoding", "images", quiet=args.quiet) as progress,
+        Progress(total, "decoding", unit, quiet=args.quiet) as progress,
         atomic_path(out, overwrite=args.overwrite) as temporary,
     ):
-        _WRITERS[out.suffix](store, temporary, progress)
+        if isinstance(store, Product):
+            PRODUCT_WRITERS[out.suffix](store, temporary, progress)
+        else:
+            _WRITERS[out.suffix](store, temporary, progress)
     return 0
 
 

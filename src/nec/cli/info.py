@@ -9,13 +9,13 @@ from typing import Any
 
 from nec.errors import InputError
 
-HELP = "say what a store, a codec file or a model folder holds"
+HELP = "say what a store, a product, a codec file or a model folder holds"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `nec info`."""
     parser.add_argument(
-        "path", metavar="PATH", help="store, codec file, model folder, URL of a store, or a shipped name"
+        "path", metavar="PATH", help="store, product, codec file, model folder, URL of a store, or a shipped name"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -7,12 +7,12 @@ import json
 
 from nec.progress import Progress
 
-HELP = "check every chunk and checksum of a store; exit status 1 if it is damaged"
+HELP = "check every chunk and checksum of a store or product; exit status 1 if it is damaged"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `nec verify`."""
-    parser.add_argument("store", metavar="STORE", help="store, its URL, or a shipped name")
+    parser.add_argument("store", metavar="STORE", help="store or product, its URL, or a shipped name")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report, indent=2))
     else:
         for fault in report["corrupt"]:
-            images = " images {} to {}".format(*fault["images"]) if "images" in fault else ""
-            print(f"corrupt: {fault['where']}{images}: {fault['reason']}")
+            place = " images {} to {}".format(*fault["images"]) if "images" in fault else ""
+            place += " tokens from row {}, column {}".format(*fault["tokens"]) if "tokens" in fault else ""
+            print(f"corrupt: {fault['where']}{place}: {fault['reason']}")
         print(f"{report['found']} of {report['chunks']} chunks are whole: {'ok' if report['ok'] else 'DAMAGED'}")
     return 0 if report["ok"] else 1

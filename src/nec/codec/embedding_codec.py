@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nec.codec import frame as framing
 from nec.codec.fitting import fit_prior
 from nec.codec.packing import pack_array, unpack_array, whole
-from nec.codec.prior import MAX_CENTROID, WEIGHTS, Parameters, Prior, Scales, parameter_classes
+from nec.codec.prior import MAX_CENTROID, Parameters, Prior, Scales, parameter_classes, weight_names
 from nec.codec.tables import Bank
 from nec.codec.transform import (
     MAX_SYMBOL_BITS,
@@ -31,8 +31,13 @@ from nec.codec.transform import (
 from nec.errors import CorruptError, InputError
 
 PriorName = Literal["hierarchical", "factorized"]
+SpatialName = Literal["haar"]
 FORMAT = "nec.embedding-codec"
-VERSION = 1
+VERSIONS = {None: 1, "haar": 2}
+"""Codec version by spatial transform."""
+DEFAULT_GAINS = (0.5**0.5, 1.0, 2**0.5, 2.0)
+"""Of details at spacing 2, 4, 8, and of all coarser coefficients, relative; docs/method.md says why."""
+_MAX_GAINS = 16
 _FIT_TOKENS = 200_000
 _FIT_VALUES = 1 << 24
 
@@ -72,6 +77,8 @@ class EmbeddingCodec:
         seed: int = 0,
         step: float | None = None,
         positions: bool | None = False,
+        spatial: SpatialName | None = None,
+        gains: Sequence[float] = DEFAULT_GAINS,
     ) -> EmbeddingCodec:
         """Fit a codec to a sample of embeddings (n, y, x, d), n >= 1, any float dtype.
 
@@ -79,14 +86,22 @@ class EmbeddingCodec:
         largest variance are kept. `step` is the quantiser's step at quality 1; by default the step at which the squared
         error is 3% of the sample's variance. `positions` keeps a mean for each place of the grid, which transformers
         with position embeddings repeat in every image (other grids repeat the pattern); None: where that explains 3%
-        of the variance or more. Large samples are subsampled with `seed`; the result is deterministic.
+        of the variance or more. `spatial` "haar" codes a Haar pyramid over the grid instead of the tokens themselves
+        (with the hierarchical prior): far fewer bytes at equal error where rates are low and neighbouring tokens are
+        alike; `gains` are the relative precisions of its octaves, fine ones first. Large samples are subsampled with
+        `seed`; the result is deterministic.
         Raises `InputError` for samples that are empty, not finite or not four-dimensional.
         """
         if prior not in ("hierarchical", "factorized"):
             raise InputError(f"prior must be 'hierarchical' or 'factorized', not {prior!r}")
+        if spatial is not None and (spatial != "haar" or prior != "hierarchical"):
+            raise InputError(
+                f"spatial must be None or 'haar' with the hierarchical prior, not {spatial!r} with {prior}"
+            )
         sample = _subsample(np.asarray(embeddings), seed)
         sample = check_batch(sample)
-        transform = fit_transform(sample, rank, klt, step, positions)
+        relative = None if spatial is None else _check_gains(gains)
+        transform = fit_transform(sample, rank, klt, step, positions, relative)
         return cls(transform, fit_prior(sample, transform, prior == "hierarchical", seed))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -109,6 +124,16 @@ class EmbeddingCodec:
         return "hierarchical" if self._prior.hierarchical else "factorized"
 
     @property
+    def spatial(self) -> SpatialName | None:
+        """The transform over the grid, "haar" or None."""
+        return None if self._transform.gains is None else "haar"
+
+    @property
+    def version(self) -> int:
+        """Version of the codec's format, which docs/format.md describes."""
+        return VERSIONS[self.spatial]
+
+    @property
     def positions(self) -> NDArray[np.float16] | None:
         """What the place of a token adds to the mean, (py, px, d), or None; see `fit`."""
         return self._transform.positions
@@ -125,7 +150,7 @@ class EmbeddingCodec:
     def id(self) -> str:
         """Identity: 16 hex digits of the SHA-256 over all that decides bytes and values."""
         transform, prior = self._transform, self._prior
-        header = [FORMAT, VERSION, self.prior, transform.step.hex(), prior.parameters.first_level]
+        header = [FORMAT, self.version, self.prior, transform.step.hex(), prior.parameters.first_level]
         header += [prior.parameters.spacing, prior.scales.low, prior.scales.split, prior.scales.wide]
         digest = hashlib.sha256(json.dumps(header).encode())
         for name, (array, dtype) in self._arrays().items():
@@ -138,6 +163,8 @@ class EmbeddingCodec:
         arrays: dict[str, tuple[NDArray[Any], str]] = {"mean": (transform.mean, "<f4")}
         if transform.positions is not None:
             arrays["positions"] = (transform.positions, "<f2")
+        if transform.gains is not None:
+            arrays["gains"] = (transform.gains, "<f4")
         if transform.basis is not None:
             arrays["basis"] = (transform.basis, "<f2")
         else:
@@ -158,7 +185,7 @@ class EmbeddingCodec:
         prior = self._prior
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version,
             "id": self.id,
             "prior": self.prior,
             "dimensions": self.dimensions,
@@ -177,14 +204,12 @@ class EmbeddingCodec:
         """Inverse of `to_dict`. Raises `InputError` that names the field which is missing, malformed or altered."""
         if not isinstance(config, Mapping) or config.get("format") != FORMAT:
             raise InputError(f'not a codec: its config must be an object with "format": "{FORMAT}"')
-        if config.get("version") != VERSION:
-            raise InputError(
-                f"codec version {config.get('version')!r} is not known to this nec (it reads {VERSION}): upgrade nec"
-            )
+        if config.get("version") not in VERSIONS.values():
+            raise InputError(f"codec version {config.get('version')!r} is not known to this nec: upgrade nec")
         if config.get("prior") not in ("hierarchical", "factorized"):
             raise InputError(f"codec config: prior must be 'hierarchical' or 'factorized', not {config.get('prior')!r}")
         transform = _read_transform(config)
-        codec = cls(transform, _read_prior(config, transform.rank))
+        codec = cls(transform, _read_prior(config, transform))
         if config.get("id") != codec.id:
             raise InputError(
                 f"codec config: its content has id {codec.id}, not {config.get('id')!r}: it was altered or damaged"
@@ -238,7 +263,9 @@ class EmbeddingCodec:
 
     def symbols(self, batch: NDArray[np.floating], quality: float = 1.0) -> NDArray[np.int32]:
         """Quantised coefficients (n, y, x, k) of a batch (n, y, x, d): what is entropy-coded."""
-        return self._transform.quantise(check_batch(batch, self.dimensions), quality_level(quality))
+        batch, level = check_batch(batch, self.dimensions), quality_level(quality)
+        # A pyramid's encoder weighs errors against what symbols will cost in their contexts.
+        return self._transform.quantise(batch, level, self._prior.quantise if self._prior.spatial else None)
 
     def encode(self, batch: NDArray[np.floating], quality: float = 1.0) -> bytes:
         """Compress a batch (n, y, x, d) into one frame.
@@ -347,20 +374,36 @@ def _read_transform(config: Mapping[str, Any]) -> Transform:
         raise InputError(f"codec config: mean and basis (or order) do not fit {dimensions} dimensions and rank {rank}")
     if not np.isfinite(mean).all() or (basis is not None and not np.isfinite(basis).all()):
         raise InputError("codec config: mean or basis holds NaN or infinity")
-    return Transform(mean, float(step), basis, order, positions)
+    gains = None
+    if config["version"] == VERSIONS["haar"]:
+        if config["prior"] != "hierarchical":
+            raise InputError("codec config: a pyramid needs the hierarchical prior")
+        gains = _check_gains(unpack_array(config.get("gains"), "gains", "<f4", 1))  # type: ignore[arg-type]
+    return Transform(mean, float(step), basis, order, positions, gains)
 
 
-def _read_prior(config: Mapping[str, Any], rank: int) -> Prior:
+def _check_gains(gains: Sequence[float]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        found = np.asarray(gains, np.float32)
+    if found.ndim != 1 or not 1 <= len(found) <= _MAX_GAINS or not np.isfinite(found).all() or found.min() <= 0:
+        raise InputError(f"gains must be 1 to {_MAX_GAINS} positive numbers, fine octaves first, not {gains!r}")
+    return found
+
+
+def _read_prior(config: Mapping[str, Any], transform: Transform) -> Prior:
+    rank, spatial = transform.rank, transform.gains is not None
     base = unpack_array(config.get("base"), "base", "<i2", 3)
     weights = unpack_array(config.get("weights"), "weights", "<i2", 4)
     hierarchical = config["prior"] == "hierarchical"
     classes = parameter_classes(hierarchical)
     anchors = base.shape[0]
-    if base.shape != (anchors, classes, rank) or weights.shape != (len(WEIGHTS), *base.shape) or anchors < 1:
+    names = weight_names(spatial)
+    if base.shape != (anchors, classes, rank) or weights.shape != (len(names), *base.shape) or anchors < 1:
         raise InputError(
             f"codec config: base {base.shape} and weights {weights.shape} do not fit {classes} classes of {rank}"
         )
-    if weights[:2].min() < -128 or weights[:2].max() > 127 or weights[2:].min() < 0 or weights[2:].max() > 255:
+    signed = np.array([name in ("wn", "wf") for name in names])[:, None, None, None]
+    if np.any(weights < np.where(signed, -128, 0)) or np.any(weights > np.where(signed, 127, 255)):
         raise InputError("codec config: weights are out of range")
     offset_of = unpack_array(config.get("offset_of"), "offset_of", "<u1", 1)
     if offset_of.shape != (65,) or offset_of.max() > 32:
@@ -379,4 +422,4 @@ def _read_prior(config: Mapping[str, Any], rank: int) -> Prior:
     if centroids.shape != (len(bank), 5) or np.abs(centroids.astype(np.int16)).max() > MAX_CENTROID:
         raise InputError(f"codec config: centroids must be {len(bank)} rows of 5 within +-{MAX_CENTROID}")
     parameters = Parameters(whole(config, "first_level", -128, 127), whole(config, "spacing", 1, 255), base, weights)
-    return Prior(hierarchical, parameters, scales, bank, centroids)
+    return Prior(hierarchical, parameters, scales, bank, centroids, spatial)

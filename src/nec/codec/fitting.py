@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec.prior import MAX_CENTROID, UNIT_BITS, WEIGHTS, Context, Parameters, Prior, Scales, parameter_classes
+from nec.codec import pyramid
+from nec.codec.prior import (
+    MAX_CENTROID,
+    UNIT_BITS,
+    Context,
+    Parameters,
+    Prior,
+    Scales,
+    parameter_classes,
+    weight_names,
+)
 from nec.codec.tables import TOTAL, Bank, integer_table
 from nec.codec.transform import Transform
 from nec.codec.waves import Neighbours, Wave, spacing_levels
@@ -18,6 +30,8 @@ _BANK_VALUES = 1 << 22
 _ITERATIONS = 20
 _OFFSET_EDGES = (2, 6, 12, 20, 30, 40, 52)  # of |fraction| in 1/128: finer where the sign is nearly even
 _START = (0.35, 0.15, 0.3)
+_PYRAMID_START = (0.15, 0.1, 0.15, 0.05)
+_DRAFT_THRESHOLD = 0.6  # of rounding up, before tables tell what symbols cost
 _PULL = 2.0
 _MAX_RADIUS = 400
 _SLOPE_GRAIN, _WEIGHT_GRAIN, _BASE_GRAIN = 16, 8, 2  # coarser integers pack smaller; the loss is under 0.1%
@@ -25,9 +39,10 @@ _SLOPE_GRAIN, _WEIGHT_GRAIN, _BASE_GRAIN = 16, 8, 2  # coarser integers pack sma
 Floats = NDArray[np.floating]
 
 
-def default_scales() -> Scales:
-    """Magnitudes from 2^-13 to 2^5 symbols, four scales an octave; eight offset bins below 4 symbols."""
-    offset_of = np.searchsorted(_OFFSET_EDGES, np.arange(65), side="right").astype(np.uint8)
+def default_scales(spatial: bool = False) -> Scales:
+    """Magnitudes from 2^-13 to 2^5 symbols, four scales an octave; eight offset bins below 4 symbols, or one."""
+    edges = () if spatial else _OFFSET_EDGES
+    offset_of = np.searchsorted(np.array(edges), np.arange(65), side="right").astype(np.uint8)
     low = 4
     split = 4 * (UNIT_BITS + 2) - low
     return Scales(low=low, split=split, wide=4 * (UNIT_BITS + 5) - low - split, offset_of=offset_of)
@@ -37,29 +52,33 @@ def fit_prior(embeddings: NDArray[np.floating], transform: Transform, hierarchic
     """Fit contexts, then tables, to a sample (n, y, x, d)."""
     rng = np.random.default_rng(seed)
     coefficients = transform.project(embeddings).transpose(1, 2, 0, 3) / transform.step
-    parameters = _fit_parameters(coefficients, hierarchical, rng)
-    scales = default_scales()
-    return _fit_tables(coefficients, hierarchical, parameters, scales)
+    spatial = transform.gains is not None
+    parameters = _fit_parameters(coefficients, hierarchical, spatial, rng)
+    draft = _placeholder(hierarchical, parameters, default_scales(spatial), spatial)
+    fitted = _fit_tables(coefficients, draft)
+    # Tables decide how a pyramid's encoder rounds, and rounding what the tables count.
+    return _fit_tables(coefficients, draft, fitted) if spatial else fitted
 
 
 # ---- parameters
 
 
-def _fit_parameters(coefficients: Floats, hierarchical: bool, rng: np.random.Generator) -> Parameters:
+def _fit_parameters(coefficients: Floats, hierarchical: bool, spatial: bool, rng: np.random.Generator) -> Parameters:
     rows, columns, images, channels = coefficients.shape
     classes = parameter_classes(hierarchical)
     spacing = _SPACING[hierarchical]
     anchors = (LAST_LEVEL - FIRST_LEVEL) // spacing + 1
     base = np.zeros((anchors, classes, channels), np.int16)
-    weights = np.zeros((len(WEIGHTS), anchors, classes, channels), np.int16)
+    weights = np.zeros((len(weight_names(spatial)), anchors, classes, channels), np.int16)
     groups = _waves_by_class(spacing_levels(rows, columns, hierarchical))
-    start = np.repeat(np.array(_START, np.float32)[:, None], channels, 1)
+    fit_class, round_ = (_fit_details, _draft_round) if spatial else (_fit_class, np.rint)
+    start = np.repeat(np.array(_PYRAMID_START if spatial else _START, np.float32)[:, None], channels, 1)
     for kind, waves in groups.items():
         chosen = _choose_images(waves, rows, columns, images, rng)
         sample, slopes = coefficients[:, :, chosen].astype(np.float32), start
         for anchor in reversed(range(anchors)):
             level = FIRST_LEVEL + spacing * anchor
-            b0, weights[:, anchor, kind], slopes = _fit_class(waves, np.rint(sample * 2 ** (level / 8)), slopes)
+            b0, weights[:, anchor, kind], slopes = fit_class(waves, round_(sample * 2 ** (level / 8)), slopes)
             grain = _BASE_GRAIN if hierarchical else 1
             eighths = np.rint(8 / grain * np.log2(b0 * 2.0**UNIT_BITS)) * grain
             base[anchor, kind] = eighths - level
@@ -102,13 +121,36 @@ def _fit_class(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Float
     target, *means = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
     if not means:
         b0, _ = _fit_magnitude(np.abs(target), [], start)
-        return b0, np.zeros((len(WEIGHTS), target.shape[1]), np.int16), start
+        return b0, np.zeros((len(weight_names(False)), target.shape[1]), np.int16), start
     near, far, near_size, far_size = means
     wn, wf = _fit_prediction(target, near, far)
     prediction = (near * wn + far * wf) / 128
     b0, slopes = _fit_magnitude(np.abs(target - np.rint(prediction)), [near_size, far_size, np.abs(prediction)], start)
-    quantised = np.clip(np.rint(slopes * 256 / _SLOPE_GRAIN) * _SLOPE_GRAIN, 0, 255)
-    return b0, np.concatenate([wn[None], wf[None], quantised]).astype(np.int16), slopes
+    return b0, np.concatenate([wn[None], wf[None], _whole_slopes(slopes)]).astype(np.int16), slopes
+
+
+def _whole_slopes(slopes: Floats) -> Floats:
+    return np.clip(np.rint(slopes * 256 / _SLOPE_GRAIN) * _SLOPE_GRAIN, 0, 255)
+
+
+def _draft_round(values: Floats) -> Floats:
+    return np.copysign(np.floor(np.abs(values) + (1 - _DRAFT_THRESHOLD)), values)
+
+
+def _fit_details(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Floats, NDArray[np.int16], Floats]:
+    """As `_fit_class` for the coefficients of a pyramid: weights (4, channels), slopes (4, channels)."""
+    channels, sizes = symbols.shape[3], np.abs(symbols)
+    target = np.concatenate([sizes[w.row :: w.step, w.column :: w.step].reshape(-1, channels) for w in waves])
+    if waves[0].kind == "root":
+        b0, _ = _fit_magnitude(target, [], start)
+        return b0, np.zeros((len(start), channels), np.int16), start
+    gathered = [pyramid.Relatives(wave, *symbols.shape[:2]).features(sizes) for wave in waves]
+    features = [
+        np.concatenate([feature.reshape(-1, channels) for feature in parts]).astype(np.float32) / 64
+        for parts in zip(*gathered, strict=True)
+    ]
+    b0, slopes = _fit_magnitude(target, features, start)
+    return b0, _whole_slopes(slopes).astype(np.int16), slopes
 
 
 def _features(wave: Wave, symbols: Floats) -> tuple[Floats, ...]:
@@ -134,7 +176,7 @@ def _fit_prediction(target: Floats, near: Floats, far: Floats) -> tuple[Floats, 
     return wn, wf
 
 
-def _fit_magnitude(size: Floats, features: list[Floats], start: Floats) -> tuple[Floats, Floats]:
+def _fit_magnitude(size: Floats, features: Sequence[Floats], start: Floats) -> tuple[Floats, Floats]:
     """Non-negative b0 (channels,) and slopes (features, channels) of E|e| = b0 + slopes . features.
 
     Maximum likelihood of geometric |e| by multiplicative updates from the slopes `start`; a few pseudo-counts pull
@@ -146,7 +188,8 @@ def _fit_magnitude(size: Floats, features: list[Floats], start: Floats) -> tuple
     b0, slopes = 0.5 * size.mean(0) + floor, start.copy()
     alive = np.flatnonzero(size.any(0))
     size, stack = size[:, alive], np.stack([feature[:, alive] for feature in features])
-    first, pull = b0[alive], np.array(_START, np.float32)[:, None] * _PULL
+    common = np.array(_START if len(features) == len(_START) else _PYRAMID_START, np.float32)
+    first, pull = b0[alive], common[:, None] * _PULL
     level, slope = first.copy(), slopes[:, alive]
     for _ in range(_ITERATIONS):
         mean = np.einsum("ftc,fc->tc", stack, slope) + level
@@ -161,27 +204,36 @@ def _fit_magnitude(size: Floats, features: list[Floats], start: Floats) -> tuple
 # ---- tables
 
 
-def _fit_tables(coefficients: Floats, hierarchical: bool, parameters: Parameters, scales: Scales) -> Prior:
-    """Histograms of residuals by table over many levels become tables; means within the cells become centroids."""
-    draft = Prior(hierarchical, parameters, scales, _placeholder(scales), np.zeros((scales.tables, 5), np.int8))
+def _fit_tables(coefficients: Floats, draft: Prior, rounding: Prior | None = None) -> Prior:
+    """Histograms of residuals by table over many levels become tables; means within the cells become centroids.
+
+    `draft` has the contexts; a pyramid's symbols are rounded as the prior `rounding` does.
+    """
+    scales, spatial = draft.scales, draft.spatial
     counts = np.zeros((scales.tables, 2 * _MAX_RADIUS + 1))
     inside = np.zeros((2, scales.tables, 5))
     rows, columns = coefficients.shape[:2]
     coefficients = coefficients[:, :, :: 1 + coefficients.size // _BANK_VALUES]
     for level in _TABLE_LEVELS:
         scaled = coefficients * 2 ** (level / 8)
-        grid = np.rint(scaled).astype(np.int64)
+        if not spatial:
+            grid = np.rint(scaled).astype(np.int64)
+        else:
+            grid = (_draft_round(scaled) if rounding is None else rounding.quantise(scaled, level)).astype(np.int64)
         for waves in draft.levels(rows, columns):
             for wave in waves:
                 tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step)
-                context = draft.context(wave, grid, Neighbours(wave, rows, columns), level)
+                context = draft.context(wave, grid, draft.relatives(wave, rows, columns), level)
                 residual = context.fold(grid[tokens])
                 within = scaled[tokens] - grid[tokens]
                 _count(counts, residual, context)
                 _count_centroids(
                     inside, residual, within if context.mirror is None else within * context.mirror, context
                 )
-    return Prior(hierarchical, parameters, scales, _bank_from(counts, scales), _centroids_from(inside))
+    if spatial:  # nothing tells signs apart
+        counts, inside = counts + counts[:, ::-1], inside + inside[..., ::-1] * np.array([1, -1])[:, None, None]
+    bank = _bank_from(counts, scales)
+    return Prior(draft.hierarchical, draft.parameters, scales, bank, _centroids_from(inside), spatial)
 
 
 def _count(counts: Floats, residual: NDArray[np.integer], context: Context) -> None:
@@ -205,8 +257,10 @@ def _centroids_from(inside: Floats) -> NDArray[np.int8]:
     return np.clip(np.rint(mean * 256), -MAX_CENTROID, MAX_CENTROID).astype(np.int8)
 
 
-def _placeholder(scales: Scales) -> Bank:
-    return Bank(np.zeros(scales.tables, np.int32), np.tile([TOTAL - 1, 1], scales.tables))
+def _placeholder(hierarchical: bool, parameters: Parameters, scales: Scales, spatial: bool) -> Prior:
+    """A prior with contexts and no tables yet."""
+    bank = Bank(np.zeros(scales.tables, np.int32), np.tile([TOTAL - 1, 1], scales.tables))
+    return Prior(hierarchical, parameters, scales, bank, np.zeros((scales.tables, 5), np.int8), spatial)
 
 
 def _bank_from(counts: Floats, scales: Scales) -> Bank:

@@ -8,18 +8,28 @@ For a token of wave class w and a channel c, with N and F the means of its neare
 M, the expected absolute residual, chooses the scale of the table on a logarithmic grid, the fraction of P its offset
 (mirrored, so that only fractions from 0 to 1/2 need tables). A root wave has no neighbours: M = b0, P = 0. The
 factorised prior codes all tokens as one root wave.
+
+Coefficients of a pyramid are symmetric and hardly predictable, their magnitudes are: there P = 0, and
+
+    M = b0[w, c] + a1[w, c] F1 + a2[w, c] F2 + a3[w, c] F3 + a4[w, c] F4
+
+with the sums F of known relatives' magnitudes that `nec.codec.pyramid.Relatives` gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec.tables import Bank, Reader, Writer
+from nec.codec import pyramid
+from nec.codec.coder import new_reader, new_writer
+from nec.codec.pyramid import Relatives
+from nec.codec.tables import Bank
 from nec.codec.waves import CLASSES, Neighbours, Wave, spacing_levels
 from nec.errors import CorruptError
 
@@ -30,9 +40,13 @@ PREDICTION_BITS = 13
 MAX_CENTROID = 115
 """Bound of centroids, in 1/256 of a step: a decoded value stays well inside its symbol's cell."""
 WEIGHTS = ("wn", "wf", "an", "af", "ap")
+PYRAMID_WEIGHTS = ("a1", "a2", "a3", "a4")
+DEAD_ZONE = 0.13
+"""Squared error, in squared steps, that an encoder trades for a bit: about d(error)/d(rate) of coarse quantisers."""
+_LARGEST_THRESHOLD = 0.9
 _MANTISSAS = np.array([256, 279, 304, 332, 362, 395, 431, 470], np.int64)
 _BLOCK_VALUES = 1 << 20
-_NARROW_BITS = 7
+_NARROW_BITS = {False: 7, True: 6}
 _NARROW_MAGNITUDE = 1 << 22
 
 Ints = NDArray[np.integer]
@@ -78,7 +92,8 @@ class Parameters:
     """Fitted integers at anchor levels; between them they are interpolated.
 
     `base` (anchors, classes, channels) int16: log2 of b0 in eighths of an octave, less the level.
-    `weights` (5, anchors, classes, channels): wn, wf in 1/128 (-128..127), an, af, ap in 1/256 (0..255).
+    `weights` (5, anchors, classes, channels): wn, wf in 1/128 (-128..127), an, af, ap in 1/256 (0..255); of a pyramid
+    (4, ...): a1 to a4 in 1/256 (0..255).
     """
 
     first_level: int
@@ -102,7 +117,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class LevelParameters:
-    """`b0` (classes, channels) in units of M and `weights` (5, classes, channels), for one level."""
+    """`b0` (classes, channels) in units of M and `weights` (5 or 4, classes, channels), for one level."""
 
     b0: NDArray[np.int64]
     weights: NDArray[np.int64]
@@ -138,9 +153,17 @@ class Prior:
     """Codes integer symbols (y, x, n, k) with contexts; thread-safe, all state is immutable."""
 
     def __init__(
-        self, hierarchical: bool, parameters: Parameters, scales: Scales, bank: Bank, centroids: NDArray[np.int8]
+        self,
+        hierarchical: bool,
+        parameters: Parameters,
+        scales: Scales,
+        bank: Bank,
+        centroids: NDArray[np.int8],
+        spatial: bool = False,
     ) -> None:
         self.hierarchical, self.parameters, self.scales, self.bank = hierarchical, parameters, scales, bank
+        self.spatial = spatial
+        """Whether the symbols are a pyramid's coefficients in place."""
         self.centroids = centroids
         """(tables, 5): mean place of values within a cell in 1/256, for residuals <= -2, -1, 0, 1, >= 2."""
         self._table_of = self._make_table_of()
@@ -155,14 +178,20 @@ class Prior:
 
     def levels(self, rows: int, columns: int) -> list[list[Wave]]:
         """Waves in coding order, one list a spacing level."""
+        if self.spatial:
+            return spacing_levels(rows, columns, order=pyramid.ORDER)
         return spacing_levels(rows, columns, self.hierarchical)
+
+    def relatives(self, wave: Wave, rows: int, columns: int) -> Neighbours | Relatives:
+        """What of a grid is known when a wave is coded."""
+        return (Relatives if self.spatial else Neighbours)(wave, rows, columns)
 
     # ---- contexts
 
-    def context(self, wave: Wave, grid: Ints, neighbours: Neighbours, level: int) -> Context:
+    def context(self, wave: Wave, grid: Ints, relatives: Neighbours | Relatives, level: int) -> Context:
         """Context of `wave`'s tokens for the images and channels in `grid` (y, x, n, k), int32 or int64.
 
-        int32 serves where |symbol| < 2^7 and every b0 <= 2^22: all sums then stay below 2^24.
+        int32 serves where |symbol| < 2^7 (of a pyramid 2^6) and every b0 <= 2^22: all sums then stay below 2^24.
         """
         at = self._at(level)
         kind, channels = wave.parameter_class, grid.shape[3]
@@ -172,18 +201,31 @@ class Prior:
             table, shift = self._tables(b0, np.zeros(1, np.uint8))
             shift = None if shift is None else np.broadcast_to(shift, shape)
             return Context(None, None, np.broadcast_to(table, shape), shift)
+        if isinstance(relatives, Relatives):
+            magnitude = self._expected(at.weights[:, kind, :channels].astype(grid.dtype), relatives, np.abs(grid))
+            magnitude += b0
+            table, shift = self._tables(magnitude, np.zeros(1, np.uint8))
+            return Context(None, None, table, shift)
         wn, wf, an, af, ap = at.weights[:, kind, :channels].astype(grid.dtype)
-        prediction = wn * neighbours.near_mean(grid)
-        prediction += wf * neighbours.far_mean(grid)
+        prediction = wn * relatives.near_mean(grid)
+        prediction += wf * relatives.far_mean(grid)
         sizes = np.abs(grid)
-        magnitude = an * neighbours.near_mean(sizes)
-        magnitude += af * neighbours.far_mean(sizes)
+        magnitude = an * relatives.near_mean(sizes)
+        magnitude += af * relatives.far_mean(sizes)
         magnitude += ap * (np.abs(prediction) >> 7)
         magnitude += b0
         base = (prediction + (1 << PREDICTION_BITS - 1)) >> PREDICTION_BITS
         fraction = prediction - (base << PREDICTION_BITS)
         table, shift = self._tables(magnitude, self.scales.offset_of[np.abs(fraction) >> 6])
         return Context(base, (fraction >= 0).astype(np.int8) * 2 - 1, table, shift)
+
+    @staticmethod
+    def _expected(weights: Ints, relatives: Relatives, sizes: Ints) -> NDArray[Any]:
+        features = relatives.features(sizes)
+        total = weights[0] * features[0]
+        for weight, feature in zip(weights[1:], features[1:], strict=True):
+            total += weight * feature
+        return total
 
     def _tables(
         self, magnitude: Ints, offset: NDArray[np.uint8]
@@ -200,7 +242,7 @@ class Prior:
         return self._table_of[index], shift
 
     def _dtype(self, level: int, width: int) -> type[np.integer]:
-        narrow = width <= _NARROW_BITS and self._at(level).b0.max(initial=0) <= _NARROW_MAGNITUDE
+        narrow = width <= _NARROW_BITS[self.spatial] and self._at(level).b0.max(initial=0) <= _NARROW_MAGNITUDE
         return np.int32 if narrow else np.int64
 
     # ---- coding
@@ -214,15 +256,16 @@ class Prior:
     def encode(self, symbols: NDArray[np.int32], level: int, width: int) -> tuple[NDArray[np.uint32], list[int]]:
         """Words in reading order, and the words that each spacing level adds. `symbols` (y, x, n, k), |s| < 2^width."""
         grid = symbols.astype(self._dtype(level, width))
-        writer, below = Writer(), []
+        writer, below = new_writer(), []
         for waves in reversed(self.levels(*grid.shape[:2])):
             below.append(writer.words_below)
             for wave in reversed(waves):
-                neighbours = Neighbours(wave, *grid.shape[:2])
+                relatives = self.relatives(wave, *grid.shape[:2])
                 for block in reversed(self._blocks(grid)):
                     part = grid[:, :, block]
-                    context = self.context(wave, part, neighbours, level)
-                    self._push(writer, part[wave.row :: wave.step, wave.column :: wave.step], context)
+                    context = self.context(wave, part, relatives, level)
+                    tokens = part[wave.row :: wave.step, wave.column :: wave.step]
+                    writer.push_block(self.bank, context.table, context.fold(tokens), context.shift)
         words = writer.finish()
         ends = [len(words) - count for count in reversed(below)]
         return words, np.diff(ends, prepend=0).tolist()
@@ -236,11 +279,11 @@ class Prior:
         """
         grid = np.zeros(shape, self._dtype(level, width))
         centroid = np.zeros(shape, np.int8) if centred else None
-        reader = Reader(words)
-        for wave, block, neighbours in self._steps(grid):
+        reader = new_reader(words)
+        for wave, block, relatives in self._steps(grid):
             part = grid[:, :, block]
-            context = self.context(wave, part, neighbours, level)
-            residual = self._pull(reader, context)
+            context = self.context(wave, part, relatives, level)
+            residual = reader.pull_block(self.bank, context.table, context.shift)
             tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
             if centroid is not None:
                 centroid[tokens] = self._centroids(context, residual)
@@ -259,76 +302,46 @@ class Prior:
         inside = self.centroids.reshape(-1)[row]
         return inside if context.mirror is None else inside * context.mirror
 
-    def _steps(self, grid: Ints) -> Iterator[tuple[Wave, slice, Neighbours]]:
+    def _steps(self, grid: Ints) -> Iterator[tuple[Wave, slice, Neighbours | Relatives]]:
         for waves in self.levels(*grid.shape[:2]):
             for wave in waves:
-                neighbours = Neighbours(wave, *grid.shape[:2])
+                relatives = self.relatives(wave, *grid.shape[:2])
                 for block in self._blocks(grid):
-                    yield wave, block, neighbours
+                    yield wave, block, relatives
 
-    def _push(self, writer: Writer, symbols: Ints, context: Context) -> None:
-        residual = context.fold(symbols)
-        if context.shift is not None:
-            residual, low = _split(residual, context.shift)
-            for bits in _descending(context.shift):
-                writer.push_raw(low[context.shift == bits].astype(np.int64), bits)
-        table = context.table.reshape(-1)
-        order, used, counts = _grouped(table)
-        values = residual.reshape(-1)[order].astype(np.int32)
-        radius = np.repeat(self.bank.radii[used], counts)
-        size = np.abs(values)
-        escaped = size > radius
-        if escaped.any():
-            at = np.flatnonzero(escaped)
-            excess = size[at].astype(np.int64) - radius[at] - 1
-            writer.push_escapes(2 * excess + (values[at] < 0))
-        coded = np.where(escaped, 2 * radius + 1, values + radius)
-        stop = len(coded)
-        for index, count in zip(used[::-1].tolist(), counts[::-1].tolist(), strict=True):
-            writer.push(coded[stop - count : stop], self.bank.models[index])
-            stop -= count
+    # ---- quantising
 
-    def _pull(self, reader: Reader, context: Context) -> Ints:
-        order, used, counts = _grouped(context.table.reshape(-1))
-        models = self.bank.models
-        parts = [reader.pull(count, models[i]) for i, count in zip(used.tolist(), counts.tolist(), strict=True)]
-        coded = np.concatenate(parts)
-        radius = np.repeat(self.bank.radii[used], counts)
-        values = coded - radius
-        at = np.flatnonzero(values > radius)
-        if len(at):
-            code = reader.pull_escapes(len(at))
-            if code.max() >= 1 << 30:
-                raise CorruptError("code stream is damaged: an escaped symbol is out of range")
-            size = (code >> 1) + radius[at] + 1
-            values[at] = np.where(code & 1, -size, size)
-        residual = np.empty_like(values)
-        residual[order] = values
-        residual = residual.reshape(context.table.shape)
-        if context.shift is not None:
-            residual = residual.astype(np.int64) << context.shift
-            for bits in reversed(_descending(context.shift)):
-                chosen = context.shift == bits
-                residual[chosen] += reader.pull_raw(int(chosen.sum()), bits) - (1 << bits - 1)
-        return residual
+    @cached_property
+    def thresholds(self) -> NDArray[np.float64]:
+        """From which fraction of a step on an encoder rounds up, by table: what a larger symbol costs is counted in.
+
+        They bind no decoder. A symbol's decoded value lies above its threshold, so that decoded batches encode to the
+        same symbols; hence they depend on the centroids.
+        """
+        bank, found = self.bank, np.empty(len(self.bank))
+        for index, radius in enumerate(bank.radii.tolist()):
+            table = bank.table(index)
+            cost = max(np.log2(table[radius]) - np.log2(table[radius + 1]), 0.0)
+            stays = 0.95 + min(self.centroids[index, 3], -int(self.centroids[index, 1]), 0) / 256
+            found[index] = np.clip(0.5 + DEAD_ZONE / 2 * cost, 0.5, max(min(stays, _LARGEST_THRESHOLD), 0.5))
+        return found
+
+    def quantise(self, scaled: NDArray[np.floating], level: int) -> NDArray[np.int32]:
+        """Symbols of a pyramid's coefficients (y, x, n, k), given in steps: wave by wave, by what each will cost."""
+        width = int(np.abs(scaled).max(initial=0.0) + 1).bit_length()
+        grid = np.zeros(scaled.shape, self._dtype(level, width))
+        for wave, block, relatives in self._steps(grid):
+            tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
+            context = self.context(wave, grid[:, :, block], relatives, level)
+            value = scaled[tokens]
+            size = np.floor(np.abs(value) + (1 - self.thresholds[context.table]))
+            grid[tokens] = np.copysign(size, value)
+        return grid.astype(np.int32, copy=False)
 
 
-def _grouped(table: NDArray[np.uint16]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Stable order by table, the tables in use, and how many symbols each has."""
-    counts = np.bincount(table)
-    used = np.flatnonzero(counts)
-    return np.argsort(table, kind="stable"), used, counts[used]
-
-
-def _split(residual: Ints, shift: NDArray[np.int32]) -> tuple[Ints, Ints]:
-    """High part, rounded to nearest, and low part 0 <= low < 2^shift of a residual."""
-    half = (np.int64(1) << shift) >> 1
-    high = (residual.astype(np.int64) + half) >> shift
-    return high, residual + half - (high << shift)
-
-
-def _descending(shift: NDArray[np.int32]) -> list[int]:
-    return [bits for bits in np.unique(shift)[::-1].tolist() if bits > 0]
+def weight_names(spatial: bool) -> tuple[str, ...]:
+    """What the first axis of `Parameters.weights` holds."""
+    return PYRAMID_WEIGHTS if spatial else WEIGHTS
 
 
 def parameter_classes(hierarchical: bool) -> int:

@@ -1,4 +1,4 @@
-"""Integer frequency tables, and how they are drawn from and pushed to an ANS stream.
+"""Integer frequency tables, and how blocks of residuals under them are pushed to and pulled from an ANS stream.
 
 A bank holds one table for each pair of scale index and offset bin. A table with radius R has 2 R + 2 frequencies, of
 the residuals -R..R and of "escape", all positive, with sum 65536; they are used at 24-bit precision (times 256).
@@ -6,8 +6,9 @@ the residuals -R..R and of "escape", all positive, with sum 65536; they are used
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import constriction
 import numpy as np
@@ -16,8 +17,11 @@ from numpy.typing import NDArray
 from nec.errors import CorruptError, InputError
 
 TOTAL = 1 << 16
+Ints = NDArray[np.integer]
 _MODEL = constriction.stream.model
-_ESCAPE_CLASSES = 40
+PRECISION = 24
+"""Bits of a frequency in the coder: table frequencies are used times 2^8."""
+_MAX_ESCAPE = 1 << 30
 _DRAW = 16  # raw bits that are pushed at a time, at most
 
 
@@ -77,22 +81,69 @@ class Bank:
         return [categorical(self.table(index)) for index in range(len(self))]
 
     @cached_property
+    def lookup(self) -> Lookup:
+        """Arrays for the compiled coder."""
+        return Lookup.of(self)
+
+    @cached_property
     def bits(self) -> NDArray[np.float64]:
         """Ideal code length of every entry of `frequencies`."""
         return 16 - np.log2(self.frequencies)
 
 
-def _geometric() -> Any:
-    frequencies = np.ones(_ESCAPE_CLASSES, np.int64)
+@dataclass(frozen=True)
+class Lookup:
+    """A bank as flat arrays over the entries of all tables; each table has one more entry, which starts at 2^24.
+
+    `first` (tables,) entry of each table; `radii`; `frequencies` and `starts` (entries,) at 24-bit precision; `buckets`
+    (tables * 256,) where the search for a quantile begins, from its upper 8 bits, counted from the table's first
+    entry; `likely` (tables,) the most frequent entry.
+    """
+
+    first: NDArray[np.int64]
+    radii: NDArray[np.int32]
+    frequencies: NDArray[np.uint32]
+    starts: NDArray[np.uint32]
+    buckets: NDArray[np.uint16]
+    likely: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, bank: Bank) -> Lookup:
+        tables = [bank.table(index) << PRECISION - 16 for index in range(len(bank))]
+        first = bank.starts[:-1] + np.arange(len(bank))
+        starts = [np.concatenate([[0], np.cumsum(table)]) for table in tables]
+        edges = np.arange(256) << PRECISION - 8
+        buckets = [np.searchsorted(start, edges, side="right") - 1 for start in starts]
+        return cls(
+            first,
+            bank.radii,
+            np.concatenate([np.append(table, 0) for table in tables]).astype(np.uint32),
+            np.concatenate(starts).astype(np.uint32),
+            np.concatenate(buckets).astype(np.uint16),
+            first + np.array([table.argmax() for table in tables], np.int64),
+        )
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """As the kernel takes them."""
+        return self.first, self.radii, self.frequencies, self.starts, self.buckets, self.likely
+
+
+def _geometric() -> NDArray[np.int64]:
+    frequencies = np.ones(40, np.int64)
     frequencies[:15] = TOTAL >> np.arange(1, 16)
     frequencies[0] += TOTAL - frequencies.sum()
-    return categorical(frequencies)
+    return frequencies
+
+
+ESCAPE_FREQUENCIES = _geometric()
+"""Of the bit lengths 0..39 of escaped residuals."""
 
 
 class _Models:
     """Models that do not depend on the codec, made once."""
 
-    escape = _geometric()
+    escape = categorical(ESCAPE_FREQUENCIES)
     uniform: tuple[Any, ...] = tuple(_MODEL.Uniform(1 << bits) if bits else None for bits in range(_DRAW + 1))
 
 
@@ -106,64 +157,169 @@ def bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.frexp(values.astype(np.float64))[1].astype(np.int64)
 
 
-class Writer:
+class BlockWriter(Protocol):
     """ANS stack: what is pushed last is read first. Parts are pushed in reverse of the reading order."""
+
+    def push_block(
+        self, bank: Bank, table: NDArray[np.integer], residual: Ints, shift: NDArray[np.int32] | None = None
+    ) -> None:
+        """Push residuals, each under its table of the bank, in the order of docs/format.md, sections 3 and 5.
+
+        Arrays of one shape, in C order; `shift` counts the raw low bits of each residual, None where there are none.
+        """
+
+    @property
+    def words_below(self) -> int:
+        """Words that a reader who stops at this point of the stack does not need."""
+
+    def finish(self) -> NDArray[np.uint32]:
+        """Words in reading order."""
+
+
+class BlockReader(Protocol):
+    """Reads a stream of 32-bit words in reading order, as `BlockWriter.finish` gives them."""
+
+    def pull_block(self, bank: Bank, table: NDArray[np.integer], shift: NDArray[np.int32] | None = None) -> Ints:
+        """Inverse of `push_block`: residuals of the shape of `table`, int64 with `shift`, else int32."""
+
+    def check_finished(self) -> None:
+        """Raise `CorruptError` unless every word was used and the coder is back in its first state."""
+
+
+class Writer:
+    """`BlockWriter` on constriction."""
 
     def __init__(self) -> None:
         self._coder = constriction.stream.stack.AnsCoder()
 
-    def push(self, symbols: NDArray[np.int32], model: Any) -> None:
+    def push_block(
+        self, bank: Bank, table: NDArray[np.integer], residual: Ints, shift: NDArray[np.int32] | None = None
+    ) -> None:
+        if shift is not None:
+            residual, low = _split(residual, shift)
+            for bits in _descending(shift):
+                self._push_raw(low[shift == bits].astype(np.int64), bits)
+        order, used, counts = _grouped(table.reshape(-1))
+        values = residual.reshape(-1)[order].astype(np.int32)
+        radius = np.repeat(bank.radii[used], counts)
+        size = np.abs(values)
+        escaped = size > radius
+        if escaped.any():
+            at = np.flatnonzero(escaped)
+            excess = size[at].astype(np.int64) - radius[at] - 1
+            self._push_escapes(2 * excess + (values[at] < 0))
+        coded = np.where(escaped, 2 * radius + 1, values + radius)
+        stop = len(coded)
+        for index, count in zip(used[::-1].tolist(), counts[::-1].tolist(), strict=True):
+            self._push(coded[stop - count : stop], bank.models[index])
+            stop -= count
+
+    def _push(self, symbols: NDArray[np.int32], model: Any) -> None:
         self._coder.encode_reverse(symbols, model)
 
-    def push_raw(self, values: NDArray[np.int64], bits: int) -> None:
+    def _push_raw(self, values: NDArray[np.int64], bits: int) -> None:
         for shift, width in reversed(_draws(bits)):
-            self.push(((values >> shift) & ((1 << width) - 1)).astype(np.int32), _Models.uniform[width])
+            self._push(((values >> shift) & ((1 << width) - 1)).astype(np.int32), _Models.uniform[width])
 
-    def push_escapes(self, values: NDArray[np.int64]) -> None:
+    def _push_escapes(self, values: NDArray[np.int64]) -> None:
         """Non-negative integers below 2^39 in Exp-Golomb form: all bit lengths first, then the bits by length."""
         code = values + 1
         lengths = bit_length(code) - 1
         for length in np.unique(lengths)[::-1]:
             chosen = code[lengths == length]
-            self.push_raw(chosen - (1 << int(length)), int(length))
-        self.push(lengths.astype(np.int32), _Models.escape)
+            self._push_raw(chosen - (1 << int(length)), int(length))
+        self._push(lengths.astype(np.int32), _Models.escape)
 
     @property
     def words_below(self) -> int:
-        """Words that a reader who stops at this point of the stack does not need."""
         return max(self._coder.num_words() - 2, 0)
 
     def finish(self) -> NDArray[np.uint32]:
-        """Words in reading order."""
         return self._coder.get_compressed()[::-1]
 
 
 class Reader:
-    """Reads a stream of 32-bit words in reading order, as `Writer.finish` gives them."""
+    """`BlockReader` on constriction."""
 
     def __init__(self, words: NDArray[np.uint32]) -> None:
-        if len(words) and words[0] == 0:
-            raise CorruptError("code stream is damaged: it starts with a zero word")
+        check_first_word(words)
         self._coder = constriction.stream.stack.AnsCoder(np.ascontiguousarray(words[::-1], dtype=np.uint32))
 
-    def pull(self, count: int, model: Any) -> NDArray[np.int32]:
+    def pull_block(self, bank: Bank, table: NDArray[np.integer], shift: NDArray[np.int32] | None = None) -> Ints:
+        order, used, counts = _grouped(table.reshape(-1))
+        models = bank.models
+        parts = [self._pull(count, models[i]) for i, count in zip(used.tolist(), counts.tolist(), strict=True)]
+        coded = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        radius = np.repeat(bank.radii[used], counts)
+        values = coded - radius
+        at = np.flatnonzero(values > radius)
+        if len(at):
+            code = self._pull_escapes(len(at))
+            if code.max() >= _MAX_ESCAPE:
+                raise bad_escape()
+            size = (code >> 1) + radius[at] + 1
+            values[at] = np.where(code & 1, -size, size)
+        residual = np.empty_like(values)
+        residual[order] = values
+        residual = residual.reshape(table.shape)
+        if shift is not None:
+            residual = residual.astype(np.int64) << shift
+            for bits in reversed(_descending(shift)):
+                chosen = shift == bits
+                residual[chosen] += self._pull_raw(int(chosen.sum()), bits) - (1 << bits - 1)
+        return residual
+
+    def _pull(self, count: int, model: Any) -> NDArray[np.int32]:
         return self._coder.decode(model, count)
 
-    def pull_raw(self, count: int, bits: int) -> NDArray[np.int64]:
+    def _pull_raw(self, count: int, bits: int) -> NDArray[np.int64]:
         values = np.zeros(count, np.int64)
         for shift, width in _draws(bits):
-            values |= self.pull(count, _Models.uniform[width]).astype(np.int64) << shift
+            values |= self._pull(count, _Models.uniform[width]).astype(np.int64) << shift
         return values
 
-    def pull_escapes(self, count: int) -> NDArray[np.int64]:
-        lengths = self.pull(count, _Models.escape)
+    def _pull_escapes(self, count: int) -> NDArray[np.int64]:
+        lengths = self._pull(count, _Models.escape)
         code = np.zeros(count, np.int64)
         for length in np.unique(lengths):
             chosen = np.flatnonzero(lengths == length)
-            code[chosen] = (1 << int(length)) + self.pull_raw(len(chosen), int(length))
+            code[chosen] = (1 << int(length)) + self._pull_raw(len(chosen), int(length))
         return code - 1
 
     def check_finished(self) -> None:
-        """Raise `CorruptError` unless every word was used and the coder is back in its first state."""
         if not self._coder.is_empty():
-            raise CorruptError("code stream is damaged: words are left over after the last symbol")
+            raise left_over()
+
+
+def check_first_word(words: NDArray[np.uint32]) -> None:
+    """Raise `CorruptError` where a stream starts with a zero word, which no coder writes."""
+    if len(words) and words[0] == 0:
+        raise CorruptError("code stream is damaged: it starts with a zero word")
+
+
+def bad_escape() -> CorruptError:
+    """The error for a stream whose escaped residual passes 2^29."""
+    return CorruptError("code stream is damaged: an escaped symbol is out of range")
+
+
+def left_over() -> CorruptError:
+    """The error for a stream that does not end after its last symbol."""
+    return CorruptError("code stream is damaged: words are left over after the last symbol")
+
+
+def _grouped(table: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Stable order by table, the tables in use, and how many symbols each has."""
+    counts = np.bincount(table)
+    used = np.flatnonzero(counts)
+    return np.argsort(table, kind="stable"), used, counts[used]
+
+
+def _split(residual: Ints, shift: NDArray[np.int32]) -> tuple[Ints, Ints]:
+    """High part, rounded to nearest, and low part 0 <= low < 2^shift of a residual."""
+    half = (np.int64(1) << shift) >> 1
+    high = (residual.astype(np.int64) + half) >> shift
+    return high, residual + half - (high << shift)
+
+
+def _descending(shift: NDArray[np.int32]) -> list[int]:
+    return [bits for bits in np.unique(shift)[::-1].tolist() if bits > 0]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.codec import pyramid
 from nec.errors import InputError
 
+Rounding = Callable[[NDArray[np.floating], int], NDArray[np.int32]]
 LEVELS_PER_OCTAVE = 8
 MIN_LEVEL, MAX_LEVEL = -128, 127
 MAX_SYMBOL_BITS = 24
@@ -37,6 +40,9 @@ def level_quality(level: int) -> float:
 class Transform:
     """y = (x - mean) pinv(basis), symbol = round(y / step); x = mean + step * symbol @ basis.
 
+    With `gains` (octaves,), y then goes through the Haar pyramid of `nec.codec.pyramid`, and each coefficient is
+    multiplied by the gain of its octave (the last one for all octaves beyond): a finer step where it is above 1.
+
     `mean` (d,) float32; `positions` (py, px, d) float16 or None: what is added to it at (y mod py, x mod px); `step`
     the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,), the channels that are kept.
     The forward matrix is the pseudo-inverse of the half-precision basis itself, so that a decoded batch encodes to the
@@ -48,6 +54,7 @@ class Transform:
     basis: NDArray[np.float16] | None
     order: NDArray[np.int64] | None
     positions: NDArray[np.float16] | None = None
+    gains: NDArray[np.float32] | None = None
 
     @property
     def dimensions(self) -> int:
@@ -77,20 +84,36 @@ class Transform:
     def project(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """(n, y, x, d) -> (n, y, x, k) coefficients, before quantisation."""
         centred = np.asarray(values, np.float64) - self._mean_of(*values.shape[1:3])
-        return centred @ self._forward if self.basis is not None else centred[..., self.order]
+        turned = centred @ self._forward if self.basis is not None else centred[..., self.order]
+        if self.gains is None:
+            return turned
+        return pyramid.forward(turned) * self._gain_of(*values.shape[1:3])
 
-    def quantise(self, values: NDArray[np.floating], level: int) -> NDArray[np.int32]:
-        """(n, y, x, d) -> symbols (n, y, x, k)."""
+    def _gain_of(self, rows: int, columns: int) -> NDArray[np.float64]:
+        """Gain of each place of a grid (rows, columns, 1)."""
+        assert self.gains is not None
+        octaves = np.minimum(pyramid.octaves(rows, columns), len(self.gains) - 1)
+        return self.gains.astype(np.float64)[octaves][..., None]
+
+    def quantise(self, values: NDArray[np.floating], level: int, rounded: Rounding | None = None) -> NDArray[np.int32]:
+        """(n, y, x, d) -> symbols (n, y, x, k).
+
+        `rounded` gives the symbols of coefficients (y, x, n, k) in steps, at a level; by default the nearest integers.
+        """
         out = np.empty((*values.shape[:3], self.rank), np.int32)
         step, limit = self.step_at(level), 2.0**MAX_SYMBOL_BITS - 1
         for part in _parts(values.shape):
-            scaled = np.rint(self.project(values[part]) / step)
+            scaled = self.project(values[part]) / step
+            if rounded is None:
+                scaled = np.rint(scaled)
             if scaled.size and max(scaled.max(), -scaled.min()) > limit:
                 quality = level_quality(level)
                 raise InputError(
                     f"quality {quality:.4g} is too high here: symbols pass {MAX_SYMBOL_BITS} bits; lower it"
                 )
-            out[part] = scaled
+            out[part] = (
+                scaled if rounded is None else rounded(scaled.transpose(1, 2, 0, 3), level).transpose(2, 0, 1, 3)
+            )
         return out
 
     def reconstruct(
@@ -107,6 +130,8 @@ class Transform:
             scaled = symbols[part] * step
             if centroids is not None:
                 scaled += centroids[part] * (step / 256)
+            if self.gains is not None:
+                scaled = pyramid.inverse(scaled / self._gain_of(*symbols.shape[1:3]))
             if self.basis is not None:
                 out[part] = scaled @ self.basis[:kept].astype(np.float64) + mean
             else:
@@ -145,9 +170,16 @@ def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> 
 
 
 def fit_transform(
-    sample: NDArray[np.floating], rank: int | None, klt: bool, step: float | None, positions: bool | None
+    sample: NDArray[np.floating],
+    rank: int | None,
+    klt: bool,
+    step: float | None,
+    positions: bool | None,
+    gains: NDArray[np.float32] | None = None,
 ) -> Transform:
     """Fit means, basis and step to a sample (n, y, x, d).
+
+    Of a pyramid's `gains` the ratios count: they are scaled so that fine steps err as one step for all would.
 
     With `step` None, rounding at quality 1 errs by 3% of the variance around the means. The error counts what `rank`
     leaves out; where that alone passes half of it, the quantiser's own error is 3% of the variance that is kept.
@@ -171,7 +203,11 @@ def fit_transform(
         raise InputError(f"step must be a positive number, not {step!r}")
     draft = Transform(mean, 1.0 if step is None else float(step), basis, order)
     step = float(step) if step is not None else _fit_step(draft, centred + mean)
-    return Transform(mean, step, basis, order, places)
+    fitted = Transform(mean, step, basis, order, places, gains)
+    if gains is None:
+        return fitted
+    excess = float((fitted._gain_of(*sample.shape[1:3]) ** -2.0).mean())
+    return replace(fitted, gains=(gains * np.sqrt(excess)).astype(np.float32))
 
 
 def _fit_positions(sample: NDArray[np.floating], mean: NDArray[np.float32]) -> NDArray[np.float16]:

@@ -55,8 +55,13 @@ class Wave:
         return -(-max(rows - self.row, 0) // self.step), -(-max(columns - self.column, 0) // self.step)
 
 
-def spacing_levels(rows: int, columns: int, hierarchical: bool = True) -> list[list[Wave]]:
-    """Waves of a (rows, columns) grid in coding order, one list a spacing level; waves without tokens are left out."""
+def spacing_levels(
+    rows: int, columns: int, hierarchical: bool = True, order: tuple[str, ...] = ("diag", "across", "down")
+) -> list[list[Wave]]:
+    """Waves of a (rows, columns) grid in coding order, one list a spacing level; waves without tokens are left out.
+
+    `order` is that of the waves within a level.
+    """
     if rows == 0 or columns == 0:
         return []
     if not hierarchical:
@@ -67,7 +72,8 @@ def spacing_levels(rows: int, columns: int, hierarchical: bool = True) -> list[l
     levels = [[Wave("root", 0, 0, step)]]
     while step > 1:
         half = step // 2
-        waves = [Wave("diag", half, half, step), Wave("across", 0, half, step), Wave("down", half, 0, step)]
+        places = {"diag": (half, half), "across": (0, half), "down": (half, 0)}
+        waves = [Wave(kind, *places[kind], step) for kind in order]
         levels.append([wave for wave in waves if min(wave.shape(rows, columns)) > 0])
         step = half
     return levels

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from nec.codec.checksum import crc32c
+from nec.codec.coder import new_reader, new_writer
 from nec.codec.frame import MAX_VALUES
-from nec.codec.tables import Bank, Reader, Writer, integer_table
+from nec.codec.tables import Bank, integer_table
 from nec.errors import CorruptError, InputError
 from nec.models.bottleneck import SCALE_FLOOR, FactorizedBottleneck, HyperpriorBottleneck
 from nec.models.mae import NecModel
@@ -77,9 +78,9 @@ class HyperpriorStream:
         if not (np.abs(hyper) < _LARGEST).all():
             raise InputError("the hyper-latent has values beyond 2^24: the model is not fit for coding")
         indices = self._scale_indices(hyper)
-        writer = Writer()  # a stack: pushed first is read last
-        _push(writer, gaussian_bank(), indices.ravel(), symbols.astype(np.int64).ravel())
-        _push(writer, self._hyper_bank, self._channels(hyper.shape), hyper.ravel())
+        writer = new_writer()  # a stack: pushed first is read last
+        writer.push_block(gaussian_bank(), indices, symbols.astype(np.int64))
+        writer.push_block(self._hyper_bank, self._channels(hyper.shape), hyper)
         body = writer.finish().astype("<u4").tobytes()
         head = _HEADER.pack(MAGIC, VERSION, 0, self._tables_crc, _crc_of(indices), n, y, x)
         crc = crc32c(head[: _CRC.start] + head[_CRC.stop :] + body)
@@ -93,16 +94,15 @@ class HyperpriorStream:
                 computes otherwise than the encoder did; nothing is returned then.
         """
         (n, y, x), of_indices, words = self._open(blob)
-        reader = Reader(words)
-        shape = (n, y * x, len(self._medians))
-        hyper = _pull(reader, self._hyper_bank, self._channels(shape)).reshape(shape)
+        reader = new_reader(words)
+        hyper = reader.pull_block(self._hyper_bank, self._channels((n, y * x, len(self._medians)))).astype(np.int64)
         indices = self._scale_indices(hyper)
         if _crc_of(indices) != of_indices:
             raise CorruptError(
                 "the scales that this machine computes for the stream are not the encoder's: its arithmetic disagrees, "
                 "or the model's weights are not those that wrote it. Decode it on a machine like the encoder's"
             )
-        symbols = _pull(reader, gaussian_bank(), indices.ravel())
+        symbols = reader.pull_block(gaussian_bank(), indices)
         reader.check_finished()
         if symbols.size and np.abs(symbols).max() >= _LARGEST:
             raise CorruptError("hyperprior stream is damaged: it holds a symbol beyond 2^24")
@@ -171,8 +171,8 @@ class HyperpriorStream:
         return crc32c(b"".join(a.astype("<i4").tobytes() for bank in banks for a in (bank.radii, bank.frequencies)))
 
     def _channels(self, shape: tuple[int, ...]) -> NDArray[np.intp]:
-        """Table of each value of a hyper-latent (n, t, channels), flat."""
-        return np.broadcast_to(np.arange(shape[-1]), shape).ravel()
+        """Table of each value of a hyper-latent (n, t, channels)."""
+        return np.broadcast_to(np.arange(shape[-1]), shape)
 
 
 @cache
@@ -202,42 +202,6 @@ def hyper_probabilities(prior: FactorizedBottleneck) -> NDArray[np.float64]:
 def _bank(probabilities: list[NDArray[np.float64]] | NDArray[np.float64]) -> Bank:
     tables = [integer_table(table) for table in probabilities]
     return Bank(np.array([(len(table) - 2) // 2 for table in tables]), np.concatenate(tables))
-
-
-# -- symbols on the stack -----------------------------------------------------------------------------------------
-
-
-def _push(writer: Writer, bank: Bank, tables: NDArray[np.integer], values: Ints) -> None:
-    """Values, each under its table: in reading order by table, within a table as they come, then the escapes."""
-    order = np.argsort(tables, kind="stable")
-    values, radii = values[order], bank.radii[tables[order]].astype(np.int64)
-    far = np.abs(values) > radii
-    writer.push_escapes(2 * (np.abs(values[far]) - radii[far] - 1) + (values[far] < 0))
-    symbols = np.where(far, 2 * radii + 1, values + radii).astype(np.int32)
-    for table, run in reversed(list(_runs(tables, len(bank)))):
-        writer.push(symbols[run], bank.models[table])
-
-
-def _pull(reader: Reader, bank: Bank, tables: NDArray[np.integer]) -> Ints:
-    """What `_push` wrote for these tables."""
-    order = np.argsort(tables, kind="stable")
-    radii = bank.radii[tables[order]].astype(np.int64)
-    values = np.zeros(len(tables), np.int64)
-    for table, run in _runs(tables, len(bank)):
-        values[run] = reader.pull(run.stop - run.start, bank.models[table]) - radii[run]
-    far = np.flatnonzero(values > radii)
-    code = reader.pull_escapes(len(far))
-    values[far] = (radii[far] + 1 + (code >> 1)) * np.where(code & 1, -1, 1)
-    result = np.empty_like(values)
-    result[order] = values
-    return result
-
-
-def _runs(tables: NDArray[np.integer], count: int) -> Iterator[tuple[int, slice]]:
-    """(table, where its values lie once they are sorted by table), for tables that occur, ascending."""
-    ends = np.cumsum(np.bincount(tables, minlength=count))
-    starts = np.concatenate([[0], ends[:-1]])
-    return ((i, slice(int(starts[i]), int(ends[i]))) for i in np.flatnonzero(ends > starts).tolist())
 
 
 def _parts(images: int) -> Iterator[slice]:

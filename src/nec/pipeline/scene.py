@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.data.normalization import Normalization, match
+from nec.data.places import split_places
 from nec.data.scene import Scene
 from nec.data.tiling import Tiling, default_halo, token_transform
 from nec.errors import InputError
@@ -29,6 +30,7 @@ from nec.store.product.reader import date as date_of
 from nec.store.product.shard import ShardEncoder
 
 if TYPE_CHECKING:
+    from nec.codec import EmbeddingCodec
     from nec.models.mae import NecModel
 
 CHUNK_TOKENS = 64  # along a side of a chunk, or the next multiple below of what a tile contributes
@@ -108,9 +110,11 @@ def encode_scene(
     readers = workers if engine == "threads" else CLUSTER_READERS
     scene, normalization = match(scene, model.config, bands=bands)
     tiling = _tiling(scene, model, halo)
-    spec = _spec(scene, model, tiling, normalization, quality=quality, batch_size=batch_size, chunk=chunk, shard=shard)
+    places, codec = split_places(codec_of(model), tiling.tile_tokens)
+    seen = {"batch_size": batch_size, "levelled": places is not None, **_plain(normalization)}
+    spec = _spec(scene, model, tiling, codec, seen, quality, chunk, shard)
     work = SceneWork(
-        model, scene, tiling, normalization, _encoder(spec), batch_size, readers=readers, skip_failed=skip_failed
+        model, scene, tiling, normalization, _encoder(spec), places, batch_size, readers, skip_failed=skip_failed
     )
     if target_bytes is not None:
         spec = replace(spec, quality=_quality(work, target_bytes, seed))
@@ -132,28 +136,27 @@ def _spec(
     scene: Scene,
     model: NecModel,
     tiling: Tiling,
-    normalization: Normalization,
-    *,
+    codec: EmbeddingCodec,
+    seen: dict[str, Any],
     quality: float,
-    batch_size: int,
     chunk: tuple[int, int] | None,
     shard: tuple[int, int] | None,
 ) -> ProductSpec:
-    seen = {"tile_px": tiling.tile_px, "halo_tokens": tiling.halo_tokens, "batch_size": batch_size}
-    scaling = {name: _plain(value) for name, value in asdict(normalization).items()}
+    """What the product says of itself; `seen`: how pixels become the model's input, beside the tiles."""
+    tiles = {"tile_px": tiling.tile_px, "halo_tokens": tiling.halo_tokens}
     side = max(tiling.step, CHUNK_TOKENS // tiling.step * tiling.step)
     chunk = chunk or (side, side)
     return ProductSpec(
         grid=tiling.grid,
         dimensions=model.config.embed_dim,
-        codec=codec_of(model),
+        codec=codec,
         quality=quality,
         crs=scene.crs,
         transform=token_transform(scene.transform, tiling.patch_px),
         patch_px=tiling.patch_px,
         chunk=chunk,
         shard=shard or _shard(chunk, model.config.embed_dim),
-        model={"name": model.name, "sha256": model.sha256, "input": {**seen, **scaling}},
+        model={"name": model.name, "sha256": model.sha256, "input": {**tiles, **seen}},
         bands=[band.name for band in scene.bands],
         title=scene.name,
     )
@@ -171,8 +174,9 @@ def _shard(chunk: tuple[int, int], dimensions: int) -> tuple[int, int]:
     return side, side
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _plain(normalization: Normalization) -> dict[str, Any]:
+    """As JSON has it, where lists stand for tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(normalization).items()}
 
 
 def _source(scene: Scene) -> dict[str, Any]:

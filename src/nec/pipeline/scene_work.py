@@ -74,6 +74,7 @@ class SceneWork:
     Attributes:
         scene: with the bands of the model, in its order.
         encoder: of the product.
+        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.data.places`, or None.
         batch_size: tiles that go through the model at once; batches begin at each shard's first tile.
         readers: threads that read.
         skip_failed: mark the tokens of tiles that cannot be read as not valid, instead of leaving their shard out.
@@ -84,6 +85,7 @@ class SceneWork:
     tiling: Tiling
     normalization: Normalization
     encoder: ShardEncoder
+    places: NDArray[np.float32] | None = None
     batch_size: int = 32
     readers: int = 2
     skip_failed: bool = False
@@ -142,6 +144,8 @@ class SceneWork:
         if not some:
             return
         tokens = embed_pixels(self.model, batch.pixels[some])
+        if self.places is not None:
+            tokens -= self.places
         for i, made in zip(some, tokens, strict=True):
             tile, place = batch.tiles[i], batch.tiles[i].within(window)
             valid[place] = batch.valid[i][tile.inner]

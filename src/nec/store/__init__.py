@@ -1,6 +1,7 @@
 """Embedding products on disk and object storage: one Zarr v3 group, compressed, self-describing, checked."""
 
 from nec.store.check import info, verify
+from nec.store.counting import CountingStore
 from nec.store.embeddings import Embeddings
 from nec.store.layout import IGNORE
 from nec.store.masks import Masks
@@ -11,6 +12,7 @@ from nec.store.writer import StoreWriter
 
 __all__ = [
     "IGNORE",
+    "CountingStore",
     "Embeddings",
     "Masks",
     "Product",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import zarr
+from zarr.storage import StorePath
 
 from nec.errors import CorruptError, InputError, NecError
-from nec.store.files import DAMAGE, ZarrStore, parse_json, reachable, read_key
+from nec.store.files import DAMAGE, ZarrStore, parse_json, read_key
 from nec.store.layout import FORMAT_VERSION, seal, sealed_attributes
 
 KINDS = {"store": "open_store", "product": "open_product"}
@@ -55,13 +57,16 @@ def _check_seal(document: dict[str, Any], nec: dict[str, Any], where: str) -> No
         raise CorruptError(f"{where} is damaged or was changed (its checksum differs): copy it again from its origin")
 
 
-def open_group(store: ZarrStore, path: str) -> zarr.Group:
-    """The Zarr group of a document that has been read. Raises `InputError` where zarr or nec are too old for it."""
+def open_group(store: ZarrStore, path: str, document: dict[str, Any]) -> zarr.Group:
+    """The Zarr group that `document`, which has been read, describes; nothing more is fetched.
+
+    Raises:
+        InputError: zarr or nec are too old for it.
+    """
     import nec.codec  # noqa: F401  registers the Zarr codec, also where the package runs without being installed
 
     try:
-        with reachable(path):
-            return zarr.open_group(store, mode="r")
+        return zarr.Group(zarr.AsyncGroup.from_dict(StorePath(store), copy.deepcopy(document)))
     except NecError:
         raise
     except DAMAGE as error:  # the seal holds, so a codec or extension that is not installed, or too old

@@ -82,7 +82,7 @@ class Store:
             raise IncompleteError(
                 f"{self.path} is incomplete: its writing was interrupted; run `nec encode --resume` on it"
             )
-        self.group = open_group(self.zarr_store, self.path)
+        self.group = open_group(self.zarr_store, self.path, document)
         array = member(self.group, EMBEDDINGS)
         self.tiling = tiling_of(self.metadata[EMBEDDINGS])
         self.embeddings = Embeddings(array, self.tiling, self.path)

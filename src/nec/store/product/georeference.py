@@ -136,3 +136,12 @@ def metres(crs: str | None) -> float | None:
         return None
     parsed = rasterio_crs(crs)
     return float(parsed.linear_units_factor[1]) if parsed.is_projected else None
+
+
+def token_size(crs: str | None, transform: Transform) -> tuple[float, float] | None:
+    """(height, width) of a token in metres; None where the CRS is not projected."""
+    unit = metres(crs)
+    if unit is None:
+        return None
+    a, b, _, d, e, _ = transform
+    return unit * float(np.hypot(b, e)), unit * float(np.hypot(a, d))

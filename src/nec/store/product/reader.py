@@ -12,7 +12,7 @@ import zarr
 from nec.errors import CorruptError, IncompleteError, InputError, missing_extra
 from nec.store.document import member, open_group, read_document
 from nec.store.files import DAMAGE, Location, ZarrStore, checksum, open_location, parse_json, reachable, read_key
-from nec.store.product.georeference import Transform, metres, window_of
+from nec.store.product.georeference import Transform, token_size, window_of
 from nec.store.product.tiling import (
     EMBEDDINGS,
     VALID,
@@ -72,7 +72,7 @@ class Product:
             raise IncompleteError(
                 f"{self.path} is incomplete: its first date was not finished; run `nec encode --resume` on it"
             )
-        self.group = open_group(self.zarr_store, self.path)
+        self.group = open_group(self.zarr_store, self.path, document)
         self.embeddings: zarr.Array = member(self.group, EMBEDDINGS)
         self.valid: zarr.Array = member(self.group, VALID)
         self.tiling: RasterTiling = tiling_of(self.metadata[EMBEDDINGS])
@@ -112,11 +112,7 @@ class Product:
     @property
     def token_size(self) -> tuple[float, float] | None:
         """(height, width) of a token in metres; None where the CRS is not projected."""
-        unit = metres(self.crs)
-        if unit is None:
-            return None
-        a, b, _, d, e, _ = self.transform
-        return unit * float(np.hypot(b, e)), unit * float(np.hypot(a, d))
+        return token_size(self.crs, self.transform)
 
     @property
     def stored_bytes(self) -> int:
@@ -129,16 +125,23 @@ class Product:
         return sum(entry["valid_tokens"] for entry in self.attrs["times"])
 
     def index(self, time: Any) -> int:
-        """Index of a date: an index (negative: from the end), datetime64, datetime or ISO text."""
+        """Index of a date: an index (negative: from the end), datetime64, datetime, or ISO text.
+
+        Text may be cut short where it still means one date: "2026-05-01", "2026-05".
+        """
         count = len(self.attrs["times"])
         if isinstance(time, int | np.integer):
             if not -count <= time < count:
                 raise InputError(f"{self.path} has no date {time}: it has {count}")
             return int(time) % count
-        found = np.flatnonzero(self.times == date(time))
-        if not len(found):
-            raise InputError(f"{self.path} has no date {iso(date(time))}: it has {', '.join(map(iso, self.times))}")
-        return int(found[0])
+        names = [entry["time"] for entry in self.attrs["times"]]
+        wanted = iso(date(time))
+        found = [i for i, name in enumerate(names) if name == wanted]
+        if not found and isinstance(time, str):
+            found = [i for i, name in enumerate(names) if name.startswith(time)]
+        if len(found) != 1:
+            raise InputError(f"{self.path} has {len(found) or 'no'} dates {time}: it has {', '.join(names)}")
+        return found[0]
 
     def window(self, box: tuple[float, float, float, float]) -> Window:
         """(rows, columns), slices, of the tokens that a box (xmin, ymin, xmax, ymax) in the CRS touches.
@@ -161,36 +164,46 @@ class Product:
             CorruptError: what the window touches is damaged or missing; the message names it.
         """
         index, (rows, columns) = self.index(time), self._whole(rows, columns)
+        mask = self.read_valid(index, rows, columns)
         try:
-            return self._read(index, rows, columns)
+            return self._decode(index, rows, columns, mask)
         except DAMAGE as error:
-            if isinstance(error, InputError):
-                raise
-            for place in self.tiling.shards_of(rows, columns):
-                reason = self.fault(index, *place)
-                if reason is not None:
-                    raise CorruptError(
-                        f"{self.path}: shard {embeddings_key(index, *place)} is damaged: {reason};"
-                        " `nec verify` lists all damage, copy the product again from its origin"
-                    ) from error
-            raise CorruptError(f"{self.path}: rows {rows}, columns {columns} cannot be read: {error}") from error
+            reasons = ((place, self.fault(index, *place)) for place in self.tiling.shards_of(rows, columns))
+            place, reason = next(((place, reason) for place, reason in reasons if reason), (None, str(error)))
+            where = f"rows {rows}, columns {columns}" if place is None else f"shard {embeddings_key(index, *place)}"
+            raise CorruptError(
+                f"{self.path}: {where} is damaged: {reason}; `nec verify` lists all damage, copy the product again from"
+                " its origin"
+            ) from error
 
     def read_valid(self, time: Any, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """Which tokens of a window of a date saw data, bool (y, x); raises as `read`."""
         index, (rows, columns) = self.index(time), self._whole(rows, columns)
+        mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
+        for place in self.tiling.shards_of(rows, columns):
+            parts = self.tiling.shard_window(*place)
+            inside = [
+                slice(max(part.start, whole.start), min(part.stop, whole.stop))
+                for part, whole in zip(parts, (rows, columns), strict=True)
+            ]
+            target = tuple(
+                slice(part.start - whole.start, part.stop - whole.start)
+                for part, whole in zip(inside, (rows, columns), strict=True)
+            )
+            mask[target] = self._valid_part(index, place, *inside)
+        return mask
+
+    def _valid_part(self, index: int, place: tuple[int, int], rows: slice, columns: slice) -> np.ndarray:
+        """Validity of tokens of one shard, which is one file."""
+        key = valid_key(index, *place)
         try:
             with reachable(self.path):
-                mask = np.asarray(self.valid[index, rows, columns])
+                part = np.asarray(self.valid[index, rows, columns])
         except DAMAGE as error:
-            raise CorruptError(f"{self.path}: {VALID} of rows {rows}, columns {columns} is damaged: {error}") from error
-        for place in self.tiling.shards_of(rows, columns):
-            inside = tuple(
-                slice(max(0, part.start - whole.start), max(0, part.stop - whole.start))
-                for part, whole in zip(self.tiling.shard_window(*place), (rows, columns), strict=True)
-            )  # plain Zarr reads a lost file as false
-            if not mask[inside].any() and read_key(self.zarr_store, valid_key(index, *place)) is None:
-                raise CorruptError(f"{self.path}: {valid_key(index, *place)} is missing; copy it again from its origin")
-        return mask
+            raise CorruptError(f"{self.path}/{key} is damaged: {error}; copy it again from its origin") from error
+        if not part.any() and read_key(self.zarr_store, key) is None:  # plain Zarr reads a lost file as false
+            raise CorruptError(f"{self.path}/{key} is missing; copy it again from its origin")
+        return part
 
     def windows(self, time: Any) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
         """Yield (rows, columns, embeddings (y, x, d), valid (y, x)) shard by shard: a date within bounded memory."""
@@ -201,7 +214,8 @@ class Product:
     def fault(self, time: int, row: int, column: int) -> str | None:
         """Why a shard cannot be read, or None if it can."""
         try:
-            self._read(time, *self.tiling.shard_window(row, column))
+            window = self.tiling.shard_window(row, column)
+            self._decode(time, *window, self.read_valid(time, *window))
         except DAMAGE as error:
             return str(error) or type(error).__name__
         return None
@@ -230,8 +244,7 @@ class Product:
             missing_extra("xarray", "geo", error)
         return xarray.open_zarr(self.zarr_store, chunks=chunks)
 
-    def _read(self, index: int, rows: slice, columns: slice) -> np.ndarray:
-        mask = self.read_valid(index, rows, columns)
+    def _decode(self, index: int, rows: slice, columns: slice, mask: np.ndarray) -> np.ndarray:
         with reachable(self.path):
             block = np.asarray(self.embeddings[index, :, rows, columns])
         tokens = np.ascontiguousarray(block.transpose(1, 2, 0))

@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from nec.errors import InputError
 from nec.store.layout import FORMAT_VERSION
-from nec.store.product.georeference import Transform, convention_attributes, normalised_crs
+from nec.store.product.georeference import Transform, convention_attributes, normalised_crs, token_size
 from nec.store.product.tiling import RasterTiling
 from nec.store.spec import as_json
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
+
+NAME = "nec.embedding"
+GEOEMB_CONVENTION = {
+    "schema_url": "https://raw.githubusercontent.com/geo-embeddings/embeddings-zarr-convention/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/geo-embeddings/embeddings-zarr-convention/blob/v1/README.md",
+    "uuid": "61c12cc5-0e28-4056-999a-480cf3fb7e4c",
+    "name": "geoemb:",
+    "description": "Geoembeddings convention for geospatial embedding arrays with model provenance",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +109,30 @@ class ProductSpec:
     def conventions(self) -> dict[str, Any]:
         """The group's attributes beside "nec"."""
         named = {"title": self.title, "description": self.description, "license": self.license}
-        return {
-            **{key: value for key, value in named.items() if value is not None},
-            **convention_attributes(self.crs_names[0], self.affine, self.tiling.grid),
+        attributes = convention_attributes(self.crs_names[0], self.affine, self.tiling.grid)
+        described = self._geoemb()
+        if described:
+            attributes["zarr_conventions"] = [*attributes["zarr_conventions"], GEOEMB_CONVENTION]
+        return {**{key: value for key, value in named.items() if value is not None}, **attributes, **described}
+
+    def _geoemb(self) -> dict[str, Any]:
+        """The attributes of `geoemb:`; none where its mandatory links to model and source are not known."""
+        url = (self.model or {}).get("url")
+        links = [str(link) for link in (self.source or {}).get("links", []) if "://" in str(link)]
+        if not (url and links):
+            return {}
+        side = [int(self.patch_px)] * 2
+        fields: dict[str, Any] = {
+            "geoemb:type": "pixel" if self.patch_px == 1 else "chip",
+            "geoemb:dimensions": int(self.dimensions),
+            "geoemb:model": str(url),
+            "geoemb:source_data": links,
+            "geoemb:data_type": "float32",
+            "geoemb:chip_layout": {"layout_type": "regular_grid", "chip_size": side, "stride": side},
+            "geoemb:quantization": {"method": NAME, "original_dtype": "float32"},
         }
+        size = token_size(self.crs_names[0], self.affine)
+        return fields if size is None else {**fields, "geoemb:gsd": math.sqrt(size[0] * size[1])}
 
     def attributes(self) -> dict[str, Any]:
         """The "nec" attributes of the product before anything is written.

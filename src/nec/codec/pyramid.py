@@ -1,0 +1,152 @@
+"""Haar pyramid over a token grid, and what of it is known when a coefficient is coded.
+
+At spacing S (2, 4, 8, ... up to the whole grid) four neighbouring averages a b / c d of the spacing below become
+
+    average (a+b+c+d)/2    across (a-b+c-d)/2    down (a+b-c-d)/2    diag (a-b-c+d)/2
+
+which is orthonormal. The averages go on to the next spacing; the last one is the root. Where a side is odd its last row
+or column pairs with itself, so that averages keep one scale everywhere, and there are no details of it.
+
+Coefficients lie in place, where `waves` puts the tokens of their wave: the root at (0, 0), details at spacing S at rows
+and columns that are S/2 mod S (diag), or 0 and S/2 (across), or S/2 and 0 (down).
+
+Haar (1910); embedded pyramids with contexts from parents: Shapiro 1993 (EZW), Taubman 2000 (EBCOT).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.codec.waves import Wave
+
+FEATURES = 4
+"""Sums of known magnitudes that a detail's expected magnitude is made of."""
+_ORIENTATIONS = {"across": (0, 1), "down": (1, 0), "diag": (1, 1)}
+ORDER = tuple(_ORIENTATIONS)
+"""In which the details of a level are coded."""
+_CODED_BEFORE = {"across": (), "down": ("across",), "diag": ("across", "down")}
+_ROOT2 = np.sqrt(2.0)
+
+Floats = NDArray[np.floating]
+
+
+def spacings(rows: int, columns: int) -> list[int]:
+    """2, 4, ... up to the least power of 2 that covers the grid."""
+    found, step = [], 1
+    while step < max(rows, columns):
+        step *= 2
+        found.append(step)
+    return found
+
+
+def forward(values: Floats) -> Floats:
+    """Coefficients in place of tokens (n, y, x, k), a new array."""
+    out = np.array(values)
+    for step in spacings(*values.shape[1:3]):
+        for axis in (1, 2):
+            _butterfly(_lattice(out, step // 2), axis)
+    return out
+
+
+def inverse(coefficients: Floats) -> Floats:
+    """Tokens (n, y, x, k) of coefficients in place, a new array."""
+    out = np.array(coefficients)
+    for step in reversed(spacings(*coefficients.shape[1:3])):
+        for axis in (2, 1):
+            _butterfly(_lattice(out, step // 2), axis, back=True)
+    return out
+
+
+def _lattice(array: NDArray[Any], step: int) -> NDArray[Any]:
+    return array[:, ::step, ::step]
+
+
+def _butterfly(view: Floats, axis: int, back: bool = False) -> None:
+    """Sums and differences of pairs along an axis, in place; a last one without partner is scaled as if doubled."""
+    view = np.moveaxis(view, axis, 0)
+    pairs = len(view) // 2
+    first, second = view[: 2 * pairs : 2], view[1 : 2 * pairs : 2]
+    total, difference = (first + second) / _ROOT2, (first - second) / _ROOT2
+    first[...], second[...] = total, difference
+    if len(view) % 2 and len(view) > 1:
+        view[-1] *= 1 / _ROOT2 if back else _ROOT2
+
+
+def octaves(rows: int, columns: int) -> NDArray[np.int64]:
+    """Octave of each place (rows, columns): 0 for details at spacing 2, 1 for those at 4, ...; the root's is last."""
+    found = np.zeros((rows, columns), np.int64)
+    for octave, step in enumerate(spacings(rows, columns)):
+        found[::step, ::step] = octave + 1
+    return found
+
+
+class Relatives:
+    """Sums over a wave's known relatives; grids are (y, x, n, k) of magnitudes, integers (fitting passes floats).
+
+    A detail's parents are the three details at twice its spacing in the cell that holds it; at the largest spacing the
+    root stands in. Its siblings are the details of its own cell that are coded before it. Places beyond a band's last
+    row or column are its last ones.
+    """
+
+    def __init__(self, wave: Wave, rows: int, columns: int) -> None:
+        self.wave, self.rows, self.columns = wave, rows, columns
+        self.coarsest = wave.step >= max(rows, columns)
+
+    def features(self, sizes: NDArray[Any]) -> list[NDArray[Any]]:
+        """Four sums in units of 1/64, each (rows, columns, n, k) of the wave.
+
+        The parent of the same orientation; all parents and those around them; the siblings; the siblings and those
+        around them. "Around" weighs 3 x 3 cells with (1, 2, 1) / 4 along either axis.
+        """
+        shape = self.wave.shape(self.rows, self.columns)
+        none = np.zeros((*shape, *sizes.shape[2:]), sizes.dtype)
+        siblings = self._cells(sizes, self.wave.step, _CODED_BEFORE[self.wave.kind], shape)
+        around = none if siblings is None else 4 * _blurred(siblings)
+        beside = none if siblings is None else 64 * siblings
+        if self.coarsest:
+            return [np.broadcast_to(64 * sizes[:1, :1], none.shape), none, beside, around]
+        double = self.wave.step * 2
+        cells = (-(-shape[0] // 2), -(-shape[1] // 2))
+        same = self._cells(sizes, double, (self.wave.kind,), cells)
+        parents = self._cells(sizes, double, tuple(_ORIENTATIONS), cells)
+        assert parents is not None
+        first = none if same is None else 64 * _doubled(same, shape)
+        return [first, _doubled(4 * _blurred(parents), shape), beside, around]
+
+    def _cells(
+        self, sizes: NDArray[Any], step: int, kinds: tuple[str, ...], shape: tuple[int, int]
+    ) -> NDArray[Any] | None:
+        """Sum of the kinds' details at a spacing, one a cell of `shape`; None where there are no kinds."""
+        total = None
+        for kind in kinds:
+            row, column = (step // 2 * place for place in _ORIENTATIONS[kind])
+            band = sizes[row::step, column::step]
+            if 0 in band.shape[:2]:
+                continue
+            band = _fitted(band, shape)
+            total = band if total is None else total + band
+        return total
+
+
+def _fitted(band: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Cut to a shape, or extended by its last row and column."""
+    if band.shape[:2] == shape:
+        return band
+    rows, columns = (np.minimum(np.arange(count), size - 1) for count, size in zip(shape, band.shape, strict=False))
+    return band[rows[:, None], columns]
+
+
+def _doubled(band: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    return band.repeat(2, 0).repeat(2, 1)[: shape[0], : shape[1]]
+
+
+def _blurred(band: NDArray[Any]) -> NDArray[Any]:
+    """Sums over 3 x 3 cells with weights (1, 2, 1) along either axis."""
+    for axis in (0, 1):
+        band = np.moveaxis(band, axis, 0)
+        before, after = np.concatenate([band[:1], band[:-1]]), np.concatenate([band[1:], band[-1:]])
+        band = np.moveaxis(before + 2 * band + after, 0, axis)
+    return band
