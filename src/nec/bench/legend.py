@@ -22,7 +22,8 @@ class Style:
     reference: bool = False
 
 
-# Okabe & Ito's palette, lightened for dark pages; the markers differ too, so no figure depends on colour alone.
+# Okabe & Ito's palette, lightened for dark pages; the markers differ too, as far as there are
+# filled ones: of fourteen, six stand for two families each, one of which is seldom drawn.
 STYLES = {
     "nec-factorized": Style(
         "NEC, factorised prior",
@@ -88,37 +89,37 @@ STYLES = {
     "jpegxl": Style(
         "JPEG XL",
         "images coded by JPEG XL, then decoded and put through the unadapted model",
-        "#445A00", "#B5CC5A", "d",
+        "#445A00", "#B5CC5A", "H",
     ),
     "pca-int8": Style(
         "PCA, int8",
         "the leading principal components of the tokens as 8-bit integers",
-        "#225588", "#8AB6E0", "1",
+        "#225588", "#8AB6E0", "v",
     ),
     "pca-entropy": Style(
         "PCA, water-filling",
         "principal components of the tokens under reverse water-filling, entropy-coded with one static table each",
-        "#AA4499", "#DD9BD2", "2",
+        "#AA4499", "#DD9BD2", "d",
     ),
     "pq": Style(
         "product quantisation",
         "parts of a token by the nearest of 256 codewords each (faiss)",
-        "#117733", "#7CCB95", "3",
+        "#117733", "#7CCB95", "h",
     ),
     "rq": Style(
         "residual quantisation",
         "a token as a sum of codewords, one of each codebook (faiss)",
-        "#882255", "#D58AAE", "4",
+        "#882255", "#D58AAE", "*",
     ),
     "sign": Style(
         "sign bits",
         "one bit a channel: above its mean or not",
-        "#666633", "#C9C98A", "+",
+        "#666633", "#C9C98A", "P",
     ),
     "itq": Style(
         "ITQ",
         "signs of rotated principal components: iterative quantisation",
-        "#335566", "#9CC0CF", "x",
+        "#335566", "#9CC0CF", "X",
     ),
     "rdc": Style(
         "RDC",
