@@ -35,6 +35,12 @@ STYLES = {
         "as NEC, but a second, coded latent tells the coder how much each value varies",
         "#D55E00", "#FF8A47", "s",
     ),
+    "nec-hierarchical": Style(
+        "NEC, hierarchical",
+        "neural embedding compression through this package's codec: one model adapted for all rates, its tokens coded by "
+        "the codec with coarse-to-fine contexts",
+        "#B22222", "#FF7F7F", "p",
+    ),
     "codec-hierarchical": Style(
         "codec, hierarchical",
         "this package's codec fitted to the tokens of the unadapted model; coarse-to-fine contexts",

@@ -12,7 +12,7 @@ from nec.errors import InputError
 from nec.training import AdaptSettings, TrainingSettings
 from nec.training.recipes import Recipe, read_recipe, section_settings
 
-ADAPTED = ("nec-factorized", "nec-hyperprior")
+ADAPTED = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
 REFERENCES = ("float", "original", "fine-tune")
 HEADS = ("classification", "classification_decoder", "segmentation", "segmentation_decoder", "fine_tune")
 
@@ -57,6 +57,11 @@ class MethodPoint:
         label = re.sub(r"[^A-Za-z0-9.]+", "-", self.label.replace("λ=", "")).strip("-")
         seed = f"-s{self.adapt_seed}" if self.adapt_seed else ""
         return f"{self.method}-{label}{seed}" if label and label != self.method else f"{self.method}{seed}"
+
+    @property
+    def model_name(self) -> str:
+        """For the folder of the adapted model, which may serve several points."""
+        return self.name if self.method != "nec-hierarchical" else f"{self.method}-s{self.adapt_seed}"
 
     def identity(self) -> dict[str, Any]:
         """What decides the bytes and the embeddings, beside models and data."""
@@ -219,6 +224,8 @@ def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any]) -> list[Method
 def _adapted_points(recipe: Recipe, family: str, values: dict[str, Any], adapt: Mapping[str, Any]) -> list[MethodPoint]:
     where = f"methods: {family}"
     values = dict(values)
+    if family == "nec-hierarchical":
+        return _one_model_points(recipe, family, values, adapt)
     weights = _list(values.pop("lmbda", None), float, f"recipe {recipe.path}: {where}: lmbda")
     quality = _number(values.pop("quality", 1.0), f"recipe {recipe.path}: {where}: quality")
     seeds = values.pop("seeds", None)
@@ -231,6 +238,24 @@ def _adapted_points(recipe: Recipe, family: str, values: dict[str, Any], adapt: 
             settings = _section(recipe, where, {**merged, "lmbda": weight, "seed": seed}, AdaptSettings)
             points.append(MethodPoint(family, f"λ={weight:g}", weight, quality=quality, adapt=settings))
     return points
+
+
+def _one_model_points(
+    recipe: Recipe, family: str, values: dict[str, Any], adapt: Mapping[str, Any]
+) -> list[MethodPoint]:
+    """Points of a method that adapts one model (a seed) for all its qualities."""
+    where = f"methods: {family}"
+    qualities = _list(values.pop("quality", None), float, f"recipe {recipe.path}: {where}: quality")
+    if min(qualities) <= 0:
+        raise InputError(f"recipe {recipe.path}: {where}: qualities are positive, not {min(qualities):g}")
+    merged = {**adapt, **values, "prior": family.removeprefix("nec-")}
+    seeds = _list(merged.pop("seeds", merged.pop("seed", 0)), int, f"recipe {recipe.path}: {where}: seeds")
+    settings = [_section(recipe, where, {**merged, "seed": seed}, AdaptSettings) for seed in seeds]
+    return [
+        MethodPoint(family, f"quality {quality:g}", quality, quality=quality, adapt=made)
+        for quality in qualities
+        for made in settings
+    ]
 
 
 def _baseline_points(entry: str, where: str) -> list[MethodPoint]:
