@@ -27,7 +27,7 @@ try:
     from torch.nn import functional as F
 
     from nec.models.codec_bottleneck import CodecBottleneck
-from nec.models.mae import NecModel
+    from nec.models.mae import NecModel
     from nec.tasks.attention import AttentionClassifier, build_classifier
     from nec.tasks.loop import Schedule, Score, fit_epochs
     from nec.tasks.views import AUGMENTATIONS, Augmentation, evaluation_views, training_views
