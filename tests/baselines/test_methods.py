@@ -119,7 +119,7 @@ def test_values_beyond_half_precision_are_refused() -> None:
 
 
 def test_our_codec_as_a_method() -> None:
-    method = CodecMethod(quality=2.0, prior="factorized")
+    method = CodecMethod(quality=2.0, variant="factorized")
     with pytest.raises(nec.InputError, match="fit"):
         method.encode(tokens())
     fitted = method.fit(tokens(40))

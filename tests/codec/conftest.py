@@ -24,10 +24,11 @@ def codecs() -> dict[str, EmbeddingCodec]:
         "hierarchical": EmbeddingCodec.fit(sample),
         "factorized": EmbeddingCodec.fit(sample, prior="factorized"),
         "plain": EmbeddingCodec.fit(sample, klt=False, rank=3),
+        "haar": EmbeddingCodec.fit(sample, spatial="haar"),
     }
 
 
-@pytest.fixture(params=["hierarchical", "factorized", "plain"])
+@pytest.fixture(params=["hierarchical", "factorized", "plain", "haar"])
 def codec(request: pytest.FixtureRequest, codecs: dict[str, EmbeddingCodec]) -> EmbeddingCodec:
     """Each of the shared codecs."""
     return codecs[request.param]

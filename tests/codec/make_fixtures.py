@@ -12,22 +12,24 @@ from codec_samples import smooth_embeddings
 
 from nec.codec import EmbeddingCodec
 
-FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "codec" / "v1"
+FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "codec"
 CASES = {
-    "hierarchical": {"prior": "hierarchical"},
-    "factorized": {"prior": "factorized"},
-    "plain-rank3": {"prior": "hierarchical", "klt": False, "rank": 3},
-    "positions": {"prior": "hierarchical", "positions": True},
+    "v1/hierarchical": {"prior": "hierarchical"},
+    "v1/factorized": {"prior": "factorized"},
+    "v1/plain-rank3": {"prior": "hierarchical", "klt": False, "rank": 3},
+    "v1/positions": {"prior": "hierarchical", "positions": True},
+    "v2/haar": {"spatial": "haar"},
+    "v2/haar-plain": {"spatial": "haar", "klt": False, "rank": 3, "positions": True, "gains": (0.7, 1.0, 1.5)},
 }
 BATCHES = {"8x8": (3, 8, 8), "7x5": (2, 7, 5), "1x6": (4, 1, 6), "one": (1, 1, 1), "empty": (0, 4, 4)}
 QUALITIES = (0.3, 1.0, 12.0, 5000.0)
 
 
 def main() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for name, options in CASES.items():
         if (FOLDER / f"{name}.json").exists():  # frozen
             continue
+        (FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
         codec = EmbeddingCodec.fit(smooth_embeddings(24, 8, 8, 5), **options)
         codec.save(FOLDER / f"{name}.json")
         for grid, shape in BATCHES.items():

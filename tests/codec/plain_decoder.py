@@ -20,6 +20,7 @@ def _both(a: int, b: int) -> list[tuple[int, int]]:
 
 NEAR = {"diag": DIAGONAL, "across": AXIS, "down": AXIS}
 FAR = {"diag": _both(3, 1), "across": _both(2, 1), "down": DIAGONAL}
+PLACES = {"across": (0, 1), "down": (1, 0), "diag": (1, 1)}
 
 
 class Damaged(Exception):
@@ -92,6 +93,7 @@ class PlainDecoder:
         self.config = config
         self.rank, self.hierarchical = config["rank"], config["prior"] == "hierarchical"
         self.classes = 10 if self.hierarchical else 1
+        self.pyramid = config["version"] == 2
         self.base, self.weights = unpack(config["base"]), unpack(config["weights"])
         self.anchors = config["base"]["shape"][0]
         self.offset_of, self.radii = unpack(config["offset_of"]), unpack(config["radii"])
@@ -140,13 +142,14 @@ class PlainDecoder:
         levels = [[("root", 0, 0, spacing)]]
         while spacing > 1:
             h = spacing // 2
-            waves = [("diag", h, h, spacing), ("across", 0, h, spacing), ("down", h, 0, spacing)]
+            order = ("across", "down", "diag") if self.pyramid else ("diag", "across", "down")
+            waves = [(kind, PLACES[kind][0] * h, PLACES[kind][1] * h, spacing) for kind in order]
             levels.append([wave for wave in waves if wave[1] < y and wave[2] < x])
             spacing = h
         return levels
 
     def parameters(self, level: int, kind: int, channel: int) -> tuple[int, ...]:
-        """b0, wn, wf, an, af, ap."""
+        """b0, then wn, wf, an, af, ap, or a1 to a4."""
         spacing = self.config["spacing"]
         t = min(max(level - self.config["first_level"], 0), spacing * (self.anchors - 1))
         i, p = divmod(t, spacing)
@@ -159,7 +162,9 @@ class PlainDecoder:
             return ((spacing - p) * low + p * high + spacing // 2) // spacing
 
         b = min(max(blend(self.base, 0) + level, 0), 352)
-        return (MANTISSAS[b & 7] << (b >> 3)) >> 8, *(blend(self.weights, w) for w in range(5))
+        return (MANTISSAS[b & 7] << (b >> 3)) >> 8, *(
+            blend(self.weights, w) for w in range(self.config["weights"]["shape"][0])
+        )
 
     def decode(
         self, blob: bytes, levels: int | None = None
@@ -171,6 +176,7 @@ class PlainDecoder:
         head = self.header(blob)
         words = head["words"] if levels is None else head["words"][: sum(head["coarse"][:levels])]
         coder, known = Coder(words), {}
+        self.size = head["y"], head["x"]
         block = max(1, (1 << 20) // max(head["y"] * head["x"] * head["channels"], 1))
         for waves in head["levels"][:levels]:
             for kind, row, column, spacing in waves:
@@ -206,9 +212,13 @@ class PlainDecoder:
         if kind != "root":
             octave = {2: 0, 4: 1}.get(spacing, 2)
             number = 1 + 3 * octave + ("diag", "across", "down").index(kind)
-        b0, wn, wf, an, af, ap = self.parameters(level, number, place[3])
+        b0, *weights = self.parameters(level, number, place[3])
         prediction, magnitude = 0, b0
-        if kind != "root":
+        if self.pyramid and kind != "root":
+            features = self._features(known, place, kind, spacing)
+            magnitude = sum(a * f for a, f in zip(weights, features, strict=True)) + b0
+        elif kind != "root":
+            wn, wf, an, af, ap = weights
             near, near_size = self._mean(known, place, NEAR[kind], spacing // 2)
             far, far_size = self._mean(known, place, FAR[kind], spacing // 2)
             prediction = wn * near + wf * far
@@ -224,6 +234,43 @@ class PlainDecoder:
         offsets = 1 + max(self.offset_of)
         table = index * offsets + self.offset_of[abs(fraction) >> 6] if index < split else split * (offsets - 1) + index
         return base, -1 if fraction < 0 else 1, table, shift
+
+    def _features(
+        self, known: dict[tuple[int, ...], Any], place: tuple[int, ...], kind: str, spacing: int
+    ) -> list[int]:
+        """F1 to F4 of a pyramid's detail."""
+        i, y, x, c = place
+        height, width = self.size
+        cell, before = (y // spacing, x // spacing), ("across", "down", "diag")
+        before = before[: before.index(kind)]
+
+        def size(name: str, step: int, row: int, column: int) -> int:
+            """Magnitude in a cell, of the band's last row or column where there is no such cell."""
+            dy, dx = (step // 2 * offset for offset in PLACES[name])
+            rows, columns = len(range(dy, height, step)), len(range(dx, width, step))
+            if not rows or not columns:
+                return 0
+            row, column = min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)
+            return abs(known[i, row * step + dy, column * step + dx, c][0])
+
+        def around(names: tuple[str, ...], step: int, middle: tuple[int, int], cells: tuple[int, int]) -> int:
+            total = 0
+            for dy in (-1, 0, 1):
+                for dx in (-1, 0, 1):
+                    row = min(max(middle[0] + dy, 0), cells[0] - 1)
+                    column = min(max(middle[1] + dx, 0), cells[1] - 1)
+                    weight = (2 - abs(dy)) * (2 - abs(dx))
+                    total += weight * sum(size(name, step, row, column) for name in names)
+            return total
+
+        dy, dx = (spacing // 2 * offset for offset in PLACES[kind])
+        cells = len(range(dy, height, spacing)), len(range(dx, width, spacing))
+        siblings = [64 * sum(size(name, spacing, *cell) for name in before), 4 * around(before, spacing, cell, cells)]
+        if spacing >= max(height, width):
+            return [64 * abs(known[i, 0, 0, c][0]), 0, *siblings]
+        above, double = (cell[0] // 2, cell[1] // 2), 2 * spacing
+        cells = -(-cells[0] // 2), -(-cells[1] // 2)
+        return [64 * size(kind, double, *above), 4 * around(tuple(PLACES), double, above, cells), *siblings]
 
     def _block(
         self,
@@ -276,11 +323,44 @@ class PlainDecoder:
             for y in range(head["y"])
             for x in range(head["x"])
         }
-        for (i, y, x, c), (symbol, centroid) in known.items():
-            value, token = step * (symbol + centroid / 256), out[i, y, x]
+        for (i, y, x, c), value in self._coefficients(head, known, step).items():
+            token = out[i, y, x]
             if basis is None:
                 token[order[c]] += value
             else:
                 for d in range(len(mean)):
                     token[d] += value * basis[c * len(mean) + d]
         return out
+
+    def _coefficients(
+        self, head: dict[str, Any], known: dict[tuple[int, ...], Any], step: float
+    ) -> dict[tuple[int, ...], float]:
+        """What the basis is applied to: values of the symbols, of a pyramid its inverse."""
+        values = {place: step * (symbol + centroid / 256) for place, (symbol, centroid) in known.items()}
+        if not self.pyramid:
+            return values
+        gains, (height, width) = unpack(self.config["gains"]), (head["y"], head["x"])
+        spacings = [1 << i for i in range(1, (max(height, width) - 1).bit_length() + 1)]
+        for i, y, x, c in values:
+            octave = sum(y % s == 0 and x % s == 0 for s in spacings)
+            values[i, y, x, c] /= gains[min(octave, len(gains) - 1)]
+        for s in reversed(spacings):
+            h = s // 2
+            for axis in (1, 0):  # columns, then rows
+                self._pairs(values, [range(0, height, h), range(0, width, h)], axis, h)
+        return values
+
+    @staticmethod
+    def _pairs(values: dict[tuple[int, ...], float], lattice: list[range], axis: int, h: int) -> None:
+        """Undo one step of the pyramid along an axis of the lattice of spacing h."""
+        done = set()
+        for i, y, x, c in [place for place in values if place[1] in lattice[0] and place[2] in lattice[1]]:
+            place = y // h, x // h
+            if place[axis] % 2 or (i, y, x, c) in done:
+                continue
+            other = (i, y + h, x, c) if axis == 0 else (i, y, x + h, c)
+            if other in values:
+                a, b = values[i, y, x, c], values[other]
+                values[i, y, x, c], values[other] = (a + b) / math.sqrt(2), (a - b) / math.sqrt(2)
+            elif len(lattice[axis]) > 1:
+                values[i, y, x, c] /= math.sqrt(2)

@@ -51,7 +51,7 @@ def test_fixtures_decode_forever(path: Path) -> None:
     shape=st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)),
     bits=st.integers(0, 20),
     level=st.integers(-40, 40),
-    prior=st.sampled_from(["hierarchical", "factorized", "plain"]),
+    prior=st.sampled_from(["hierarchical", "factorized", "plain", "haar"]),
     seed=st.integers(0, 99),
 )
 def test_plain_python_reads_the_same_symbols(
@@ -85,8 +85,9 @@ def test_constriction_takes_the_integer_tables_exactly(weights: list[int], seed:
     assert plain.finished()
 
 
-def test_coarse_levels_need_only_the_first_words(codecs: dict[str, EmbeddingCodec]) -> None:
-    codec = codecs["hierarchical"]
+@pytest.mark.parametrize("name", ["hierarchical", "haar"])
+def test_coarse_levels_need_only_the_first_words(codecs: dict[str, EmbeddingCodec], name: str) -> None:
+    codec = codecs[name]
     blob = codec.encode(smooth_embeddings(12, 8, 8, 5, seed=2), 8.0)
     plain = PlainDecoder(codec.to_dict())
     head, everything, _ = plain.decode(blob)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +12,33 @@ from nec.errors import InputError
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
-    from nec.codec.embedding_codec import PriorName
+
+
+Variant = Literal["factorized", "hierarchical", "pyramid"]
+_OPTIONS: dict[Variant, dict[str, Any]] = {
+    "factorized": {"prior": "factorized"},
+    "hierarchical": {"prior": "hierarchical"},
+    "pyramid": {"prior": "hierarchical", "spatial": "haar"},
+}
+
+
+def _variant(codec: EmbeddingCodec) -> Variant:
+    return "pyramid" if codec.spatial else codec.prior
 
 
 class CodecMethod(Method):
-    """`EmbeddingCodec` at one quality; without a codec, `fit` fits one of `prior` to the sample."""
+    """`EmbeddingCodec` at one quality; without a codec, `fit` fits one of a `variant` to the sample.
+
+    Variants: "factorized", "hierarchical" (the prior, on the tokens themselves), "pyramid" (it on a Haar pyramid).
+    """
 
     domain = "embeddings"
 
-    def __init__(
-        self, codec: EmbeddingCodec | None = None, quality: float = 1.0, prior: PriorName = "hierarchical"
-    ) -> None:
+    def __init__(self, codec: EmbeddingCodec | None = None, quality: float = 1.0, variant: Variant = "pyramid") -> None:
         if not quality > 0:
             raise InputError(f"the codec's quality is a positive number, not {quality:g}")
-        self.codec, self.prior = codec, prior if codec is None else codec.prior
-        self.family, self.setting, self.label = f"codec-{self.prior}", float(quality), f"quality {quality:g}"
+        self.codec, self.variant = codec, variant if codec is None else _variant(codec)
+        self.family, self.setting, self.label = f"codec-{self.variant}", float(quality), f"quality {quality:g}"
 
     @property
     def nbytes(self) -> int:
@@ -38,7 +50,8 @@ class CodecMethod(Method):
             return self
         from nec.codec import EmbeddingCodec
 
-        return CodecMethod(EmbeddingCodec.fit(sample, prior=self.prior, positions=None), self.setting)
+        options = _OPTIONS[self.variant]
+        return CodecMethod(EmbeddingCodec.fit(sample, positions=None, **options), self.setting)
 
     def encode(self, batch: NDArray[Any]) -> bytes:
         return self._fitted().encode(check_embeddings(batch), self.setting)

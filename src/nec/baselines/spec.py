@@ -36,8 +36,8 @@ def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Me
     | png | none |
     | float | 32, 16, each also with -zstd |
     | uqe, uqe-channel | bits: 1 to 8, and 16 for uqe |
-    | nec | quality of `codec`, or where it is None of a hierarchical codec, which `fit` fits |
-    | codec-hierarchical, codec-factorized | quality of a codec of that prior, which `fit` fits |
+    | nec | quality of `codec`, or where it is None as codec-pyramid |
+    | codec-pyramid, codec-hierarchical, codec-factorized | quality of a codec which `fit` fits; see `CodecMethod` |
 
     Raises `InputError` that quotes the part which is wrong.
 
@@ -61,19 +61,19 @@ def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Me
 
 
 def fit_methods(wanted: Sequence[Method], sample: Callable[[], NDArray[np.float32]]) -> list[Method]:
-    """The methods ready for use: those without a codec get one fitted to `sample()`, one for each prior.
+    """The methods ready for use: those without a codec get one fitted to `sample()`, one for each variant.
 
     `sample` gives embeddings (n, y, x, d) and is called once, or never where nothing is to be fitted.
     """
-    priors = {method.prior for method in wanted if isinstance(method, CodecMethod) and method.codec is None}
-    if not priors:
+    variants = {method.variant for method in wanted if isinstance(method, CodecMethod) and method.codec is None}
+    if not variants:
         return list(wanted)
     embeddings = sample()
-    codecs = {prior: CodecMethod(prior=prior).fit(embeddings).codec for prior in sorted(priors)}
+    codecs = {variant: CodecMethod(variant=variant).fit(embeddings).codec for variant in sorted(variants)}
 
     def ready(method: Method) -> Method:
         if isinstance(method, CodecMethod) and method.codec is None:
-            return CodecMethod(codecs[method.prior], method.setting)
+            return CodecMethod(codecs[method.variant], method.setting)
         return method
 
     return list(map(ready, wanted))
@@ -89,7 +89,8 @@ def _makers(codec: EmbeddingCodec | None) -> dict[str, _Make]:
         "uqe": lambda text: UQE(_bits(text)),
         "uqe-channel": lambda text: UQE(_bits(text), channelwise=True),
         "nec": lambda text: CodecMethod(codec, _number(text)),
-        "codec-hierarchical": lambda text: CodecMethod(None, _number(text)),
+        "codec-pyramid": lambda text: CodecMethod(None, _number(text)),
+        "codec-hierarchical": lambda text: CodecMethod(None, _number(text), "hierarchical"),
         "codec-factorized": lambda text: CodecMethod(None, _number(text), "factorized"),
     }
 

@@ -37,13 +37,18 @@ STYLES = {
     ),
     "nec-hierarchical": Style(
         "NEC, hierarchical",
-        "neural embedding compression through this package's codec: one model adapted for all rates, its tokens coded by "
-        "the codec with coarse-to-fine contexts",
+        "neural embedding compression through this package's pyramid codec: one model adapted for all rates",
         "#B22222", "#FF7F7F", "p",
     ),
+    "codec-pyramid": Style(
+        "codec, pyramid",
+        "this package's codec fitted to the tokens of the unadapted model: a Haar pyramid over the grid, its contexts "
+        "from coarser coefficients",
+        "#004D9E", "#7FB2FF", "*",
+    ),
     "codec-hierarchical": Style(
-        "codec, hierarchical",
-        "this package's codec fitted to the tokens of the unadapted model; coarse-to-fine contexts",
+        "codec, tokens",
+        "the codec's first version: coarse-to-fine contexts over the tokens themselves",
         "#007A5A", "#2FC79B", "^",
     ),
     "codec-factorized": Style(

@@ -162,7 +162,7 @@ def fitted_method(spec: str, cache: Cache, tokens_key: str, tokens: Tokens) -> M
     method = methods(spec)[0]
     if not isinstance(method, CodecMethod):
         return method.fit(tokens["train"]) if method.domain == "embeddings" else method
-    key = key_of({"codec": method.prior, "tokens": tokens_key})
+    key = key_of({"codec": method.variant, "tokens": tokens_key})
     document = cache.get("codec", key)
     if document is None:
         fitted = method.fit(tokens["train"])

@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior", choices=["hierarchical", "factorized"], default="hierarchical", help="default hierarchical"
     )
+    parser.add_argument(
+        "--spatial",
+        choices=["haar", "none"],
+        default="haar",
+        help="with the hierarchical prior, code a Haar pyramid over the grid (default), or the tokens themselves: none",
+    )
     parser.add_argument("--rank", type=int, metavar="K", help="keep K components of the basis (default: all)")
     parser.add_argument("--limit", type=int, metavar="N", help="images to fit on (default 4000, less for large grids)")
     parser.add_argument(
@@ -56,13 +62,20 @@ def run(args: argparse.Namespace) -> int:
 
         from nec.pipeline import fit_codec
 
-        codec = fit_codec(embeddings, prior=args.prior, rank=args.rank, seed=args.seed)
+        spatial = None if args.spatial == "none" else args.spatial
+        codec = fit_codec(embeddings, prior=args.prior, spatial=spatial, rank=args.rank, seed=args.seed)
         codec.save(file)
     report = {
         "path": str(out),
         "images": len(embeddings),
         "dimensions": codec.dimensions,
-        "codec": {"prior": codec.prior, "id": codec.id, "rank": codec.rank, "bytes": codec.nbytes},
+        "codec": {
+            "prior": codec.prior,
+            "spatial": codec.spatial,
+            "id": codec.id,
+            "rank": codec.rank,
+            "bytes": codec.nbytes,
+        },
     }
     print(json.dumps(report, indent=2) if args.json else _line(report))
     return 0
@@ -70,9 +83,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _line(report: dict) -> str:
     codec = report["codec"]
+    pyramid = " of a Haar pyramid" if codec["spatial"] else ""
     return (
-        f"{report['path']}: {codec['prior']} codec for {report['dimensions']} dimensions (rank {codec['rank']}), "
-        f"{codec['bytes']:,} bytes, fitted on {report['images']} images"
+        f"{report['path']}: {codec['prior']} codec{pyramid} for {report['dimensions']} dimensions "
+        f"(rank {codec['rank']}), {codec['bytes']:,} bytes, fitted on {report['images']} images"
     )
 
 

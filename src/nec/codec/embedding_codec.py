@@ -34,8 +34,8 @@ SpatialName = Literal["haar"]
 FORMAT = "nec.embedding-codec"
 VERSIONS = {None: 1, "haar": 2}
 """Codec version by spatial transform."""
-DEFAULT_GAINS = (0.6, 1.0, 1.8, 3.0)
-"""Of details at spacing 2, 4, 8, and of all coarser coefficients, relative; see docs/method.md."""
+DEFAULT_GAINS = (0.5**0.5, 1.0, 2**0.5, 2.0)
+"""Of details at spacing 2, 4, 8, and of all coarser coefficients, relative; docs/method.md says why."""
 _MAX_GAINS = 16
 _FIT_TOKENS = 200_000
 _FIT_VALUES = 1 << 24
@@ -85,15 +85,18 @@ class EmbeddingCodec:
         largest variance are kept. `step` is the quantiser's step at quality 1; by default the step at which the squared
         error is 3% of the sample's variance. `positions` keeps a mean for each place of the grid, which transformers
         with position embeddings repeat in every image (other grids repeat the pattern); None: where that explains 3%
-        of the variance or more. `spatial` "haar" codes a Haar pyramid over the grid instead of the tokens themselves (for
-        the hierarchical prior): far fewer bytes at equal error where neighbouring tokens are alike and rates are low;
-        `gains` are the relative precisions of its octaves, fine ones first. Large samples are subsampled with `seed`; the result is deterministic.
+        of the variance or more. `spatial` "haar" codes a Haar pyramid over the grid instead of the tokens themselves
+        (with the hierarchical prior): far fewer bytes at equal error where rates are low and neighbouring tokens are
+        alike; `gains` are the relative precisions of its octaves, fine ones first. Large samples are subsampled with
+        `seed`; the result is deterministic.
         Raises `InputError` for samples that are empty, not finite or not four-dimensional.
         """
         if prior not in ("hierarchical", "factorized"):
             raise InputError(f"prior must be 'hierarchical' or 'factorized', not {prior!r}")
         if spatial is not None and (spatial != "haar" or prior != "hierarchical"):
-            raise InputError(f"spatial must be None or 'haar' with the hierarchical prior, not {spatial!r} with {prior}")
+            raise InputError(
+                f"spatial must be None or 'haar' with the hierarchical prior, not {spatial!r} with {prior}"
+            )
         sample = _subsample(np.asarray(embeddings), seed)
         sample = check_batch(sample)
         relative = None if spatial is None else _check_gains(gains)

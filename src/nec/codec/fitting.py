@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,9 +63,7 @@ def fit_prior(embeddings: NDArray[np.floating], transform: Transform, hierarchic
 # ---- parameters
 
 
-def _fit_parameters(
-    coefficients: Floats, hierarchical: bool, spatial: bool, rng: np.random.Generator
-) -> Parameters:
+def _fit_parameters(coefficients: Floats, hierarchical: bool, spatial: bool, rng: np.random.Generator) -> Parameters:
     rows, columns, images, channels = coefficients.shape
     classes = parameter_classes(hierarchical)
     spacing = _SPACING[hierarchical]
@@ -176,7 +176,7 @@ def _fit_prediction(target: Floats, near: Floats, far: Floats) -> tuple[Floats, 
     return wn, wf
 
 
-def _fit_magnitude(size: Floats, features: list[Floats], start: Floats) -> tuple[Floats, Floats]:
+def _fit_magnitude(size: Floats, features: Sequence[Floats], start: Floats) -> tuple[Floats, Floats]:
     """Non-negative b0 (channels,) and slopes (features, channels) of E|e| = b0 + slopes . features.
 
     Maximum likelihood of geometric |e| by multiplicative updates from the slopes `start`; a few pseudo-counts pull

@@ -76,7 +76,7 @@ def _butterfly(view: Floats, axis: int, back: bool = False) -> None:
 
 
 def octaves(rows: int, columns: int) -> NDArray[np.int64]:
-    """Octave of each coefficient's place (rows, columns): 0 for details at spacing 2, 1 at 4, ...; the root's is last."""
+    """Octave of each place (rows, columns): 0 for details at spacing 2, 1 for those at 4, ...; the root's is last."""
     found = np.zeros((rows, columns), np.int64)
     for octave, step in enumerate(spacings(rows, columns)):
         found[::step, ::step] = octave + 1

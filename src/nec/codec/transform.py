@@ -40,8 +40,8 @@ def level_quality(level: int) -> float:
 class Transform:
     """y = (x - mean) pinv(basis), symbol = round(y / step); x = mean + step * symbol @ basis.
 
-    With `gains` (octaves,), y then goes through the Haar pyramid of `nec.codec.pyramid`, and a coefficient is multiplied
-    by the gain of its octave (the last one for all octaves beyond): a finer step where it is above 1.
+    With `gains` (octaves,), y then goes through the Haar pyramid of `nec.codec.pyramid`, and each coefficient is
+    multiplied by the gain of its octave (the last one for all octaves beyond): a finer step where it is above 1.
 
     `mean` (d,) float32; `positions` (py, px, d) float16 or None: what is added to it at (y mod py, x mod px); `step`
     the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,), the channels that are kept.
@@ -115,7 +115,9 @@ class Transform:
                 raise InputError(
                     f"quality {quality:.4g} is too high here: symbols pass {MAX_SYMBOL_BITS} bits; lower it"
                 )
-            out[part] = scaled if rounded is None else rounded(scaled.transpose(1, 2, 0, 3), level).transpose(2, 0, 1, 3)
+            out[part] = (
+                scaled if rounded is None else rounded(scaled.transpose(1, 2, 0, 3), level).transpose(2, 0, 1, 3)
+            )
         return out
 
     def reconstruct(

@@ -16,7 +16,7 @@ from nec.progress import Progress
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
-    from nec.codec.embedding_codec import PriorName
+    from nec.codec.embedding_codec import PriorName, SpatialName
     from nec.models.mae import NecModel
 
 # A few thousand images settle the tables and the basis; float embeddings beyond this would strain a laptop.
@@ -75,12 +75,21 @@ def sample_array(path: str | Path, *, limit: int | None = None, seed: int = 0) -
 
 
 def fit_codec(
-    embeddings: NDArray[np.float32], *, prior: PriorName = "hierarchical", rank: int | None = None, seed: int = 0
+    embeddings: NDArray[np.float32],
+    *,
+    prior: PriorName = "hierarchical",
+    spatial: SpatialName | None = "haar",
+    rank: int | None = None,
+    seed: int = 0,
 ) -> EmbeddingCodec:
-    """Codec fitted on embeddings (n, y, x, d); see `nec.EmbeddingCodec.fit`. Keeps means by position if they pay."""
+    """Codec fitted on embeddings (n, y, x, d); see `nec.EmbeddingCodec.fit`. Keeps means by position if they pay.
+
+    `spatial` is for the hierarchical prior; the factorised one codes the tokens themselves.
+    """
     from nec.codec import EmbeddingCodec
 
-    return EmbeddingCodec.fit(embeddings, prior=prior, rank=rank, seed=seed, positions=None)
+    spatial = spatial if prior == "hierarchical" else None
+    return EmbeddingCodec.fit(embeddings, prior=prior, rank=rank, seed=seed, positions=None, spatial=spatial)
 
 
 def _pick(array: Any, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
