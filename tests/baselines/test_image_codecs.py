@@ -13,6 +13,8 @@ Image = pytest.importorskip("PIL.Image")
 import nec  # noqa: E402
 from nec.baselines import Jpeg2000, Method, methods  # noqa: E402
 
+ANY_BANDS = "png jpeg2000:1,2,20 jpeg2000-psnr:30 htj2k:0.05 jpegxl:3 jpeg:90 rdc:uint8,uint8-zstd"
+RGB = "webp:0,40 avif:0,40"
 SHAPES = [(1, 64, 64, 3), (4, 32, 48, 3), (2, 33, 17, 1), (2, 5, 3, 3), (3, 1, 1, 1)]
 
 
@@ -30,7 +32,11 @@ def psnr(decoded: np.ndarray, images: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("method", methods("png jpeg2000:1,2,20 jpeg:90 rdc:uint8,uint8-zstd"), ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method",
+    methods(ANY_BANDS),
+    ids=lambda m: m.name,
+)
 def test_shapes_come_back(method: Method, shape: tuple[int, ...]) -> None:
     images = pictures(shape)
     blob = method.encode(images)
@@ -39,6 +45,12 @@ def test_shapes_come_back(method: Method, shape: tuple[int, ...]) -> None:
     if method.lossless:
         np.testing.assert_array_equal(decoded, images)
     np.testing.assert_array_equal(method.decode(blob), decoded)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[3] == 3])
+@pytest.mark.parametrize("method", methods(RGB), ids=lambda m: m.name)
+def test_shapes_of_colour_images_come_back(method: Method, shape: tuple[int, ...]) -> None:
+    test_shapes_come_back(method, shape)
 
 
 @pytest.mark.parametrize("spec", ["png", "jpeg2000:1", "rdc:uint16", "rdc:uint16-zstd"])
@@ -97,6 +109,57 @@ def test_jpeg2000_files_are_standard_codestreams() -> None:
         for file, image in zip(method.files(blob), decoded, strict=True):
             assert b"OpenJPEG" not in file
             np.testing.assert_array_equal(imagecodecs.jpeg2k_decode(file), image)
+
+
+def test_jpeg2000_has_the_colour_transform() -> None:
+    """Grey pictures with a little colour: the byte of the multi-component transform in COD is 1 (15444-1, A.6.1)."""
+    images = pictures((4, 64, 64, 3))
+    for method in methods("jpeg2000:1,16 jpeg2000-psnr:30"):
+        for file in method.files(method.encode(images)) or []:
+            assert file[file.index(b"\xff\x52") + 8] == 1
+    (grey,) = methods("jpeg2000:16")
+    (file,) = grey.files(grey.encode(images[:1, ..., :1])) or []
+    assert file[file.index(b"\xff\x52") + 8] == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "decoder"),
+    [
+        ("webp:30", "webp_decode"),
+        ("avif:30", "avif_decode"),
+        ("jpegxl:4", "jpegxl_decode"),
+        ("htj2k:.1", "jpeg2k_decode"),
+    ],
+)
+def test_modern_files_are_what_their_encoder_wrote(spec: str, decoder: str) -> None:
+    """Lengths that were taken out come back, so that the files are the encoder's own; Pillow reads WebP and AVIF too."""
+    images = pictures((8, 48, 40, 3))
+    (method,) = methods(spec)
+    blob = method.encode(images)
+    files = method.files(blob)
+    assert files == method.write(images)  # type: ignore[attr-defined]
+    assert sum(method.image_bytes(blob) or []) < len(blob) < sum(map(len, files or []))
+    for file, image in zip(files or [], method.decode(blob), strict=True):
+        np.testing.assert_array_equal(getattr(imagecodecs, decoder)(file), image)
+        if spec.startswith(("webp", "avif")):
+            seen = np.asarray(Image.open(io.BytesIO(file)).convert("RGB")).astype(int)
+            assert np.abs(seen - image).mean() < 2  # another conversion from YCbCr
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (64, 64), (48, 40), (1, 300), (300, 1), (256, 192), (513, 700), (120, 160)])
+def test_declared_sizes_are_read_without_decoding(shape: tuple[int, int]) -> None:
+    images = pictures((1, *shape, 3))
+    for method in methods("jpegxl:10 avif:10 htj2k:0.5 webp:10"):
+        (file,) = method.write(images)  # type: ignore[attr-defined]
+        assert method.size(file) == shape  # type: ignore[attr-defined]
+
+
+def test_rates_of_modern_codecs_span_what_embeddings_need() -> None:
+    images = pictures((12, 64, 64, 3)) // 2 + np.random.default_rng(1).integers(0, 20, (12, 64, 64, 3), dtype=np.uint8)
+    for spec in ("webp:0,30,80", "avif:0,30,70", "jpegxl:25,8,2", "htj2k:0.5,0.1,0.02"):
+        found = [(len(blob := m.encode(images)), psnr(m.decode(blob), images)) for m in methods(spec)]
+        assert found == sorted(found), spec
+        assert found[0][0] / 12 < 200, spec
 
 
 def test_the_files_of_a_frame_open_elsewhere() -> None:

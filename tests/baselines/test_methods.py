@@ -19,7 +19,7 @@ from nec.codec.checksum import crc32c
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "reference_nec" / "expected.npz"
 EMBEDDING_SPEC = "float:32,32-zstd,16,16-zstd uqe:1,2,3,4,5,8,16 uqe-channel:2,4,8"
-IMAGE_SPEC = "rdc:uint8,uint8-zstd,uint16,uint16-zstd png jpeg2000:1,4,24 jpeg:90,30"
+IMAGE_SPEC = "rdc:uint8,uint8-zstd,uint16,uint16-zstd png jpeg2000:1,4,24 jpeg:90,30 webp:30 avif:30 jpegxl:4 htj2k:0.1"
 FLOATS = st.floats(-(2.0**127), 2.0**127, width=32) | st.floats(-4, 4, width=32)
 EMBEDDINGS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5), elements=FLOATS)
 

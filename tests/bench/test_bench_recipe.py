@@ -39,6 +39,7 @@ def test_methods_expand_to_points(tmp_path: Path) -> None:
     assert plan.base.epochs == 1
     assert plan.limits.train == 10
     assert plan.limits.test is None
+    assert [p.head_seeds for p in plan.points[-2:]] == [(0, 2), (1,)]  # of 0, 1, 2: taken in turn
     assert len({point.name for point in plan.points}) == len(plan.points)
 
 
@@ -58,6 +59,10 @@ def test_methods_expand_to_points(tmp_path: Path) -> None:
         ("methods: [nec-factorized]", "lmbda"),
         ("methods: [{uqe: {bits: 3}}]", "'uqe'"),
         ("methods: [{nec-factorized: {lmbda: []}}]", "lmbda is empty"),
+        (
+            "methods: [{nec-factorized: {lmbda: [1], seeds: [0, 1]}}]\nseeds: [0]",
+            "2 seeds of adaptation for 1",
+        ),
         ("methods: ['uqe:4', 'uqe:4']", "twice"),
         ("methods: []", "methods"),
         ("seeds: [a]", "seeds"),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nec.bench import Results, Row
+from nec.bench import Results, Row, curve
 from nec.bench import run as bench_run
+from nec.bench.cache import Cache
 from nec.bench.recipe import load_recipe
 from nec.bench.run import run_bench
 from nec.errors import InputError, NecError
@@ -44,6 +45,21 @@ def test_one_run_gives_every_row(finished: tuple[Path, Path, Results]) -> None:
     assert len((out / "results.csv").read_text().splitlines()) == 21
     assert results.datasets["eurosat"]["test"] == 24
     assert results.datasets["eurosat"]["raw_pixel_bytes_per_image"] == 768
+
+
+@pytest.mark.slow
+def test_each_image_that_a_head_got_right_is_kept(finished: tuple[Path, Path, Results]) -> None:
+    _, out, _ = finished
+    cache = Cache(out / "cache")
+    kept = {path.stem.removeprefix("outcome-") for path in (out / "cache").glob("outcome-*.npz")}
+    heads = {path.stem.removeprefix("head-") for path in (out / "cache").glob("head-*.json")}
+    assert kept == heads
+    for key in heads:
+        right, head = cache.get_array("outcome", key), cache.get("head", key)
+        assert right is not None
+        assert head is not None
+        assert len(right) == 24
+        assert right.mean() == pytest.approx(head["metrics"]["accuracy"])
 
 
 @pytest.mark.slow
@@ -176,3 +192,20 @@ def test_damaged_cache_entries_are_computed_again(tmp_path: Path) -> None:
     cache.path("head", "a").write_text(json.dumps({"x": 1})[:-2])
     assert cache.get("head", "a") is None
     assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1}) != key_of({"a": 1, "b": 3})
+
+
+@pytest.mark.slow
+def test_adaptations_take_turns_with_heads_and_methods_are_compared(
+    finished: tuple[Path, Path, Results], dataset: str, model: str, tmp_path: Path
+) -> None:
+    recipe, out, _ = finished
+    changed = tmp_path / "changed.yaml"
+    text = recipe.read_text().replace("{lmbda: [300]}", "{lmbda: [300, 3000], seeds: [0, 1]}")
+    changed.write_text(text.replace('"uqe:4"', '"uqe:2,4,8"'))
+    results = run_bench(load_recipe(changed, [dataset]), model, out, jobs=1, quiet=True)
+    adapted = [(r.setting, r.decoder, r.adapt_seed, r.seed) for r in results.rows if r.method == "nec-factorized"]
+    assert sorted(adapted) == [(w, d, s, s) for w in (300, 3000) for d in (False, True) for s in (0, 1)]
+    assert [p.mean for p in curve(results, "eurosat", "nec-factorized", True)]
+    assert all(item["method"] == "uqe" and item["reference"] == "nec-factorized" for item in results.bd_rate)
+    assert {item["decoder"] for item in results.bd_rate if item["resampled"] == "images"} <= {False, True}
+    assert Results.read(out).bd_rate == results.bd_rate

@@ -1,4 +1,4 @@
-"""Image codecs: JPEG 2000, JPEG and PNG. Needs the extra `[bench]` (Pillow and imagecodecs).
+"""Image codecs and their common frame; JPEG 2000, JPEG and PNG. Needs the extra `[bench]` (Pillow and imagecodecs).
 
 Images are coded one by one. Their files begin and end alike within a batch (headers, tables), and a frame holds that
 once: a consumer gets many images, and headers of 100 to 600 bytes an image would otherwise decide low rates.
@@ -35,7 +35,7 @@ class ImageFiles(Method):
                 f"{self.family} stores {' or '.join(map(str, self.bands))} bands of {' or '.join(self.depths)} here, "
                 f"and the images have {batch.shape[3]} of {batch.dtype}: leave this method out, or choose bands"
             )
-        files = self.write(batch)
+        files = [self.strip(file) for file in self.write(batch)]
         prefix = _common_start(files)
         suffix = _common_start([file[len(prefix) :][::-1] for file in files])[::-1]
         bodies = [file[len(prefix) : len(file) - len(suffix)] for file in files]
@@ -45,7 +45,7 @@ class ImageFiles(Method):
     def decode(self, blob: bytes) -> NDArray[Any]:
         header, payload = frame.unpack(blob, self.family)
         prefix, suffix, bodies = _split(header, payload)
-        return np.stack([self._read_checked(prefix + body + suffix, header) for body in bodies])
+        return np.stack([self._read_checked(self._restored(prefix + body + suffix), header) for body in bodies])
 
     def image_bytes(self, blob: bytes) -> list[int]:
         _, _, bodies = _split(*frame.unpack(blob, self.family))
@@ -53,13 +53,17 @@ class ImageFiles(Method):
 
     def files(self, blob: bytes) -> list[bytes]:
         prefix, suffix, bodies = _split(*frame.unpack(blob, self.family))
-        return [prefix + body + suffix for body in bodies]
+        return [self._restored(prefix + body + suffix) for body in bodies]
+
+    def _restored(self, stored: bytes) -> bytes:
+        try:
+            return self.restore(stored)
+        except (ValueError, IndexError, struct.error) as error:
+            raise CorruptError(f"an image of the {self.family} frame is damaged: {error}") from error
 
     def _read_checked(self, file: bytes, header: frame.Frame) -> NDArray[Any]:
-        image_module = pillow()
         try:
-            with image_module.open(io.BytesIO(file)) as image:
-                width, height = image.size
+            height, width = self.size(file)
         except Exception as error:  # Pillow's readers raise nearly anything here
             raise CorruptError(f"an image of the {self.family} frame is damaged: {error}") from error
         if (height, width) != header.shape[1:3]:
@@ -80,6 +84,19 @@ class ImageFiles(Method):
     @abstractmethod
     def read(self, file: bytes) -> NDArray[Any]:
         """Pixels (h, w, c) or (h, w) of a file."""
+
+    def size(self, file: bytes) -> tuple[int, int]:
+        """Height and width that a file declares, read without decoding it."""
+        with pillow().open(io.BytesIO(file)) as image:
+            return image.height, image.width
+
+    def strip(self, file: bytes) -> bytes:
+        """The file without what follows from its length, so that the files of a batch begin alike."""
+        return file
+
+    def restore(self, stored: bytes) -> bytes:
+        """Inverse of `strip`; `ValueError` for what no file gives."""
+        return stored
 
 
 def _common_start(files: list[bytes]) -> bytes:
@@ -111,27 +128,34 @@ def _split(header: frame.Frame, payload: bytes) -> tuple[bytes, bytes, list[byte
 class Jpeg2000(ImageFiles):
     """JPEG 2000 (ISO/IEC 15444-1) at a compression ratio, raw pixel bytes over stored bytes; 1 is lossless.
 
-    Raw codestreams, one tile, one quality layer, 9/7 wavelet (lossless: 5/3), as many resolutions as leave a lowest
-    one of 8 px, by OpenJPEG in Pillow. Comments are left out and the tile-part's length is 0, "up to the end", which
-    the standard allows. The encoder is asked for the rate that leaves an image, in a large batch, its share of
-    raw / ratio bytes; at 64 px it keeps to that within some 10% down to 60 bytes, and stays below it from there.
+    Raw codestreams, one tile, one quality layer, colour transform, 9/7 wavelet (lossless: 5/3), as many resolutions as
+    leave a lowest one of 8 px, by OpenJPEG in Pillow. Comments are left out and the tile-part's length is 0, "up to the
+    end", which the standard allows. The encoder is asked for the rate that leaves an image, in a large batch, its share
+    of raw / ratio bytes; at 64 px it keeps to that within some 10% down to 60 bytes, and stays below it from there.
+
+    With `constant_quality` (family "jpeg2000-psnr") the setting is a PSNR in dB that each image is to reach instead.
     """
 
-    family = "jpeg2000"
     depths = ("uint8", "uint16")
+    version = 2  # 1 was without the colour transform
 
-    def __init__(self, ratio: float) -> None:
+    def __init__(self, ratio: float, constant_quality: bool = False) -> None:
+        self.family = "jpeg2000-psnr" if constant_quality else "jpeg2000"
+        self.setting, self.lossless = float(ratio), ratio == 1 and not constant_quality
+        if constant_quality and not 10 <= ratio <= 60:
+            raise InputError(f"jpeg2000-psnr takes 10 to 60 dB, not {ratio:g}")
         if not 1 <= ratio <= 1e6:
             raise InputError(f"jpeg2000 takes a compression ratio of at least 1 (which is lossless), not {ratio:g}")
-        self.setting, self.lossless = float(ratio), ratio == 1
-        self.label = "lossless" if ratio == 1 else f"1:{ratio:g}"
+        self.label = f"{ratio:g} dB" if constant_quality else "lossless" if ratio == 1 else f"1:{ratio:g}"
 
     def write(self, batch: NDArray[Any]) -> list[bytes]:
         if batch.shape[3] == 3 and batch.dtype != np.uint8:
             raise InputError("jpeg2000 stores three bands of uint8 only here, or one of uint16: leave this method out")
-        resolutions = max(1, min(6, round(math.log2(min(batch.shape[1:3]))) - 2))
+        resolutions = resolutions_of(batch)
         if self.lossless:
             return [normalise(_openjpeg(image, resolutions, 0)) for image in batch]
+        if self.family == "jpeg2000-psnr":
+            return [normalise(_openjpeg(image, resolutions, self.setting, "dB")) for image in batch]
         header = _start_of_tile(_openjpeg(batch[0], resolutions, self.setting))
         raw = batch[0].nbytes
         share = raw / self.setting
@@ -142,12 +166,18 @@ class Jpeg2000(ImageFiles):
         return _read_with_pillow(file)
 
 
-def _openjpeg(image: NDArray[Any], resolutions: int, ratio: float) -> bytes:
-    """Codestream of one image (h, w, c); `ratio` 0 is lossless."""
+def resolutions_of(batch: NDArray[Any]) -> int:
+    """How many resolutions leave a lowest one of about 8 px, at most 6."""
+    return max(1, min(6, round(math.log2(min(batch.shape[1:3]))) - 2))
+
+
+def _openjpeg(image: NDArray[Any], resolutions: int, quality: float, mode: str = "rates") -> bytes:
+    """Codestream of one image (h, w, c) at a compression ratio or (mode "dB") a PSNR; 0 is lossless."""
     out = io.BytesIO()
-    options = {"quality_mode": "rates", "quality_layers": [ratio], "irreversible": True} if ratio else {}
+    options = {"quality_mode": mode, "quality_layers": [quality], "irreversible": True} if quality else {}
     picture = pillow().fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    picture.save(out, "JPEG2000", no_jp2=True, num_resolutions=resolutions, **options)
+    colour = int(image.shape[2] == 3)  # Pillow leaves the colour transform out unless told, which costs 3 dB
+    picture.save(out, "JPEG2000", no_jp2=True, num_resolutions=resolutions, mct=colour, **options)
     return out.getvalue()
 
 

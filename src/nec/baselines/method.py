@@ -21,6 +21,7 @@ class Method(ABC):
         setting: the number that orders the family's points: bits, compression ratio, quality.
         label: that setting in words.
         domain: whether it stores images (n, h, w, c), uint8 or uint16, or embeddings (n, y, x, d), float32.
+        version: of what it makes of the same images; results of another one are not its own.
         lossless: whether `decode(encode(batch))` is `batch`, bit by bit.
     """
 
@@ -29,6 +30,7 @@ class Method(ABC):
     label: str
     domain: Domain
     lossless: bool = False
+    version: int = 1
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nec.baselines.images import Jpeg, Jpeg2000, Png
 from nec.baselines.method import Method
+from nec.baselines.modern import Avif, Htj2k, JpegXl, WebP
 from nec.baselines.ours import CodecMethod
 from nec.baselines.raw import Raw
 from nec.baselines.uqe import UQE
@@ -32,6 +33,10 @@ def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Me
     |---|---|
     | rdc | uint8, uint16, each also with -zstd |
     | jpeg2000 | compression ratio; 1 is lossless |
+    | jpeg2000-psnr | PSNR in dB of each image |
+    | htj2k | quantiser step, a share of the pixels' range |
+    | jpegxl | Butteraugli distance, 0.01 to 25 |
+    | webp, avif | quality 0 to 100 |
     | jpeg | quality 1 to 100 |
     | png | none |
     | float | 32, 16, each also with -zstd |
@@ -83,6 +88,11 @@ def _makers(codec: EmbeddingCodec | None) -> dict[str, _Make]:
     return {
         "rdc": lambda text: _raw(text, {"uint8": "uint8", "uint16": "uint16"}),
         "jpeg2000": lambda text: Jpeg2000(_number(text)),
+        "jpeg2000-psnr": lambda text: Jpeg2000(_number(text), constant_quality=True),
+        "htj2k": lambda text: Htj2k(_number(text)),
+        "jpegxl": lambda text: JpegXl(_number(text)),
+        "webp": lambda text: WebP(_number(text)),
+        "avif": lambda text: Avif(_number(text)),
         "jpeg": lambda text: Jpeg(_number(text)),
         "png": lambda text: Png(),
         "float": lambda text: _raw(text, {"32": "float32", "16": "float16"}),

@@ -1,4 +1,4 @@
-"""What a benchmark has finished, on disk: small JSON documents and token arrays under the hash of what decides them."""
+"""What a benchmark has finished, on disk: small documents and arrays under the hash of what decides them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-from nec.store.files import make_folder, write_json
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.store.files import atomic_path, make_folder, write_json
 
 VERSION = 1  # raised when what the benchmark computes from the same recipe changes
 
@@ -21,9 +25,9 @@ def key_of(identity: Mapping[str, Any]) -> str:
 
 
 class Cache:
-    """JSON documents `<kind>-<key>.json` and folders of arrays in one folder.
+    """JSON documents `<kind>-<key>.json`, arrays `<kind>-<key>.npz` and folders of arrays in one folder.
 
-    A document that is damaged counts as absent: it is computed again.
+    A document or array that is damaged counts as absent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,6 +49,22 @@ class Cache:
     def put(self, kind: str, key: str, document: dict[str, Any]) -> None:
         """Write a document; it is there whole or not at all."""
         write_json(self.path(kind, key), document)
+
+    def get_array(self, kind: str, key: str) -> NDArray[Any] | None:
+        """The array of that kind and key, or None where there is none."""
+        try:
+            with np.load(self.path(kind, key, ".npz")) as held:
+                array, shape = held["array"], tuple(held["shape"])
+                return np.unpackbits(array, count=int(np.prod(shape))).reshape(shape) > 0 if shape else array
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return None
+
+    def put_array(self, kind: str, key: str, array: NDArray[Any]) -> None:
+        """Write an array of whole numbers or truths, packed; it is there whole or not at all."""
+        bits = array.dtype == np.bool_
+        packed = np.packbits(array) if bits else array.astype(np.min_scalar_type(int(array.max(initial=0))))
+        with atomic_path(self.path(kind, key, ".npz"), overwrite=True) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, array=packed, shape=array.shape if bits else ())
 
     def drop(self, kind: str) -> None:
         """Remove every array folder of a kind, and what an interrupted run left of them."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.bench.recipe import head_recipe_class
+from nec.store import IGNORE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,15 +49,22 @@ class HeadJob:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """What a head reached on the test part. `panels`: class maps (m, h, w) uint8, or None."""
+    """What a head reached on the test part.
+
+    Attributes:
+        panels: class maps (m, h, w) uint8, or None.
+        outcome: of each test image, for the bootstrap: whether it is right (n,) bool, or its pixels' confusion
+            (n, k, k) [truth, predicted]; None where it was not kept.
+    """
 
     metrics: dict[str, float]
     confusion: list[list[int]]
     seconds: float
     panels: NDArray[np.uint8] | None = None
+    outcome: NDArray[Any] | None = None
 
     def document(self) -> dict[str, Any]:
-        """JSON-able form, without the panels."""
+        """JSON-able form, without the arrays."""
         return {"metrics": self.metrics, "confusion": self.confusion, "seconds": self.seconds}
 
 
@@ -106,7 +114,8 @@ def _classify(job: HeadJob) -> HeadResult:
     logits = head.logits(torch.from_numpy(grids["test"])).numpy()
     found = classification_metrics(logits, truth["test"], job.class_names)
     metrics = {name: float(found[name]) for name in ("accuracy", "top5")}
-    return HeadResult(metrics, found["confusion"].tolist(), seconds)
+    right = logits.argmax(axis=1) == truth["test"]
+    return HeadResult(metrics, found["confusion"].tolist(), seconds, outcome=right)
 
 
 def _segment(job: HeadJob) -> HeadResult:
@@ -128,7 +137,21 @@ def _segment(job: HeadJob) -> HeadResult:
     confusion = confusion_matrix(predicted, truth["test"], len(job.class_names))
     found = segmentation_metrics(confusion, job.class_names)
     metrics = {name: float(found[name]) for name in ("overall_accuracy", "mean_iou", "mean_f1")}
-    return HeadResult(metrics, confusion.tolist(), seconds, predicted[list(job.panels)].astype(np.uint8))
+    return HeadResult(
+        metrics,
+        confusion.tolist(),
+        seconds,
+        predicted[list(job.panels)].astype(np.uint8),
+        image_confusions(predicted, truth["test"], len(job.class_names)),
+    )
+
+
+def image_confusions(predicted: NDArray[Any], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Confusion (n, k, k) [truth, predicted] of the labelled pixels of each image of (n, h, w)."""
+    images = np.arange(len(truth)).repeat(truth[0].size).reshape(truth.shape)
+    known = truth != IGNORE
+    cells = (images[known] * classes + truth[known]) * classes + predicted[known]
+    return np.bincount(cells, minlength=len(truth) * classes**2).reshape(-1, classes, classes)
 
 
 def _fine_tune(job: HeadJob) -> HeadResult:

@@ -127,6 +127,8 @@ WORDS = {
     "KiB": "1,024 bytes",
     "raw : size": "how many times smaller than the uncompressed pixels",
     "beside, once": "bytes that a consumer fetches once for all images: tables, ranges, codebooks",
+    "BD-rate": "Bjøntegaard's delta rate: the bytes that a method needs more than another at equal accuracy, averaged "
+    "over the accuracies that both reach",
     "verified": "lossless methods gave the input back, lossy ones decode to the same values each time",
     "seeds": "how many heads were trained from different random numbers; means and deviations are over them",
 }  # fmt: skip

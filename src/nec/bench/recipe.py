@@ -38,6 +38,7 @@ class MethodPoint:
         spec: what `nec.baselines.methods` makes a baseline of ("uqe:4"); "" for what is none.
         quality: of the product codec that codes an adapted model's tokens; 1 is the rounding it was adapted for.
         adapt: how the model was adapted; None for the base model.
+        head_seeds: seeds of the heads that are trained on this adaptation's tokens; empty for all of the recipe's.
     """
 
     method: str
@@ -46,6 +47,7 @@ class MethodPoint:
     spec: str = ""
     quality: float = 1.0
     adapt: AdaptSettings | None = None
+    head_seeds: tuple[int, ...] = ()
 
     @property
     def adapt_seed(self) -> int | None:
@@ -65,7 +67,13 @@ class MethodPoint:
 
     def identity(self) -> dict[str, Any]:
         """What decides the bytes and the embeddings, beside models and data."""
-        return {"method": self.method, "spec": self.spec, "quality": self.quality}
+        identity = {"method": self.method, "spec": self.spec, "quality": self.quality}
+        if self.spec:
+            from nec.baselines import methods
+
+            version = methods(self.spec)[0].version
+            identity |= {"version": version} if version > 1 else {}
+        return identity
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,7 @@ def load_recipe(path: str | Path | None, datasets: Sequence[str]) -> BenchRecipe
             _plan(recipe, name, "", sections)
     return BenchRecipe(
         plans,
-        tuple(_list(recipe.get("seeds", [0, 1, 2]), int, f"{where}: seeds")),
+        _head_seeds(recipe),
         tuple(_list(recipe.get("decoder", [False, True]), bool, f"{where}: decoder")),
         _heads(recipe),
         {key: value for key, value in recipe.items() if key != "pretrain"},
@@ -181,7 +189,8 @@ def _plan(recipe: Recipe, name: str, spec: str, sections: dict[str, Any]) -> Dat
     methods = nested["methods"] if nested["methods"] is not None else recipe.get("methods", DEFAULT["methods"])
     if not isinstance(methods, list) or not methods:
         raise InputError(f"recipe {recipe.path}: methods must be a list of methods, not {methods!r}")
-    points = [point for entry in methods for point in _points(recipe, entry, adapt)]
+    seeds = _head_seeds(recipe)
+    points = [point for entry in methods for point in _points(recipe, entry, adapt, seeds)]
     for point in points:
         if [(p.method, p.label, p.adapt_seed) for p in points].count((point.method, point.label, point.adapt_seed)) > 1:
             raise InputError(
@@ -203,14 +212,18 @@ def _models_section(
     return {key: found.get(key) for key in ("base", "adapt")}
 
 
-def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any]) -> list[MethodPoint]:
+def _head_seeds(recipe: Recipe) -> tuple[int, ...]:
+    return tuple(_list(recipe.get("seeds", [0, 1, 2]), int, f"recipe {recipe.path}: seeds"))
+
+
+def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any], seeds: tuple[int, ...]) -> list[MethodPoint]:
     """Points of one entry of `methods`: "uqe:2,4", or {nec-factorized: {lmbda: [...]}}."""
     where = f"recipe {recipe.path}: methods"
     if isinstance(entry, Mapping) and len(entry) == 1:
         family, values = next(iter(entry.items()))
         if family not in ADAPTED:
             raise InputError(f"{where}: {family!r} takes no options; those that do are {', '.join(ADAPTED)}")
-        return _adapted_points(recipe, str(family), _mapping(values, f"{where}: {family}"), adapt)
+        return _adapted_points(recipe, str(family), _mapping(values, f"{where}: {family}"), adapt, seeds)
     if not isinstance(entry, str):
         raise InputError(f"{where}: {entry!r} is neither a method nor one with options")
     family, _, values = entry.partition(":")
@@ -221,7 +234,10 @@ def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any]) -> list[Method
     return _baseline_points(entry, where)
 
 
-def _adapted_points(recipe: Recipe, family: str, values: dict[str, Any], adapt: Mapping[str, Any]) -> list[MethodPoint]:
+def _adapted_points(
+    recipe: Recipe, family: str, values: dict[str, Any], adapt: Mapping[str, Any], head_seeds: tuple[int, ...]
+) -> list[MethodPoint]:
+    """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds."""
     where = f"methods: {family}"
     values = dict(values)
     if family == "nec-hierarchical":
@@ -232,11 +248,19 @@ def _adapted_points(recipe: Recipe, family: str, values: dict[str, Any], adapt: 
     merged = {**adapt, **values}
     if any(field.name == "prior" for field in fields(AdaptSettings)):
         merged["prior"] = family.removeprefix("nec-")
+    given = merged.get("seed", 0) if seeds is None else seeds
+    adaptations = _list(given, int, f"recipe {recipe.path}: {where}: seeds")
+    if len(adaptations) > len(head_seeds):
+        raise InputError(
+            f"recipe {recipe.path}: {where}: {len(adaptations)} seeds of adaptation for {len(head_seeds)} of heads: "
+            "each adaptation needs a head of its own, so give as many seeds of heads (seeds: at the top)"
+        )
     points = []
     for weight in weights:
-        for seed in [merged.get("seed", 0)] if seeds is None else _list(seeds, int, f"{where}: seeds"):
+        for turn, seed in enumerate(adaptations):
             settings = _section(recipe, where, {**merged, "lmbda": weight, "seed": seed}, AdaptSettings)
-            points.append(MethodPoint(family, f"λ={weight:g}", weight, quality=quality, adapt=settings))
+            heads = head_seeds[turn :: len(adaptations)]
+            points.append(MethodPoint(family, f"λ={weight:g}", weight, "", quality, settings, heads))
     return points
 
 

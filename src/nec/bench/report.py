@@ -65,6 +65,7 @@ def build(
             page.tiles(tiles)
     _curves(page, charts)
     _tables(page, results, found)
+    _comparisons(page, results)
     _classes(page, results, found)
     _segmentation(page, results, chosen)
     _setup(page, results)
@@ -159,6 +160,21 @@ def _tables(page: Page, results: Results, found: dict[str, list[Summary]]) -> No
             page.html(_point_table(results, name, some))
             lines = tables.headline_lines(results, name)
             page.html("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else "")
+
+
+def _comparisons(page: Page, results: Results) -> None:
+    tabled = [table for name in results.datasets for table in tables.comparison_tables(results, name)]
+    if not tabled:
+        return
+    page.heading("Bytes at equal accuracy", "bdrate")
+    page.text(
+        "How many more (+) or fewer (−) bytes the method of a line needs than the method of a column where both reach "
+        "the same accuracy, averaged over the accuracies that both reach (Bjøntegaard's delta rate). Curves go through "
+        "the points that are better than every smaller one."
+    )
+    for caption, head, rows in tabled:
+        cells = [[(cell, None) for cell in row] for row in rows]
+        page.html(sortable(caption, head, cells, text_columns=1))
 
 
 def _point_table(results: Results, name: str, found: Sequence[Summary]) -> str:

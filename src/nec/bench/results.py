@@ -74,12 +74,14 @@ class Results:
             raw_file_bytes_per_image and raw_pixel_bytes_per_image (of the test images), class_names, class_colors,
             split.
         rows: in the order of the recipe.
+        bd_rate: `nec.bench.comparison.Comparison` of methods at equal accuracy; empty while the benchmark runs.
     """
 
     recipe: dict[str, Any]
     environment: dict[str, Any]
     datasets: dict[str, dict[str, Any]]
     rows: list[Row]
+    bd_rate: list[dict[str, Any]] = field(default_factory=list)
     version: int = VERSION
 
     def write(self, out: str | Path) -> list[Path]:
@@ -116,7 +118,8 @@ class Results:
             raise InputError(f"{where} is not of version {VERSION} of nec bench's results")
         try:
             rows = [Row(**row) for row in document["rows"]]
-            return cls(document["recipe"], document["environment"], document["datasets"], rows)
+            parts = (document[key] for key in ("recipe", "environment", "datasets"))
+            return cls(*parts, rows, document.get("bd_rate", []))
         except (KeyError, TypeError) as error:
             raise CorruptError(f"{where} is damaged: {error}; run nec bench again") from error
 
@@ -181,7 +184,7 @@ def accuracy_at(points: Sequence[Point], size: float) -> float | None:
     """
     if not points or size < points[0].bytes_per_image:
         return None
-    sizes, means = _envelope(points)
+    sizes, means = _envelope_of(points)
     for i in range(1, len(sizes)):
         if size <= sizes[i]:
             return means[i - 1] + (means[i] - means[i - 1]) * _share(size, sizes[i - 1], sizes[i])
@@ -192,7 +195,7 @@ def bytes_for(points: Sequence[Point], accuracy: float) -> float | None:
     """Bytes an image at which a curve reaches a mean metric; None where it never does. Inverse of `accuracy_at`."""
     if not points:
         return None
-    sizes, means = _envelope(points)
+    sizes, means = _envelope_of(points)
     for i, mean in enumerate(means):
         if mean >= accuracy:
             if i == 0:
@@ -200,6 +203,15 @@ def bytes_for(points: Sequence[Point], accuracy: float) -> float | None:
             share = (accuracy - means[i - 1]) / (mean - means[i - 1])
             return math.exp(math.log(sizes[i - 1]) + share * (math.log(sizes[i]) - math.log(sizes[i - 1])))
     return None
+
+
+def envelope(sizes: Sequence[float], means: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Bytes and means of the points that are better than every smaller one, by rising bytes."""
+    kept: list[tuple[float, float]] = []
+    for size, mean in sorted(zip(sizes, means, strict=True), key=lambda point: (point[0], -point[1])):
+        if not kept or mean > kept[-1][1]:
+            kept.append((size, mean))
+    return [size for size, _ in kept], [mean for _, mean in kept]
 
 
 # -- headline figures -------------------------------------------------------------------------------------------------
@@ -340,14 +352,8 @@ def _nearest(points: Sequence[Point], size: float) -> Point:
     return min(points, key=lambda point: abs(math.log(point.bytes_per_image / size)))
 
 
-def _envelope(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    """Bytes and means of the points that are better than every smaller one."""
-    sizes, means = [points[0].bytes_per_image], [points[0].mean]
-    for point in points[1:]:
-        if point.mean > means[-1]:
-            sizes.append(point.bytes_per_image)
-            means.append(point.mean)
-    return sizes, means
+def _envelope_of(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return envelope([point.bytes_per_image for point in points], [point.mean for point in points])
 
 
 def _share(size: float, low: float, high: float) -> float:

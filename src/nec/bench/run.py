@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import nec
 from nec.bench.adaptation import find_trained, trained
 from nec.bench.cache import Cache, key_of
+from nec.bench.comparison import compare
 from nec.bench.heads import HeadJob, HeadResult, recipe_for, train_head
 from nec.bench.measure import (
     Measured,
@@ -80,7 +82,7 @@ def run_bench(
             bench.run(name, point)
             bench.results().write(out)
         bench.finish()
-        results = bench.results()
+        results = bench.compared()
         results.write(out)
         bench.write_panels()
     if bench.failed:
@@ -240,15 +242,18 @@ class _Bench:
     def _heads(self, work: _Open, point: MethodPoint, tokens: str) -> dict[tuple[bool, int], str]:
         """(decoder, seed) of a point's heads -> their keys. A model that is fine-tuned needs no decoder."""
         decoders = [False] if point.method == "fine-tune" else self.recipe.decoder
-        pairs = [(decoder, seed) for decoder in decoders for seed in self.recipe.seeds]
+        pairs = [(decoder, seed) for decoder in decoders for seed in self._seeds(point)]
         return {pair: self._head_key(work, point, tokens, *pair) for pair in pairs}
+
+    def _seeds(self, point: MethodPoint) -> tuple[int, ...]:
+        return point.head_seeds or self.recipe.seeds
 
     def missing_heads(self, dataset: str, point: MethodPoint) -> int:
         """Heads of a point that are not in the cache; those of shared tokens count with the first such point."""
         work = self.datasets[dataset]
         keys = self._keys(work, point)
         if keys is None:
-            return len(self.recipe.decoder) * len(self.recipe.seeds)
+            return len(self.recipe.decoder) * len(self._seeds(point))
         if shares_float_tokens(point) and point is not next(filter(shares_float_tokens, work.plan.points)):
             return 0
         return sum(self.cache.get("head", key) is None for key in self._heads(work, point, keys[1]).values())
@@ -359,6 +364,8 @@ class _Bench:
     def _keep_head(self, head: _Head, result: HeadResult) -> None:
         if result.panels is not None and len(result.panels):
             save_npz(self.cache.path("panels", head.key, ".npz"), predicted=result.panels)
+        if result.outcome is not None:
+            self.cache.put_array("outcome", head.key, result.outcome)
         self.cache.put("head", head.key, result.document())
         self.log.done += 1
         reached = f"{head.metric} {result.metrics[head.metric]:.4f} in {result.seconds:.0f} s"
@@ -379,10 +386,34 @@ class _Bench:
     def results(self) -> Results:
         """All that is finished."""
         described = {name: work.subset.describe() for name, work in self.datasets.items()}
-        rows = [row for work in self.datasets.values() for point in work.plan.points for row in self._rows(work, point)]
+        rows = [row for row, _ in self._finished()]
         return Results(_document(self.recipe, self.model), environment(), described, rows)
 
-    def _rows(self, work: _Open, point: MethodPoint) -> Iterator[Row]:
+    def compared(self) -> Results:
+        """All that is finished, methods held against each other at equal accuracy."""
+        results = self.results()
+        self.log("comparing methods at equal accuracy")
+        outcomes = [self._outcome(self.datasets[row.dataset], key) for row, key in self._finished()]
+        return replace(results, bd_rate=compare(results, outcomes))
+
+    def _outcome(self, work: _Open, key: str) -> NDArray[Any] | None:
+        """What a head got right: by test image, or of windows with masks summed over each whole tile."""
+        found = self.cache.get_array("outcome", key)
+        groups = work.subset.dataset.groups
+        if found is None or work.subset.task != "segmentation" or groups is None:
+            return found
+        names, tile = np.unique(groups[work.subset.indices["test"]], return_inverse=True)
+        sums = np.zeros((len(names), *found.shape[1:]), np.int64)
+        np.add.at(sums, tile, found)
+        return sums
+
+    def _finished(self) -> Iterator[tuple[Row, str]]:
+        """Rows with the keys of their heads."""
+        for work in self.datasets.values():
+            for point in work.plan.points:
+                yield from self._rows(work, point)
+
+    def _rows(self, work: _Open, point: MethodPoint) -> Iterator[tuple[Row, str]]:
         keys = self._keys(work, point)
         measured = None if keys is None else self.cache.get("measured", keys[0])
         if keys is None or measured is None:
@@ -390,7 +421,7 @@ class _Bench:
         for (decoder, seed), key in self._heads(work, point, keys[1]).items():
             head = self.cache.get("head", key)
             if head is not None:
-                yield Row(
+                row = Row(
                     dataset=work.plan.name,
                     method=point.method,
                     label=point.label,
@@ -406,6 +437,7 @@ class _Bench:
                     exact=measured["exact"],
                     seconds={**measured["seconds"], "head": round(head["seconds"], 3)},
                 )
+                yield row, key
 
     def write_panels(self) -> None:
         """Predicted class maps of the first seed's heads, `panels/<dataset>/<point>-<decoder|plain>.npz`."""

@@ -101,6 +101,8 @@ def markdown(results: Results) -> str:
         lines = headline_lines(results, name)
         if lines:
             parts.append("\n".join(f"- {line}" for line in lines))
+        for caption, head, rows in comparison_tables(results, name):
+            parts.append(f"{caption}\n\n{_markdown_table(head, rows, texts=1)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -122,6 +124,59 @@ def main_table(results: Results, dataset: str) -> tuple[list[str], list[list[str
         row += [spread_text(group[d].metrics.get(m)) if d in group else DASH for m in metrics for d in decoders]
         rows.append([*row, *(number_text(first.fidelity.get(name)) for name in fidelity)])
     return head, rows
+
+
+def comparison_tables(results: Results, dataset: str) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(caption, head, rows) of the BD-rates of each metric, without and with the decoder: a column a method of ours."""
+    groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for item in results.bd_rate:
+        if item["dataset"] == dataset:
+            groups.setdefault((item["metric"], item["decoder"]), []).append(item)
+    found = []
+    for (metric, decoder), items in groups.items():
+        cells = {(item["method"], item["reference"]): rate_text(item) for item in items}
+        references = list(dict.fromkeys(item["reference"] for item in items))
+        head = ["Bytes at equal accuracy", *(f"against {style_of(name).name}" for name in references)]
+        methods = [m for m in results.methods(dataset) if any(m == method for method, _ in cells)]
+        rows = [[style_of(m).name, *(cells.get((m, name), DASH) for name in references)] for m in methods]
+        which = "with decoder" if decoder else "without decoder"
+        caption = f"{dataset}: BD-rate by {metric_name(metric)}, {which}. {_resampled_text(items)}"
+        found.append((caption, head, rows))
+    return found
+
+
+def rate_text(item: dict[str, Any]) -> str:
+    """A BD-rate in percent with its interval; a dagger where seeds alone could be resampled."""
+    if item["rate"] is None:
+        return "no common accuracy"
+    text = f"{_percent(item['rate'])}"
+    if item["low"] is not None:
+        text += f" ({_percent(item['low'])} to {_percent(item['high'])})"
+    return text + ("" if item["resampled"] else " †")
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:+,.0f}%".replace("-", "−")
+
+
+def _resampled_text(items: Sequence[dict[str, Any]]) -> str:
+    """What the intervals of a table are from."""
+    known = [item for item in items if item["resampled"]]
+    seeds = max(item["seeds"] for item in items)
+    crossed = f", crossed with {seeds} seeds" if seeds > 1 else ""
+    text = ""
+    if known:
+        unit, count = known[0]["resampled"], known[0]["units"]
+        text = f"In brackets the 95% interval of a paired bootstrap over {count:,} test {unit}{crossed}"
+        text += "; so few tiles give a rough one." if unit == "tiles" and count < 30 else "."
+    if len(known) < len(items):
+        drawn = f"their interval is over the {seeds} seeds alone" if seeds > 1 else "they have no interval"
+        text += f" † The heads' outcomes of single {_unit(items)} are not in the cache: {drawn}."
+    return text.strip()
+
+
+def _unit(items: Sequence[dict[str, Any]]) -> str:
+    return "images" if items[0]["metric"] == "accuracy" else "tiles"
 
 
 def headline_lines(results: Results, dataset: str) -> list[str]:
@@ -222,8 +277,8 @@ def described(results: Results, dataset: str) -> str:
     return text + ". Mean ± sample standard deviation over the seeds."
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *rows]
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 2) -> str:
+    lines = [head, [*["---"] * texts, *["---:"] * (len(head) - texts)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 

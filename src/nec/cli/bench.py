@@ -65,7 +65,8 @@ def _report(results: Results, out: Path) -> list[str]:
 def _json(results: Results, files: list[str]) -> str:
     from nec.bench import headline
 
-    return json.dumps({"headline": headline(results), "rows": len(results.rows), "files": files})
+    found = {"headline": headline(results), "bd_rate": results.bd_rate}
+    return json.dumps({**found, "rows": len(results.rows), "files": files})
 
 
 def _table(results: Results, files: list[str]) -> str:
