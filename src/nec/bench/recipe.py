@@ -237,13 +237,15 @@ def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any], seeds: tuple[i
 def _adapted_points(
     recipe: Recipe, family: str, values: dict[str, Any], adapt: Mapping[str, Any], head_seeds: tuple[int, ...]
 ) -> list[MethodPoint]:
-    """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds."""
+    """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds.
+
+    Of "nec-hierarchical" a point for each quality, at which an adaptation's one model is coded.
+    """
     where = f"methods: {family}"
-    values = dict(values)
-    if family == "nec-hierarchical":
-        return _one_model_points(recipe, family, values, adapt)
-    weights = _list(values.pop("lmbda", None), float, f"recipe {recipe.path}: {where}: lmbda")
-    quality = _number(values.pop("quality", 1.0), f"recipe {recipe.path}: {where}: quality")
+    values, one_model = dict(values), family == "nec-hierarchical"
+    varied = "qualities" if one_model else "lmbda"
+    places = _list(values.pop(varied, None), float, f"recipe {recipe.path}: {where}: {varied}")
+    quality = 1.0 if one_model else _number(values.pop("quality", 1.0), f"recipe {recipe.path}: {where}: quality")
     seeds = values.pop("seeds", None)
     merged = {**adapt, **values}
     if any(field.name == "prior" for field in fields(AdaptSettings)):
@@ -256,30 +258,16 @@ def _adapted_points(
             "each adaptation needs a head of its own, so give as many seeds of heads (seeds: at the top)"
         )
     points = []
-    for weight in weights:
+    for place in places:
         for turn, seed in enumerate(adaptations):
-            settings = _section(recipe, where, {**merged, "lmbda": weight, "seed": seed}, AdaptSettings)
+            own = {"seed": seed} if one_model else {"lmbda": place, "seed": seed}
+            settings = _section(recipe, where, {**merged, **own}, AdaptSettings)
             heads = head_seeds[turn :: len(adaptations)]
-            points.append(MethodPoint(family, f"λ={weight:g}", weight, "", quality, settings, heads))
+            if one_model:
+                points.append(MethodPoint(family, f"quality {place:g}", place, "", place, settings, heads))
+            else:
+                points.append(MethodPoint(family, f"λ={place:g}", place, "", quality, settings, heads))
     return points
-
-
-def _one_model_points(
-    recipe: Recipe, family: str, values: dict[str, Any], adapt: Mapping[str, Any]
-) -> list[MethodPoint]:
-    """Points of a method that adapts one model (a seed) for all its qualities."""
-    where = f"methods: {family}"
-    qualities = _list(values.pop("quality", None), float, f"recipe {recipe.path}: {where}: quality")
-    if min(qualities) <= 0:
-        raise InputError(f"recipe {recipe.path}: {where}: qualities are positive, not {min(qualities):g}")
-    merged = {**adapt, **values, "prior": family.removeprefix("nec-")}
-    seeds = _list(merged.pop("seeds", merged.pop("seed", 0)), int, f"recipe {recipe.path}: {where}: seeds")
-    settings = [_section(recipe, where, {**merged, "seed": seed}, AdaptSettings) for seed in seeds]
-    return [
-        MethodPoint(family, f"quality {quality:g}", quality, quality=quality, adapt=made)
-        for quality in qualities
-        for made in settings
-    ]
 
 
 def _baseline_points(entry: str, where: str) -> list[MethodPoint]:

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--distortion", choices=["pixels", "features", "mix"], help="of the hierarchical prior (default pixels)"
     )
     parser.add_argument(
-        "--qualities", type=float, nargs=2, metavar=("LOW", "HIGH"), help="it trains for (default 0.03 2)"
+        "--quality-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="it trains for (default 0.03 2)"
     )
     parser.add_argument("--hyper-channels", type=int, metavar="C", help="of the hyperprior (default 96)")
     parser.add_argument("--hyper-heads", type=int, metavar="H", help="attention heads of the hyperprior (default 4)")

@@ -88,7 +88,7 @@ class MaskedTraining(lightning.LightningModule):
         crops, mask_noise, noise = draw(7), draw(grid[0] * grid[1]), None
         if isinstance(self.model.bottleneck, CodecBottleneck):
             noise = {"level": draw(1)}
-            if s.quantization != "straight-through":
+            if self.model.bottleneck.quantization != "straight-through":
                 noise["latent"] = draw(*self.model.bottleneck.noise_shape(*grid)) - 0.5
         elif self.model.bottleneck is not None:
             kept = 1 + int(grid[0] * grid[1] * (1 - MASK_RATIO))
@@ -100,6 +100,7 @@ class MaskedTraining(lightning.LightningModule):
             views = random_resized_crop_flip(self.model.normalize(pixels[part]), crops[part], s.crop_scale, s.turns)
             part_noise = None if noise is None else {name: drawn[part].to(views) for name, drawn in noise.items()}
             if isinstance(self.model.bottleneck, CodecBottleneck):
+                assert part_noise is not None
                 loss, values = self._coded_loss(views, mask_noise[part].to(views), part_noise, s.decoded_share)
             else:
                 out = self.model(views, mask_noise[part].to(views), part_noise, s.decoded_share)
@@ -164,7 +165,7 @@ class MaskedTraining(lightning.LightningModule):
         s, bottleneck = self.settings, self.model.bottleneck
         assert isinstance(s, AdaptSettings)
         assert isinstance(bottleneck, CodecBottleneck)
-        levels = draw_levels(noise["level"][:, 0], s.qualities)
+        levels = draw_levels(noise["level"][:, 0], s.quality_range)
         tokens = self.model.embed(views)
         coded = bottleneck(tokens, levels, noise.get("latent"))
         parts, figures = [], {"bytes_per_image": coded.bits.detach().mean() / 8}

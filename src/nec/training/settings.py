@@ -89,7 +89,7 @@ class AdaptSettings(TrainingSettings):
         distortion: of the hierarchical prior. "pixels": the MAE's, in a second, masked pass; "features": the squared
             distance to the tokens before adaptation, in the codec's metric, weighted as the codec's rounding weighs it
             against bits; "mix": the mean of both.
-        qualities: of the hierarchical prior: each image of a step is coded at its own, drawn between these.
+        quality_range: of the hierarchical prior: each image of a step is coded at its own, drawn between these.
     """
 
     weight_decay: float = 0.01
@@ -103,7 +103,7 @@ class AdaptSettings(TrainingSettings):
     quantization: Literal["noise", "mixed", "straight-through"] = "noise"
     prior: Literal["factorized", "hyperprior", "hierarchical"] = "factorized"
     distortion: Literal["pixels", "features", "mix"] = "pixels"
-    qualities: tuple[float, float] = (0.03, 2.0)
+    quality_range: tuple[float, float] = (0.03, 2.0)
     hyper_channels: int = 96
     hyper_heads: int = 4
 
@@ -123,7 +123,8 @@ class AdaptSettings(TrainingSettings):
                 raise InputError(
                     f"{name} {getattr(self, name)!r} is not one of {', '.join(known)} (prior {self.prior})"
                 )
-        if not 0 < self.qualities[0] <= self.qualities[1]:
-            raise InputError(f"qualities must be LOW HIGH with 0 < LOW <= HIGH, got {self.qualities}")
+        low, high = self.quality_range
+        if not 0 < low <= high:
+            raise InputError(f"quality_range must be LOW HIGH with 0 < LOW <= HIGH, got {low} {high}")
         if self.trainable_blocks is not None and self.trainable_blocks < 0:
             raise InputError(f"trainable_blocks must not be negative, got {self.trainable_blocks}")
