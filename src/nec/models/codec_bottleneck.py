@@ -31,7 +31,6 @@ from nec.models.bottleneck import straight_through
 Quantization = Literal["noise", "mixed", "straight-through"]
 BIT_WORTH = 1 / DEAD_ZONE
 """Bits that a squared error of one squared step is worth, as in the codec's own rounding."""
-_SMALLEST = 2.0**-UNIT_BITS
 _REACH = 512  # sizes whose code lengths are tabulated; wider tables code low bits raw
 
 
@@ -193,10 +192,10 @@ class CodecBottleneck(nn.Module):
     def _expected(self, wave: _Wave, known: list[Tensor], slopes: Tensor) -> Tensor | float:
         """Sum of slopes times features, (n, tokens, k)."""
         if wave.features is None:
-            return _SMALLEST
+            return 0.0
         features = wave.features.to(slopes) @ torch.cat(known, 1)
         features = features.unflatten(1, (len(slopes), -1))
-        return (features * slopes[:, :, wave.kind].transpose(0, 1)[:, :, None]).sum(1) + _SMALLEST
+        return (features * slopes[:, :, wave.kind].transpose(0, 1)[:, :, None]).sum(1)
 
     @torch.no_grad()
     def _round(self, value: Tensor, magnitude: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,11 +212,17 @@ class CodecBottleneck(nn.Module):
         return 4 * (exponent + fraction - 2 + UNIT_BITS) - self.prior.scales.low
 
     def table_lengths(self, sizes: Tensor, magnitude: Tensor) -> Tensor:
-        """Bits of symbols of these sizes under the codec's tables, linear between sizes and between the scales."""
-        place = self._position(magnitude) - 0.5  # a table serves its scale's whole interval
-        raw = ((place - (len(self.lengths) - 1)) / 4).detach().ceil().clamp(min=0)
-        place, sizes = (place - 4 * raw).clamp(0, len(self.lengths) - 1), sizes * torch.exp2(-raw)
-        row = place.detach().floor().clamp(max=len(self.lengths) - 2).long()
+        """Bits of symbols of these sizes under the codec's tables.
+
+        In training linear between the scales as well as the sizes, so that there are gradients to both.
+        """
+        last = len(self.lengths) - 1
+        place = self._position(magnitude)
+        raw = ((place.detach().floor() - last) / 4).ceil().clamp(min=0)
+        # A table serves its scale's whole interval, and stands for its middle where tables are blended.
+        place = (place - 4 * raw - 0.5 if self.training else (place - 4 * raw).floor()).clamp(0, last)
+        sizes = sizes * torch.exp2(-raw)
+        row = place.detach().floor().clamp(max=last - 1).long()
         column = sizes.detach().floor().clamp(max=_REACH - 2).long()
         across, along = place - row, sizes - column
         flat, at = self.lengths.flatten(), row * _REACH + column
