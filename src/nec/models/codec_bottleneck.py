@@ -302,7 +302,7 @@ def cell_lengths(values: Tensor, magnitude: Tensor) -> Tensor:
     near, far = distance - 0.5, distance + 0.5
     inside = torch.where(near > 0, beyond(near.clamp(min=0)), 1 - beyond((-near).clamp(min=0))) - beyond(far)
     # Where both tails vanish in single precision, the leading term alone is left.
-    tail = steepness * distance / np.log(2) + 1
+    tail = steepness * distance / np.log(2) + 1 - torch.log2(-torch.expm1(-steepness))
     exact = -torch.log2(inside.clamp(min=1e-30))
     return torch.where(inside > 1e-25, exact, tail)
 
