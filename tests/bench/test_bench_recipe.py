@@ -43,9 +43,29 @@ def test_methods_expand_to_points(tmp_path: Path) -> None:
     assert len({point.name for point in plan.points}) == len(plan.points)
 
 
+def test_one_adapted_model_is_coded_at_several_qualities(tmp_path: Path) -> None:
+    (plan,) = load(  # type: ignore[attr-defined]
+        tmp_path,
+        "methods: [{nec-hierarchical: {qualities: [0.1, 0.25], distortion: mix, seeds: [0, 1], lmbda: 5e5}}]\n",
+    ).datasets
+    assert [(p.label, p.setting, p.quality, p.adapt_seed) for p in plan.points] == [
+        ("quality 0.1", 0.1, 0.1, 0),
+        ("quality 0.1", 0.1, 0.1, 1),
+        ("quality 0.25", 0.25, 0.25, 0),
+        ("quality 0.25", 0.25, 0.25, 1),
+    ]
+    assert plan.points[0].adapt == plan.points[2].adapt
+    adapt = plan.points[0].adapt
+    assert (adapt.prior, adapt.distortion, adapt.lmbda) == ("hierarchical", "mix", 5e5)
+    assert plan.points[0].model_name == plan.points[2].model_name != plan.points[1].model_name
+    assert len({point.name for point in plan.points}) == 4
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
+        ("methods: [{nec-hierarchical: {lmbda: 3}}]", "qualities"),
+        ("methods: [{nec-factorized: {lmbda: 3, distortion: features}}]", "distortion"),
         ("colour: blue", "'colour'"),
         ("datasets: {eurosat: {tiles: 3}}", "'tiles'"),
         ("datasets: {dubai: {limits: {training: 3}}}", "'training'"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nec
 from nec.bench import Results, Row, curve
 from nec.bench import run as bench_run
 from nec.bench.cache import Cache
@@ -209,3 +210,20 @@ def test_adaptations_take_turns_with_heads_and_methods_are_compared(
     assert all(item["method"] == "uqe" and item["reference"] == "nec-factorized" for item in results.bd_rate)
     assert {item["decoder"] for item in results.bd_rate if item["resampled"] == "images"} <= {False, True}
     assert Results.read(out).bd_rate == results.bd_rate
+
+
+@pytest.mark.slow
+def test_one_adapted_model_serves_all_qualities(dataset: str, model: str, tmp_path: Path) -> None:
+    """A point a quality, from one model that is adapted once and the codec in its folder, in real bytes."""
+    (tmp_path / "r.yaml").write_text(
+        "adapt: {epochs: 1, batch_size: 16, blr: 1.0e-2, warmup_epochs: 0.1}\n"
+        "methods: [{nec-hierarchical: {qualities: [0.25, 1], distortion: features, quantization: straight-through}}]\n"
+        "seeds: [0]\ndecoder: [false]\ndatasets: {eurosat: {limits: {train: 60, val: 12, test: 24}}}\n"
+        "heads: {classification: {epochs: 1, batch: 16}}\n"
+    )
+    results = run_bench(load_recipe(tmp_path / "r.yaml", [dataset]), model, tmp_path / "out", jobs=1, quiet=True)
+    low, high = results.rows
+    assert 0 < low.bytes_per_image < high.bytes_per_image
+    assert low.fidelity["relative_error"] > high.fidelity["relative_error"]
+    (folder,) = (tmp_path / "out" / "models" / "eurosat").glob("*/codec.json")
+    assert low.side_information == high.side_information == nec.EmbeddingCodec.load(folder).nbytes

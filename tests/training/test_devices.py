@@ -97,6 +97,23 @@ def test_adaptation_by_torchrun_with_accumulated_parts(work: Path, capsys: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("distortion", ["features", "mix"])
+def test_adaptation_through_the_codec_on_two_devices(
+    distortion: str, work: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Both processes fit one codec, and each image has its level and noise by seed, step and place."""
+    options = ["--prior", "hierarchical", "--distortion", distortion, "--quantization", "mixed"]
+    assert main([*ADAPT, *options, "--out", "one", "--devices", "1"]) == 0
+    capsys.readouterr()
+    printed = start(work, "-m", "nec", *ADAPT, *options, "--out", "two", "--devices", "2")
+    assert json.loads(printed)["kind"] == "hierarchical"
+    alone, shared = (losses(work / f"{name}.run") for name in ("one", "two"))
+    assert list(alone) == list(shared)
+    for key, values in alone.items():
+        np.testing.assert_allclose(shared[key], values, rtol=1e-3, err_msg=key)
+
+
+@pytest.mark.slow
 def test_two_processes_resumed_in_the_middle_of_an_epoch(work: Path) -> None:
     script = str(Path(__file__).with_name("two_processes.py"))
     start(work, *TORCHRUN, script, "folder:images", str(work / "out"))

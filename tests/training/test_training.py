@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file
 
 import nec
 from nec.models import NecModel
@@ -167,16 +169,76 @@ def columns(run: Path) -> dict[str, np.ndarray]:
     return {key: np.array([float(row[key]) for row in rows if row[key]]) for key in rows[0]}
 
 
+CODED = AdaptSettings(
+    epochs=2, batch_size=16, blr=0.03, lmbda=50.0, prior="hierarchical", distortion="mix", quantization="mixed"
+)
+
+
+@pytest.mark.slow
+def test_adaptation_through_the_codec_gives_one_model_for_all_qualities(config, dataset, tmp_path: Path) -> None:
+    """The folder holds the refitted codec; images that no one trained on code with it, in bytes that follow quality."""
+    base = NecModel(config)
+    model = adapt(base, dataset, tmp_path / "m", CODED, **QUIET)
+    again = nec.load_model(tmp_path / "m")
+    assert again.config.kind == "hierarchical"
+    assert again.codec.version == 2
+    assert again.codec.id == model.codec.id
+    assert not [key for key in load_file(tmp_path / "m" / "model.safetensors") if key.startswith("bottleneck.")]
+    images = again.normalize(dataset.images[70:])
+    with torch.inference_mode():
+        tokens = again.embed(images)
+        sizes = [len(again.codec.encode(tokens.numpy(), 2 ** (level / 8))) for level in range(-24, 17, 4)]
+        values = again.quantized(images)[:, 1:].unflatten(1, (4, 4))
+        out = again(images, torch.rand(26, 16, generator=torch.Generator().manual_seed(0)))
+    assert all(low < high < 2 * low + 40 for low, high in pairwise(sizes))
+    decoded = again.codec.decode(again.codec.encode(tokens.numpy(), 1.0))
+    assert np.square(values.numpy() - decoded).sum() < 1e-3 * np.square(decoded - decoded.mean((0, 1, 2))).sum()
+    assert out["bits"].item() / 8 == pytest.approx(len(again.codec.encode(tokens.numpy(), 1.0)), rel=0.1, abs=40)
+    assert out["recon_loss"].item() == pytest.approx(out["recon_losses"].mean().item())
+    (tmp_path / "m" / "codec.json").unlink()
+    with pytest.raises(nec.InputError, match="lacks codec"):
+        nec.load_model(tmp_path / "m")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distortion", ["pixels", "features"])
+def test_what_trains_through_the_codec(distortion: str, config, dataset, tmp_path: Path) -> None:
+    """Features need no decoder, which stays as it was; levels and noise, too, come from the seed alone."""
+    base = NecModel(config)
+    settings = replace(CODED, distortion=distortion, quantization="noise", epochs=1)
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    first = adapt(base, dataset, tmp_path / "a", settings, **QUIET)
+    moved = {key for key, value in first.state_dict().items() if key in before and not torch.equal(value, before[key])}
+    assert {"norm.weight", "patch_embed.proj.weight", "blocks.1.attn.qkv.weight"} <= moved
+    assert any(key.startswith("decoder_") for key in moved) == (distortion == "pixels")
+    torch.rand(100)
+    second = adapt(base, dataset, tmp_path / "b", settings, **QUIET)
+    assert torch.equal(weights(first), weights(second))
+    other = adapt(base, dataset, tmp_path / "c", replace(settings, seed=1), **QUIET)
+    assert not torch.equal(weights(first), weights(other))
+
+
+def test_settings_of_the_hierarchical_prior_are_its_own() -> None:
+    for wrong in (
+        {"prior": "factorized"},
+        {"prior": "hyperprior", "distortion": "pixels", "quantization": "straight-through"},
+        {"quality_range": (2.0, 1.0)},
+        {"distortion": "edges"},
+    ):
+        with pytest.raises(nec.InputError, match=r"distortion|quantization|quality_range"):
+            replace(CODED, **wrong)
+
+
 @pytest.mark.parametrize("parts", [2, 8])
-@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("adapted", [False, True, "hierarchical"])
 def test_accumulated_parts_give_the_step_of_the_whole_batch(
-    parts: int, adapted: bool, config, dataset, tmp_path: Path
+    parts: int, adapted: bool | str, config, dataset, tmp_path: Path
 ) -> None:
     base = NecModel(config)
     for accumulate in (1, parts):
         options = QUIET | {"accumulate": accumulate}
         if adapted:
-            settings = AdaptSettings(epochs=2, batch_size=16, blr=0.03, lmbda=50.0)
+            settings = CODED if adapted == "hierarchical" else replace(CODED, prior="factorized", distortion="pixels")
             adapt(base, dataset, tmp_path / f"m{accumulate}", settings, **options)
         else:
             pretrain(config, dataset, tmp_path / f"m{accumulate}", replace(SETTINGS, epochs=2), **options)

@@ -71,9 +71,7 @@ class ResidualQuantiser(_VectorQuantiser):
         transform = centred(sample)
         quantiser = faiss().ResidualQuantizer(sample.shape[3], self.books, self.bits)
         quantiser.cp.niter = 10
-        quantiser.train_type = (
-            0  # k-means by codebook; faiss's default takes many times longer
-        )
+        quantiser.train_type = 0  # k-means by codebook; faiss's default takes many times longer
         quantiser.train(_training(coefficients_of(transform, sample)))
         words = faiss().vector_to_array(quantiser.codebooks).reshape(self.books, 1 << self.bits, -1)
         return transform, {"codebooks": words.astype(np.float16)}

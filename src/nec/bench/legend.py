@@ -36,6 +36,11 @@ STYLES = {
         "as NEC, but a second, coded latent tells the coder how much each value varies",
         "#D55E00", "#FF8A47", "s",
     ),
+    "nec-hierarchical": Style(
+        "NEC, hierarchical",
+        "neural embedding compression through this package's pyramid codec: one model adapted for all rates",
+        "#B22222", "#FF7F7F", "p",
+    ),
     "codec-pyramid": Style(
         "codec, pyramid",
         "this package's codec fitted to the tokens of the unadapted model: a Haar pyramid over the grid, its contexts "

@@ -182,6 +182,9 @@ def adapted_coder(point: MethodPoint, model: NecModel, tokens: Tokens) -> tuple[
         return stream, stream.nbytes
     from nec.baselines import CodecMethod
 
+    if point.method == "nec-hierarchical":  # the codec that it was adapted through, and that its folder holds
+        assert model.codec is not None
+        return CodecMethod(model.codec, point.quality), model.codec.nbytes
     codec = EmbeddingCodec.fit(tokens["train"], prior="factorized", klt=False, step=1.0)
     return CodecMethod(codec, point.quality), codec.nbytes
 

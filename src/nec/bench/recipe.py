@@ -12,7 +12,7 @@ from nec.errors import InputError
 from nec.training import AdaptSettings, TrainingSettings
 from nec.training.recipes import Recipe, read_recipe, section_settings
 
-ADAPTED = ("nec-factorized", "nec-hyperprior")
+ADAPTED = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
 REFERENCES = ("float", "original", "fine-tune")
 HEADS = ("classification", "classification_decoder", "segmentation", "segmentation_decoder", "fine_tune")
 
@@ -59,6 +59,11 @@ class MethodPoint:
         label = re.sub(r"[^A-Za-z0-9.]+", "-", self.label.replace("λ=", "")).strip("-")
         seed = f"-s{self.adapt_seed}" if self.adapt_seed else ""
         return f"{self.method}-{label}{seed}" if label and label != self.method else f"{self.method}{seed}"
+
+    @property
+    def model_name(self) -> str:
+        """For the folder of the adapted model, which may serve several points."""
+        return self.name if self.method != "nec-hierarchical" else f"{self.method}-s{self.adapt_seed}"
 
     def identity(self) -> dict[str, Any]:
         """What decides the bytes and the embeddings, beside models and data."""
@@ -232,11 +237,15 @@ def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any], seeds: tuple[i
 def _adapted_points(
     recipe: Recipe, family: str, values: dict[str, Any], adapt: Mapping[str, Any], head_seeds: tuple[int, ...]
 ) -> list[MethodPoint]:
-    """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds."""
+    """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds.
+
+    Of "nec-hierarchical" a point for each quality, at which an adaptation's one model is coded.
+    """
     where = f"methods: {family}"
-    values = dict(values)
-    weights = _list(values.pop("lmbda", None), float, f"recipe {recipe.path}: {where}: lmbda")
-    quality = _number(values.pop("quality", 1.0), f"recipe {recipe.path}: {where}: quality")
+    values, one_model = dict(values), family == "nec-hierarchical"
+    varied = "qualities" if one_model else "lmbda"
+    places = _list(values.pop(varied, None), float, f"recipe {recipe.path}: {where}: {varied}")
+    quality = 1.0 if one_model else _number(values.pop("quality", 1.0), f"recipe {recipe.path}: {where}: quality")
     seeds = values.pop("seeds", None)
     merged = {**adapt, **values}
     if any(field.name == "prior" for field in fields(AdaptSettings)):
@@ -249,11 +258,15 @@ def _adapted_points(
             "each adaptation needs a head of its own, so give as many seeds of heads (seeds: at the top)"
         )
     points = []
-    for weight in weights:
+    for place in places:
         for turn, seed in enumerate(adaptations):
-            settings = _section(recipe, where, {**merged, "lmbda": weight, "seed": seed}, AdaptSettings)
+            own = {"seed": seed} if one_model else {"lmbda": place, "seed": seed}
+            settings = _section(recipe, where, {**merged, **own}, AdaptSettings)
             heads = head_seeds[turn :: len(adaptations)]
-            points.append(MethodPoint(family, f"λ={weight:g}", weight, "", quality, settings, heads))
+            if one_model:
+                points.append(MethodPoint(family, f"quality {place:g}", place, "", place, settings, heads))
+            else:
+                points.append(MethodPoint(family, f"λ={place:g}", place, "", quality, settings, heads))
     return points
 
 

@@ -17,7 +17,7 @@ from nec.errors import CorruptError, InputError
 
 VERSION = 1
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
-NEC = ("nec-factorized", "nec-hyperprior")
+NEC = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
 CODED_RAW = ("jpeg2000", "original")
 BELOW = 1024  # bytes: the range in which NEC with decoder is to lie above the others
 COMPRESSION = 0.997  # the paper's

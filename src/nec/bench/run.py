@@ -213,7 +213,7 @@ class _Bench:
         if point.adapt is None or work.base is None:
             return work.base
         if point not in work.adapted:
-            found = self._trained(work.plan, point.name, point.adapt, work.base.load(), train)
+            found = self._trained(work.plan, point.model_name, point.adapt, work.base.load(), train)
             if found is None:
                 return None
             work.adapted[point] = found

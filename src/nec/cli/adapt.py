@@ -14,7 +14,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `nec adapt`."""
     parser.add_argument("model", metavar="MODEL", help="pre-trained model: a folder or a shipped name")
     add_run_arguments(parser)
-    parser.add_argument("--prior", choices=["factorized", "hyperprior"], help="default factorized")
+    parser.add_argument(
+        "--prior",
+        choices=["factorized", "hyperprior", "hierarchical"],
+        help="default factorized; hierarchical: through the product codec, one model for all qualities",
+    )
+    parser.add_argument(
+        "--distortion", choices=["pixels", "features", "mix"], help="of the hierarchical prior (default pixels)"
+    )
+    parser.add_argument(
+        "--quality-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="it trains for (default 0.03 2)"
+    )
     parser.add_argument("--hyper-channels", type=int, metavar="C", help="of the hyperprior (default 96)")
     parser.add_argument("--hyper-heads", type=int, metavar="H", help="attention heads of the hyperprior (default 4)")
     parser.add_argument(
@@ -32,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prior-lr", type=float, metavar="R", help="rate of the prior's densities (default: the main)")
     parser.add_argument("--prior-scale", type=float, metavar="S", help="width the densities start with (default 10)")
-    parser.add_argument("--quantization", choices=["noise", "mixed"], help="stand-in for rounding (default noise)")
+    parser.add_argument(
+        "--quantization", choices=["noise", "mixed", "straight-through"], help="stand-in for rounding (default noise)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -142,6 +142,11 @@ class EmbeddingCodec:
         """The same codec for embeddings that `positions` were subtracted from."""
         return EmbeddingCodec(replace(self._transform, positions=None), self._prior)
 
+    @property
+    def parts(self) -> tuple[Transform, Prior]:
+        """Transform and prior, for what works on them directly, as training does."""
+        return self._transform, self._prior
+
     def step(self, quality: float = 1.0) -> float:
         """Quantiser step at a quality, in units of the embeddings."""
         return self._transform.step_at(quality_level(quality))

@@ -81,9 +81,13 @@ class Transform:
         repeats = [-(-size // period) for size, period in zip((rows, columns), self.positions.shape, strict=False)]
         return mean + np.tile(self.positions.astype(np.float64), (*repeats, 1))[:rows, :columns]
 
+    def centred(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(n, y, x, d) without the means."""
+        return np.asarray(values, np.float64) - self._mean_of(*values.shape[1:3])
+
     def project(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """(n, y, x, d) -> (n, y, x, k) coefficients, before quantisation."""
-        centred = np.asarray(values, np.float64) - self._mean_of(*values.shape[1:3])
+        centred = self.centred(values)
         turned = centred @ self._forward if self.basis is not None else centred[..., self.order]
         if self.gains is None:
             return turned

@@ -57,6 +57,11 @@ def load_model(path: str | Path, config: dict[str, Any] | str | Path | None = No
     model.name, model.sha256 = folder.resolve().name, file_sha256(weights)  # a copy under another name is another model
     if (folder / CODEC_FILE).is_file():
         model.codec = EmbeddingCodec.load(folder / CODEC_FILE)
+    if model.config.kind == "hierarchical":
+        if model.codec is None:
+            raise InputError(f"{folder} lacks {CODEC_FILE}, through which the model was adapted: nec fit makes one")
+        model.use_codec(model.codec)
+        model.eval()
     return model
 
 
@@ -94,6 +99,7 @@ def _write_model(model: NecModel, folder: Path, recipe: dict[str, Any], half: bo
     weights = {
         key: (value.half() if half and value.is_floating_point() and not key.startswith("bottleneck.") else value)
         for key, value in model.state_dict().items()
+        if not (model.config.kind == "hierarchical" and key.startswith("bottleneck."))  # which the codec makes
     }
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS_FILE)
     document = {"format": FORMAT, "model": model.config.to_dict(), "recipe": recipe}

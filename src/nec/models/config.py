@@ -13,7 +13,7 @@ _POSITIVE = (
     "image_size", "patch_size", "in_channels", "embed_dim", "num_heads", "decoder_num_heads", "hyper_channels",
     "hyper_heads",
 )  # fmt: skip
-KINDS = ("mae", "factorized", "hyperprior")
+KINDS = ("mae", "factorized", "hyperprior", "hierarchical")
 
 # Names in other people's configurations (timm, MAE, the published NEC code) -> ours.
 _ALIASES = {"img_size": "image_size", "in_chans": "in_channels", "drop_path": None, "num_classes": None}
@@ -25,7 +25,8 @@ class ModelConfig:
 
     `image_size` and `patch_size` are in pixels; `mean` and `std` per band, in units of images scaled to 0..1.
     `kind`: "mae" (no bottleneck), "factorized" or "hyperprior" (Ballé et al. 2018), the latter with `hyper_channels` a
-    token and `hyper_heads`. `lmbda` weighs distortion against bits.
+    token and `hyper_heads`, or "hierarchical", adapted through the product codec, which the model then comes with.
+    `lmbda` weighs distortion against bits.
 
     `bands` (names or STAC common names, in order) and `reflectance` (what 0 and 1 of the scaled images stand for) tell
     how a scene becomes input, see `nec.data.normalization`; None where it is not known.

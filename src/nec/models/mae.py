@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nec.errors import InputError
 from nec.models.bottleneck import Bottleneck, FactorizedBottleneck, HyperpriorBottleneck
+from nec.models.codec_bottleneck import CodecBottleneck
 from nec.models.config import ModelConfig
 from nec.models.vit import Block, PatchEmbed, resize_positions, sincos_positions
 
@@ -51,7 +52,8 @@ class DecoderStage(nn.Module):
 class NecModel(nn.Module):
     """A masked autoencoder whose tokens a bottleneck may quantise and rate. Parameter names as in MAE checkpoints.
 
-    `config.kind` "mae" has no bottleneck; "factorized" and "hyperprior" add `bottleneck`.
+    `config.kind` "mae" has no bottleneck; "factorized" and "hyperprior" add `bottleneck`; "hierarchical" gets it from
+    its codec by `use_codec`.
     `config.decoder_depth` 0: an encoder alone.
     """
 
@@ -67,7 +69,7 @@ class NecModel(nn.Module):
         self.pos_embed = nn.Parameter(sincos_positions(c.embed_dim, c.grid), requires_grad=False)
         self.blocks = nn.ModuleList(Block(c.embed_dim, c.num_heads, c.mlp_ratio) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.embed_dim, eps=1e-6)
-        self.bottleneck = _bottleneck(c)
+        self.bottleneck: Bottleneck | CodecBottleneck | None = _bottleneck(c)
         if c.decoder_depth:
             self._add_decoder()
         self._initialise()
@@ -95,6 +97,11 @@ class NecModel(nn.Module):
             nn.init.normal_(self.mask_token, std=0.02)
         if isinstance(self.bottleneck, HyperpriorBottleneck):
             self.bottleneck.initialise_scales()
+
+    def use_codec(self, codec: EmbeddingCodec) -> None:
+        """Take a fitted pyramid codec as the model's codec and, in its differentiable form, as its bottleneck."""
+        self.codec, self.bottleneck = codec, CodecBottleneck(codec)
+        self.bottleneck.train(self.training)
 
     # -- images ---------------------------------------------------------------------------------------------------
 
@@ -161,10 +168,17 @@ class NecModel(nn.Module):
         return self.tokens(images)[:, 1:].unflatten(1, (y, x))
 
     def quantized(self, images: Tensor) -> Tensor:
-        """Dequantised tokens (n, 1 + y*x, d), CLS first, rounded as at test time. Needs a bottleneck."""
-        return self._need_bottleneck()(self.tokens(images))[0]
+        """Dequantised tokens (n, 1 + y*x, d), CLS first, rounded as at test time. Needs a bottleneck.
 
-    def _need_bottleneck(self) -> Bottleneck:
+        Of kind "hierarchical" at quality 1, and CLS, which that does not code, as it is.
+        """
+        bottleneck, tokens = self._need_bottleneck(), self.tokens(images)
+        if not isinstance(bottleneck, CodecBottleneck):
+            return bottleneck(tokens)[0]
+        coded = bottleneck(tokens[:, 1:].unflatten(1, self.grid_of(images)), tokens.new_zeros(len(tokens)))
+        return torch.cat([tokens[:, :1], coded.tokens.flatten(1, 2)], dim=1)
+
+    def _need_bottleneck(self) -> Bottleneck | CodecBottleneck:
         if self.bottleneck is None:
             raise InputError("this model has no bottleneck: adapt it first (nec adapt), or use embed() and a codec")
         return self.bottleneck
@@ -175,10 +189,15 @@ class NecModel(nn.Module):
 
     # -- decoder --------------------------------------------------------------------------------------------------
 
-    def reconstruct(self, latent: Tensor, order: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Latent (n, 1 + kept, d) -> predicted patches (n, m, p*p*c) of the tokens `order` (n, m), kept ones first."""
+    def reconstruct(self, latent: Tensor, order: Tensor, grid: tuple[int, int], cls: bool = True) -> Tensor:
+        """Latent (n, 1 + kept, d) -> predicted patches (n, m, p*p*c) of the tokens `order` (n, m), kept ones first.
+
+        `cls` False: the latent is (n, kept, d), and CLS is masked as the removed tokens are.
+        """
         self._need_decoder()
         x = self.decoder_embed(latent)
+        if not cls:
+            x = torch.cat([self.mask_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         masked = self.mask_token.to(x.dtype).expand(x.shape[0], order.shape[1] + 1 - x.shape[1], -1)
         positions = resize_positions(self.decoder_pos_embed, self.config.grid, grid).expand(x.shape[0], -1, -1)
         places = torch.cat([positions[:, :1], take_tokens(positions[:, 1:], order)], dim=1)
@@ -215,6 +234,7 @@ class NecModel(nn.Module):
         mask_noise: Tensor | None = None,
         noise: dict[str, Tensor] | None = None,
         decoded_share: float = 1.0,
+        change: Tensor | None = None,
     ) -> dict[str, Any]:
         """One masked pass over normalised images (n, c, h, w).
 
@@ -224,10 +244,13 @@ class NecModel(nn.Module):
                 axis) the shapes of `bottleneck.noise_shapes(1 + kept)`; drawn if None.
             decoded_share: share of the masked tokens that the decoder predicts and the loss covers. Less than 1 saves
                 time in training at little cost (Fu et al. 2024); then there is no `prediction`.
+            change: of kind "hierarchical", what coding adds to each token (n, y*x, d). A pyramid needs whole grids, so
+                this comes from a pass that is not masked; if None that is made here, at quality 1, and adds `bits`.
 
         Returns:
             latent (n, 1 + kept, d; CLS first, before quantisation), mask (n, y*x; 0 kept, 1 removed), prediction
-            (n, y*x, p*p*c), recon_loss (mean squared error over the masked patches), and with a bottleneck
+            (n, y*x, p*p*c), recon_losses (mean squared error over each image's masked patches), recon_loss (their
+            mean), and with a bottleneck
             likelihoods (like latent), hyper_likelihoods (n, 1 + kept, hyper_channels) if there is a hyper-latent,
             bits (summed over the batch, CLS and hyper-latent included), aux_loss and
             loss = lmbda * recon_loss + bits (the published code's).
@@ -239,20 +262,28 @@ class NecModel(nn.Module):
         restore = order.argsort(dim=1)
         latent = self.tokens(images, order[:, :kept])
         result: dict[str, Any] = {"latent": latent, "mask": (restore >= kept).to(images.dtype)}
-        decoded = latent
-        if self.bottleneck is not None:
+        decoded, cls = latent, True
+        if isinstance(self.bottleneck, CodecBottleneck):
+            if change is None:
+                tokens = self.embed(images)
+                coded = self.bottleneck(tokens, tokens.new_zeros(len(tokens)))
+                change, result["bits"] = (coded.tokens - tokens).flatten(1, 2), coded.bits.sum()
+            # CLS is in no product: a decoder that sees it would let the tokens do without what it holds.
+            decoded, cls = latent[:, 1:] + take_tokens(change, order[:, :kept]), False
+        elif self.bottleneck is not None:
             decoded, likelihoods = self.bottleneck(latent, noise)
             result |= {"likelihoods": likelihoods["latent"], "aux_loss": self.bottleneck.aux_loss()}
             result["bits"] = sum(-part.log2().sum() for part in likelihoods.values())
             if "hyper" in likelihoods:
                 result["hyper_likelihoods"] = likelihoods["hyper"]
         order = order[:, : kept + round((order.shape[1] - kept) * decoded_share)]
-        prediction = self.reconstruct(decoded, order, grid)
+        prediction = self.reconstruct(decoded, order, grid, cls)
         target = take_tokens(self.target(images), order[:, kept:])
-        result["recon_loss"] = (prediction[:, kept:].float() - target).square().mean()
+        result["recon_losses"] = (prediction[:, kept:].float() - target).square().mean(dim=(1, 2))
+        result["recon_loss"] = result["recon_losses"].mean()
         if order.shape == restore.shape:
             result["prediction"] = take_tokens(prediction, restore)
-        if self.bottleneck is not None:
+        if "bits" in result:
             result["loss"] = self.config.lmbda * result["recon_loss"] + result["bits"]
         return result
 
@@ -264,7 +295,7 @@ class NecModel(nn.Module):
 
 
 def _bottleneck(config: ModelConfig) -> Bottleneck | None:
-    if config.kind == "mae":
+    if config.kind in ("mae", "hierarchical"):
         return None
     if config.kind == "factorized":
         return FactorizedBottleneck(config.embed_dim)

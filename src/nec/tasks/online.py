@@ -26,6 +26,7 @@ try:
     from torch import Tensor, nn
     from torch.nn import functional as F
 
+    from nec.models.codec_bottleneck import CodecBottleneck
     from nec.models.mae import NecModel
     from nec.tasks.attention import AttentionClassifier, build_classifier
     from nec.tasks.loop import Schedule, Score, fit_epochs
@@ -129,12 +130,14 @@ class OnlineClassifier(nn.Module):
 
 
 def bottleneck_quantizer(model: NecModel) -> Quantizer:
-    """Rounding by the model's own bottleneck, as at test time."""
+    """Rounding by the model's own bottleneck, as at test time (by a codec's at quality 1)."""
     if model.bottleneck is None:
         raise InputError("this model has no bottleneck: adapt it first (nec adapt), or quantise by its codec")
     bottleneck = copy.deepcopy(model.bottleneck).eval()
 
     def quantize(tokens: Tensor) -> Tensor:
+        if isinstance(bottleneck, CodecBottleneck):
+            return bottleneck(tokens, tokens.new_zeros(len(tokens))).tokens
         return bottleneck(tokens.flatten(1, 2))[0].view_as(tokens)
 
     return quantize

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from nec.data.augment import random_resized_crop_flip
+from nec.models.codec_bottleneck import BIT_WORTH, CodecBottleneck, draw_levels
 from nec.models.mae import MASK_RATIO, NecModel
 from nec.training.batches import Images, StepBatches, rank_share, step_generator
 from nec.training.optim import MuonAdamW, warmup_cosine
@@ -23,10 +24,12 @@ class MaskedTraining(lightning.LightningModule):
     """Trains a `NecModel` by masked reconstruction, with the rate of its bottleneck if it has one.
 
     Loss: recon_loss, or lmbda * recon_loss + bits an image + the quantiles' own loss. The bits are those of the
-    visible patch tokens scaled up to all tokens, CLS left out, which no product codes.
+    visible patch tokens scaled up to all tokens, CLS left out, which no product codes. Through the product codec the
+    bits are those of all tokens, from a pass that is not masked: `_coded_loss`.
 
     Args:
         accumulate: parts in which a process works on its share of a batch; their gradients are summed before the step.
+        teacher: the model before adaptation, frozen, for a distortion of features.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class MaskedTraining(lightning.LightningModule):
         train: Images,
         val: Images | None = None,
         accumulate: int = 1,
+        teacher: NecModel | None = None,
     ) -> None:
         super().__init__()
         # One batch is one optimiser step, whose parts this module accumulates: logs, checkpoints and the resumed place
@@ -43,6 +47,7 @@ class MaskedTraining(lightning.LightningModule):
         self.automatic_optimization = False
         self.accumulate = accumulate
         self.model = model
+        self.teacher = teacher
         self.settings = settings
         self.images = train
         self.validation_images = val
@@ -81,7 +86,11 @@ class MaskedTraining(lightning.LightningModule):
             return torch.rand(s.batch_size, *shape, generator=generator)[share]
 
         crops, mask_noise, noise = draw(7), draw(grid[0] * grid[1]), None
-        if self.model.bottleneck is not None:
+        if isinstance(self.model.bottleneck, CodecBottleneck):
+            noise = {"level": draw(1)}
+            if self.model.bottleneck.quantization != "straight-through":
+                noise["latent"] = draw(*self.model.bottleneck.noise_shape(*grid)) - 0.5
+        elif self.model.bottleneck is not None:
             kept = 1 + int(grid[0] * grid[1] * (1 - MASK_RATIO))
             shapes = self.model.bottleneck.noise_shapes(kept)
             noise = {name: draw(*shape) - 0.5 for name, shape in shapes.items()}
@@ -90,8 +99,12 @@ class MaskedTraining(lightning.LightningModule):
         for part in parts:
             views = random_resized_crop_flip(self.model.normalize(pixels[part]), crops[part], s.crop_scale, s.turns)
             part_noise = None if noise is None else {name: drawn[part].to(views) for name, drawn in noise.items()}
-            out = self.model(views, mask_noise[part].to(views), part_noise, s.decoded_share)
-            loss, values = self._loss(out)
+            if isinstance(self.model.bottleneck, CodecBottleneck):
+                assert part_noise is not None
+                loss, values = self._coded_loss(views, mask_noise[part].to(views), part_noise, s.decoded_share)
+            else:
+                out = self.model(views, mask_noise[part].to(views), part_noise, s.decoded_share)
+                loss, values = self._loss(out)
             self._backward(loss / len(parts), last=part is parts[-1])
             figures.append({"loss": loss.detach(), **values})
         self._update()
@@ -120,8 +133,13 @@ class MaskedTraining(lightning.LightningModule):
         views = self.model.normalize(pixels)
         assert self.validation_images is not None
         size = min(self.settings.batch_size, len(self.validation_images))
-        mask_noise = validation_mask_noise(self.model, size, step)[self._validation_share(size)]
-        loss, figures = self._loss(self.model(views, mask_noise.to(views)))
+        share = self._validation_share(size)
+        mask_noise = validation_mask_noise(self.model, size, step)[share].to(views)
+        if isinstance(self.model.bottleneck, CodecBottleneck):
+            places = (torch.arange(size)[share, None].to(views) + 0.5) / size  # all qualities, evenly
+            loss, figures = self._coded_loss(views, mask_noise, {"level": places})
+        else:
+            loss, figures = self._loss(self.model(views, mask_noise))
         self.log_dict({f"val/{key}": value for key, value in {"loss": loss, **figures}.items()}, sync_dist=True)
 
     def _loss(self, out: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -134,6 +152,36 @@ class MaskedTraining(lightning.LightningModule):
         figures |= {"bytes_per_image": bits.detach() / 8, "aux_loss": out["aux_loss"].detach()}
         # The auxiliary loss moves the quantiles alone, and nothing else does: adding it changes no other gradient.
         return self.settings.lmbda * out["recon_loss"] + bits + out["aux_loss"], figures
+
+    def _coded_loss(
+        self, views: Tensor, mask_noise: Tensor, noise: dict[str, Tensor], decoded_share: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean over images of (bits + distortion's weight * distortion) / typical bits, each at its own level.
+
+        `noise`: "level" (n, 1) in 0..1 chooses the level, "latent" is the quantiser's. The bits are those of whole
+        grids from a pass without a mask; what coding does to the tokens there is done to the visible ones of the masked
+        pass, whose reconstruction is the distortion of pixels.
+        """
+        s, bottleneck = self.settings, self.model.bottleneck
+        assert isinstance(s, AdaptSettings)
+        assert isinstance(bottleneck, CodecBottleneck)
+        levels = draw_levels(noise["level"][:, 0], s.quality_range)
+        tokens = self.model.embed(views)
+        coded = bottleneck(tokens, levels, noise.get("latent"))
+        parts, figures = [], {"bytes_per_image": coded.bits.detach().mean() / 8}
+        if self.teacher is not None:
+            with torch.no_grad():
+                target = self.teacher.embed(views)
+            distances = bottleneck.distance(coded.tokens, target)
+            figures["squared_steps"] = distances.detach().mean()
+            parts.append(BIT_WORTH * distances)
+        if s.distortion != "features":
+            change = (coded.tokens - tokens).detach().flatten(1, 2)
+            out = self.model(views, mask_noise, None, decoded_share, change)
+            figures["recon_loss"] = out["recon_loss"].detach()
+            parts.append(s.lmbda * out["recon_losses"])
+        distortion = bottleneck.level_weight(levels) * sum(parts) / len(parts)
+        return ((coded.bits + distortion) / bottleneck.typical_bits(levels)).mean(), figures
 
     # -- optimiser ------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import pickle
@@ -9,6 +10,7 @@ import platform
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,16 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
 
 import nec
+from nec.codec import EmbeddingCodec
 from nec.data import Dataset
 from nec.errors import InputError
 from nec.models import ModelConfig, NecModel, save_model
 from nec.models.axes import to_principal_axes
-from nec.models.bottleneck import FactorizedBottleneck
+from nec.models.bottleneck import FactorizedBottleneck, HyperpriorBottleneck
+from nec.models.codec_bottleneck import CodecBottleneck
 from nec.training.batches import Images, rank_share
 from nec.training.module import MaskedTraining
 from nec.training.pictures import Reconstructions
@@ -32,6 +37,7 @@ from nec.training.settings import AdaptSettings, TrainingSettings
 
 CHECKPOINT = "last.ckpt"
 _AXES_IMAGES = 1024
+_CODEC_IMAGES, _CALIBRATION_IMAGES, _REFIT_IMAGES = 512, 128, 2048
 _VALIDATIONS = 20  # a run
 
 
@@ -113,21 +119,55 @@ def adapt(
     adapted = with_bottleneck(start, settings)
     freeze(adapted, settings.trainable_blocks)
     made = {"method": f"NEC adaptation, prior {settings.prior}", "from": _origin(model)}
+    if settings.prior == "hierarchical":
+        if Path(out).exists() and not options.get("overwrite"):
+            raise InputError(f"{out} exists: choose another name, or give --overwrite")
+        options |= {"teacher": _through_codec(adapted, dataset, settings), "finish": _refit_codec}
     return _run(adapted, dataset, Path(out), settings, made, **options)
 
 
-@torch.no_grad()
 def _in_principal_axes(model: NecModel, dataset: Dataset, seed: int) -> NecModel:
     """The model in the principal axes of its tokens of some training images."""
-    images, _ = _parts(dataset, model.config, None)
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:_AXES_IMAGES])
+    tokens = _sample_tokens(model, _parts(dataset, model.config, None)[0], seed, _AXES_IMAGES)
+    return to_principal_axes(model, tokens.flatten(0, 2))
+
+
+@torch.no_grad()
+def _sample_tokens(model: NecModel, images: Images, seed: int, count: int) -> Tensor:
+    """Tokens (n, y, x, d) of so many of the images."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
     batches = np.array_split(chosen, -(-len(chosen) // 128))
-    tokens = torch.cat([model.tokens(model.normalize(images.take(batch)))[:, 1:] for batch in batches])
-    return to_principal_axes(model, tokens.flatten(0, 1))
+    return torch.cat([model.embed(model.normalize(images.take(batch))) for batch in batches])
+
+
+def _through_codec(model: NecModel, dataset: Dataset, settings: AdaptSettings) -> NecModel | None:
+    """Fit a codec to the model's tokens as its bottleneck; returns the frozen model if the distortion needs it.
+
+    Freezes, too, what the distortion leaves without gradients: distributed training refuses such parameters.
+    """
+    teacher = copy.deepcopy(model).requires_grad_(False).eval() if settings.distortion != "pixels" else None
+    tokens = _sample_tokens(model, _parts(dataset, model.config, None)[0], settings.seed, _CODEC_IMAGES)
+    model.use_codec(EmbeddingCodec.fit(tokens.numpy(), spatial="haar", positions=None, seed=settings.seed))
+    bottleneck = model.bottleneck
+    assert isinstance(bottleneck, CodecBottleneck)
+    bottleneck.quantization = settings.quantization
+    bottleneck.calibrate(tokens[:_CALIBRATION_IMAGES])
+    if settings.distortion == "features":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not name.startswith(("decoder_", "mask_token")))
+    return teacher
+
+
+def _refit_codec(model: NecModel, images: Images, settings: TrainingSettings) -> None:
+    """Fit the codec of the product to the tokens that training ended with; it becomes the bottleneck as well."""
+    bottleneck = model.bottleneck
+    assert isinstance(bottleneck, CodecBottleneck)
+    tokens = _sample_tokens(model, images, settings.seed, _REFIT_IMAGES)
+    model.use_codec(bottleneck.refit(tokens.cpu().numpy(), settings.seed))
 
 
 def with_bottleneck(model: NecModel, settings: AdaptSettings) -> NecModel:
-    """A copy of an MAE with a fresh bottleneck, its tokens scaled by `latent_scale`."""
+    """A copy of an MAE with a fresh bottleneck (of prior hierarchical without), tokens scaled by `latent_scale`."""
     if not model.config.decoder_depth:
         raise InputError("adaptation needs the MAE's decoder: this model is an encoder alone")
     if model.bottleneck is not None:
@@ -136,10 +176,10 @@ def with_bottleneck(model: NecModel, settings: AdaptSettings) -> NecModel:
     adapted = NecModel(replace(sizes, kind=settings.prior, lmbda=settings.lmbda))
     adapted.load_state_dict(model.state_dict(), strict=False)
     bottleneck = adapted.bottleneck
-    assert bottleneck is not None
-    bottleneck.straight_through = settings.quantization == "mixed"
-    prior = bottleneck if isinstance(bottleneck, FactorizedBottleneck) else bottleneck.entropy_bottleneck
-    prior.start_at(settings.prior_scale)
+    if isinstance(bottleneck, FactorizedBottleneck | HyperpriorBottleneck):
+        bottleneck.straight_through = settings.quantization == "mixed"
+        prior = bottleneck if isinstance(bottleneck, FactorizedBottleneck) else bottleneck.entropy_bottleneck
+        prior.start_at(settings.prior_scale)
     with torch.no_grad():
         adapted.norm.weight.mul_(settings.latent_scale)
         adapted.norm.bias.mul_(settings.latent_scale)
@@ -173,6 +213,8 @@ def _run(
     checkpoint_minutes: float = 5.0,
     limit: int | None = None,
     progress: bool = True,
+    teacher: NecModel | None = None,
+    finish: Callable[[NecModel, Images, TrainingSettings], None] | None = None,
 ) -> NecModel:
     """Train and write the model folder `out`; checkpoints and logs go to the folder `out` + ".run" beside it.
 
@@ -183,6 +225,8 @@ def _run(
         accumulate: parts in which each device works on its share of a batch, for little memory; the result is the same.
         checkpoint_minutes: time between checkpoints.
         limit: train on the first so many images only.
+        teacher: whose tokens a distortion of features compares with.
+        finish: called with the trained model, its images and the settings before the model is written.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints on hardware and other products
     work = out.with_name(out.name + ".run")
@@ -195,7 +239,7 @@ def _run(
         raise InputError(f"{work} holds an interrupted run: go on with --resume, or give --overwrite")
     placement = _placement(devices)
     train, val = _parts(dataset, model.config, limit)
-    module = MaskedTraining(model, settings, train, val, accumulate)
+    module = MaskedTraining(model, settings, train, val, accumulate, teacher)
     recipe = {**made, "settings": asdict(settings), "data": dataset.description, "steps": module.steps, **_versions()}
     identity = {key: recipe[key] for key in ("method", "settings", "steps")}
     if resume:
@@ -228,6 +272,8 @@ def _run(
     metrics = trainer.callback_metrics
     recipe["figures"] = {key: round(float(value), 5) for key, value in metrics.items() if not key.startswith("lr-")}
     try:
+        if finish is not None:
+            finish(model, train, settings)
         if trainer.is_global_zero:
             save_model(model, out, recipe=recipe, overwrite=overwrite)
             checkpoint.unlink(missing_ok=True)

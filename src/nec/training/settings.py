@@ -82,7 +82,14 @@ class AdaptSettings(TrainingSettings):
         prior_scale: scale of the logistic densities that the prior starts from, in steps of the quantiser.
         quantization: what stands for rounding in training. "noise": additive uniform noise in both terms (the
             paper's); "mixed": noise for the rate, straight-through rounding for the distortion.
-        prior: "factorized", or "hyperprior", the scale hyperprior of `hyper_channels` a token and `hyper_heads`.
+        prior: "factorized"; "hyperprior", the scale hyperprior of `hyper_channels` a token and `hyper_heads`; or
+            "hierarchical": through the product codec, which is fitted first, serves all qualities, and is refitted
+            when training is done. `lmbda` is then the pixels' weight at quality 1; it grows as 1 / step^2. Its
+            `quantization` may be "straight-through" as well: rounding in both terms.
+        distortion: of the hierarchical prior. "pixels": the MAE's, in a second, masked pass; "features": the squared
+            distance to the tokens before adaptation, in the codec's metric, weighted as the codec's rounding weighs it
+            against bits; "mix": the mean of both.
+        quality_range: of the hierarchical prior: each image of a step is coded at its own, drawn between these.
     """
 
     weight_decay: float = 0.01
@@ -93,8 +100,10 @@ class AdaptSettings(TrainingSettings):
     principal_axes: bool = False
     prior_lr: float | None = None
     prior_scale: float = 10.0
-    quantization: Literal["noise", "mixed"] = "noise"
-    prior: Literal["factorized", "hyperprior"] = "factorized"
+    quantization: Literal["noise", "mixed", "straight-through"] = "noise"
+    prior: Literal["factorized", "hyperprior", "hierarchical"] = "factorized"
+    distortion: Literal["pixels", "features", "mix"] = "pixels"
+    quality_range: tuple[float, float] = (0.03, 2.0)
     hyper_channels: int = 96
     hyper_heads: int = 4
 
@@ -104,8 +113,18 @@ class AdaptSettings(TrainingSettings):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be positive, got {value}")
-        for name, known in (("quantization", ("noise", "mixed")), ("prior", ("factorized", "hyperprior"))):
+        hierarchical = self.prior == "hierarchical"
+        for name, known in (
+            ("prior", ("factorized", "hyperprior", "hierarchical")),
+            ("quantization", ("noise", "mixed", "straight-through") if hierarchical else ("noise", "mixed")),
+            ("distortion", ("pixels", "features", "mix") if hierarchical else ("pixels",)),
+        ):
             if getattr(self, name) not in known:
-                raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
+                raise InputError(
+                    f"{name} {getattr(self, name)!r} is not one of {', '.join(known)} (prior {self.prior})"
+                )
+        low, high = self.quality_range
+        if not 0 < low <= high:
+            raise InputError(f"quality_range must be LOW HIGH with 0 < LOW <= HIGH, got {low} {high}")
         if self.trainable_blocks is not None and self.trainable_blocks < 0:
             raise InputError(f"trainable_blocks must not be negative, got {self.trainable_blocks}")
