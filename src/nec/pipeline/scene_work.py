@@ -19,7 +19,7 @@ from nec.pipeline.patience import passing, patiently
 
 if TYPE_CHECKING:
     from nec.models.mae import NecModel
-    from nec.store.product import EncodedShard, ShardEncoder
+    from nec.store.product.shard import EncodedShard, ShardEncoder
 
 Shard = tuple[int, int]
 
