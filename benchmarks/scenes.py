@@ -1,6 +1,6 @@
 """Scenes into products: is the model ever idle, do two workers do twice the work, does memory stay flat?
 
-    python benchmarks/scenes.py idle      the engine's tiles/s beside the bare model's, ViT-S/16 at 224 px, random weights
+    python benchmarks/scenes.py idle      tiles/s beside the bare model's, ViT-S/16 at 224 px with random weights
     python benchmarks/scenes.py scaling   two Dask workers against one, each on one thread
     python benchmarks/scenes.py memory    peak memory on generated scenes of 2,000 and 20,000 px width
 
