@@ -182,8 +182,7 @@ class ProductWriter:
         `failed`: tiles that could not be read, whose tokens are not valid for that reason; see `failed`.
         """
         self._check_time(time)
-        if (row, column) not in self.product.tiling.all_shards():
-            raise InputError(f"no shard ({row}, {column}) in a product of {self.product.tiling.shards} shards")
+        self.product.tiling.check_shard(row, column)
         write_bytes(self.path / valid_key(time, row, column), shard.valid)
         file = self.path / embeddings_key(time, row, column)
         if shard.embeddings:
