@@ -16,6 +16,7 @@ pytest.importorskip("rasterio")
 
 from scenes import COLUMNS, LAYOUT, ROWS, faulty, pixels, write_scene
 
+from nec.codec import EmbeddingCodec
 from nec.data import open_scene
 from nec.errors import InputError, NecError
 from nec.pipeline import encode_scene
@@ -84,6 +85,22 @@ def test_product_holds_the_models_tokens(model: Any, path: Path, whole: Path) ->
     error = np.square(read - expected)[valid].mean() / expected[valid].var()
     assert error < 0.06
     assert verify(whole)["ok"]
+
+
+def test_tiles_are_levelled_by_the_codecs_means_by_position(path: Path, tmp_path: Path) -> None:
+    import torch
+
+    model = build_model()
+    images = smooth(200, 16, 3, seed=9)
+    with torch.inference_mode():
+        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)).numpy(), positions=True)
+    encode_scene(open_scene(path), model, tmp_path / "p.zarr", quality=64, **LAYOUT)
+    product, expected = open_product(tmp_path / "p.zarr"), tokens_by_hand(model)
+    for y, x in ((0, 0), (5, 8), (12, 15), (22, 3)):
+        top, left = (min(max(i // 2 * 2 - 1, 0), n - 4) for i, n in zip((y, x), GRID, strict=True))
+        expected[y, x] -= model.codec.positions[y - top, x - left]
+        np.testing.assert_allclose(product.read(0)[y, x], expected[y, x], atol=0.1 * expected.std())
+    assert product.attrs["model"]["input"]["levelled"]
 
 
 def test_layout_and_batches_do_not_change_the_tokens(model: Any, path: Path, whole: Path, tmp_path: Path) -> None:

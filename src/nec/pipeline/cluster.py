@@ -42,7 +42,7 @@ class _Model(WorkerPlugin):
 
 def _make(name: str, task: Task) -> Any:
     """One shard on a worker: what `Work.code` gives, or the error of ours that it met, which no retry would mend."""
-    plugin = distributed.get_worker().plugins[name]
+    plugin: Any = distributed.get_worker().plugins[name]
     try:
         with plugin.turn:
             (block,) = plugin.work.blocks([task], _ignore)

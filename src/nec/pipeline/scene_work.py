@@ -19,7 +19,7 @@ from nec.pipeline.patience import passing, patiently
 
 if TYPE_CHECKING:
     from nec.models.mae import NecModel
-    from nec.store.product import EncodedShard, ShardEncoder
+    from nec.store.product.shard import EncodedShard, ShardEncoder
 
 Shard = tuple[int, int]
 
@@ -121,21 +121,22 @@ class SceneWork:
         self, windows: Sequence[TokenWindow], done: Callable[[int], None] = lambda tiles: None
     ) -> Iterator[Tokens]:
         """Tokens of each window of the scene's grid."""
-        plans = [self._batches(self.tiling.tiles(window)) for window in windows]
-        read = read_ahead(self._read, [batch for plan in plans for batch in plan], self.readers)
-        for window, plan in zip(windows, plans, strict=True):
+        # Planned as they are needed: the tiles of a large scene would take as much memory as its shards.
+        read = read_ahead(self._read, (batch for window in windows for batch in self._batches(window)), self.readers)
+        for window in windows:
             shape = (window[1] - window[0], window[3] - window[2])
             values = np.full((*shape, self.model.config.embed_dim), np.nan, np.float32)
             valid = np.zeros(shape, bool)
             failed: list[FailedTile] = []
-            for _ in plan:
+            for _ in self._batches(window):
                 batch = next(read)
                 self._embed(batch, window, values, valid)
                 failed.extend(batch.failed)
                 done(len(batch.tiles) + len(batch.failed))
             yield Tokens(values, valid, tuple(failed))
 
-    def _batches(self, tiles: Sequence[Tile]) -> list[Sequence[Tile]]:
+    def _batches(self, window: TokenWindow) -> list[Sequence[Tile]]:
+        tiles = self.tiling.tiles(window)
         return [tiles[first : first + self.batch_size] for first in range(0, len(tiles), self.batch_size)]
 
     def _embed(self, batch: _Batch, window: TokenWindow, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
