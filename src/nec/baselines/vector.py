@@ -71,9 +71,7 @@ class ResidualQuantiser(_VectorQuantiser):
         transform = centred(sample)
         quantiser = faiss().ResidualQuantizer(sample.shape[3], self.books, self.bits)
         quantiser.cp.niter = 10
-        quantiser.train_type = (
-            0  # k-means by codebook; faiss's default takes many times longer
-        )
+        quantiser.train_type = 0  # k-means by codebook; faiss's default takes many times longer
         quantiser.train(_training(coefficients_of(transform, sample)))
         words = faiss().vector_to_array(quantiser.codebooks).reshape(self.books, 1 << self.bits, -1)
         return transform, {"codebooks": words.astype(np.float16)}
@@ -117,7 +115,7 @@ def _training(coefficients: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def _unpacked(codes: NDArray[np.uint8], books: int, bits: int) -> NDArray[np.uint8]:
     """Codes (n, books) of faiss's bytes, where a single code of less than 8 bits has a byte of its own."""
-    return codes.reshape(-1, books) & ((1 << bits) - 1)
+    return codes.reshape(-1, books) & np.uint8((1 << bits) - 1)
 
 
 def faiss() -> Any:
