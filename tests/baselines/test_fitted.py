@@ -111,10 +111,6 @@ def test_more_than_the_dimensions_give_is_refused(spec: str) -> None:
         method.fit(SAMPLE)
 
 
-def payload_bytes(method: FittedMethod, batch: np.ndarray = BATCH) -> int:
-    return len(method.encode(batch)) - len(method.encode(batch[:0]) if len(batch) == 0 else b"")
-
-
 def test_codes_take_their_bits() -> None:
     """Header of a frame, 4 bytes of check, 1 of layout; 16 tokens an image."""
     for method in FITTED:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT = (
     "rdc:uint8,uint8-zstd,uint16,uint16-zstd png jpeg2000:1,8,16,24,48,96 jpeg:90,50,10 "
+    "webp:0,30,70 avif:0,30,60 jpegxl:25,8,2 htj2k:0.3,0.1,0.03 pca-int8:2,8 pca-entropy:0.5,0.2,0.05 sign itq:64 "
     "float:32,32-zstd,16 uqe:2,3,4,5,8,16 uqe-channel:2,3,4,5,8 nec:0.1,0.3,1,3"
 )
 PLAIN = ("png", "sign")  # families without a setting

@@ -115,7 +115,7 @@ def _training(coefficients: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def _unpacked(codes: NDArray[np.uint8], books: int, bits: int) -> NDArray[np.uint8]:
     """Codes (n, books) of faiss's bytes, where a single code of less than 8 bits has a byte of its own."""
-    return codes.reshape(-1, books) & ((1 << bits) - 1)
+    return codes.reshape(-1, books) & np.uint8((1 << bits) - 1)
 
 
 def faiss() -> Any:

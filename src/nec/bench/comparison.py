@@ -123,34 +123,32 @@ class _Curves:
 def _compare_all(
     dataset: str, metric: str, decoder: bool, rows: Sequence[tuple[Row, Outcome | None]], draws: _Draws
 ) -> list[Comparison]:
-    methods = dict.fromkeys(row.method for row, _ in rows)
-    curves = {}
-    for method in methods:
+    curves: dict[str, dict[bool, _Curves]] = {}
+    for method in dict.fromkeys(row.method for row, _ in rows):
         mine = [(row, outcome) for row, outcome in rows if row.method == method and metric in row.metrics]
-        all_known = all(outcome is not None for _, outcome in mine)
-        made = _curves(mine, metric, draws, with_units=all_known)
-        if made is not None and made.curves[0] is not None:
-            # Against a method whose outcomes are unknown, only seeds can be drawn, of both.
-            seeds_only = _curves(mine, metric, draws, with_units=False) if made.resampled else made
-            curves[method] = (made, seeds_only)
+        known = draws.units is not None and all(outcome is not None for _, outcome in mine)
+        # Against a method whose outcomes are unknown only seeds can be drawn, of both.
+        made = {resampled: _curves(mine, metric, draws, resampled) for resampled in {False, known}}
+        ready = {resampled: item for resampled, item in made.items() if item is not None and item.curves[0] is not None}
+        if ready:
+            curves[method] = ready
     found = []
     for reference in filter(ours, curves):
         for method in curves:
             if method != reference:
-                known = all(curves[name][0].resampled for name in (method, reference))
-                pair = [curves[name][0 if known else 1] for name in (method, reference)]
-                found.append(_comparison((dataset, metric, decoder, method, reference), *pair, draws))
+                known = all(True in curves[name] for name in (method, reference))
+                names = (dataset, metric, decoder, method, reference)
+                found.append(_comparison(names, curves[method][known], curves[reference][known], draws))
     return found
 
 
-def _curves(rows: Sequence[tuple[Row, Outcome | None]], metric: str, draws: _Draws, with_units: bool) -> _Curves | None:
+def _curves(rows: Sequence[tuple[Row, Outcome | None]], metric: str, draws: _Draws, resampled: bool) -> _Curves | None:
     """Curves of a method's rows; None for fewer than two settings."""
     points: dict[tuple[float, str], list[tuple[Row, Outcome | None]]] = {}
     for row, outcome in rows:
         points.setdefault((row.setting, row.label), []).append((row, outcome))
     if len(points) < 2:
         return None
-    resampled = with_units and draws.units is not None
     averaged = [_point(group, metric, draws, resampled) for group in points.values()]
     sizes, accuracies = (np.stack(values, axis=1).tolist() for values in zip(*averaged, strict=True))
     seeds = min(len({row.seed for row, _ in group}) for group in points.values())

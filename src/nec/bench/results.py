@@ -118,8 +118,8 @@ class Results:
             raise InputError(f"{where} is not of version {VERSION} of nec bench's results")
         try:
             rows = [Row(**row) for row in document["rows"]]
-            parts = (document[key] for key in ("recipe", "environment", "datasets"))
-            return cls(*parts, rows, document.get("bd_rate", []))
+            found = document.get("bd_rate", [])  # results from before it was computed have none
+            return cls(document["recipe"], document["environment"], document["datasets"], rows, found)
         except (KeyError, TypeError) as error:
             raise CorruptError(f"{where} is damaged: {error}; run nec bench again") from error
 
