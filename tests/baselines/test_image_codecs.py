@@ -132,7 +132,7 @@ def test_jpeg2000_has_the_colour_transform() -> None:
     ],
 )
 def test_modern_files_are_what_their_encoder_wrote(spec: str, decoder: str) -> None:
-    """Lengths that were taken out come back, so that the files are the encoder's own; Pillow reads WebP and AVIF too."""
+    """Lengths that were taken out come back, so that the files are the encoder's own; Pillow reads two of them too."""
     images = pictures((8, 48, 40, 3))
     (method,) = methods(spec)
     blob = method.encode(images)

@@ -87,6 +87,11 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "adapting a missing model": (grey, ["adapt", "nowhere/m", "folder:images", "--out", "new"], "nowhere/m"),
     "unknown size": (grey, [*PRETRAIN, "--config", "depht=3"], "depht"),
     "classifying nothing": (nothing, ["classify", "nowhere/x.zarr"], "nowhere/x.zarr"),
+    "missing scene": (nothing, ["encode", "scene:nowhere.tif", *ENCODE[2:]], "nowhere.tif"),
+    "scenes among images": (grey, [*ENCODE[:2], "a.tif", *ENCODE[2:]], "one by one"),
+    "an argument of images": (nothing, ["encode", "a.tif", *ENCODE[2:], "--image-size", "8"], "--image-size"),
+    "an argument of scenes": (grey, [*ENCODE, "--skip-failed"], "--skip-failed"),
+    "a scheduler for threads": (grey, [*ENCODE, "--scheduler", "tcp://localhost:1"], "--engine dask"),
     "unknown command": (nothing, ["frobnicate"], "frobnicate"),
 }
 
@@ -124,11 +129,12 @@ def test_nan_embeddings_and_pixels(tmp_path: Path, model: Path) -> None:
     check_refused(run(tmp_path, ["fit", "e.npy", "--out", "c.json"], model), "NaN")
     rasterio = pytest.importorskip("rasterio")
     profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 3, "dtype": "float32"}
-    with rasterio.open(tmp_path / "nan.tif", "w", **profile) as file:
+    (tmp_path / "rasters").mkdir()
+    with rasterio.open(tmp_path / "rasters" / "nan.tif", "w", **profile) as file:
         file.write(np.full((3, 16, 16), np.nan, np.float32))
-    arguments = ["encode", "nan.tif", "--model", "MODEL", "--out", "o.zarr", "--scale", "1"]
+    arguments = ["encode", "rasters", "--model", "MODEL", "--out", "o.zarr", "--scale", "1"]
     check_refused(run(tmp_path, arguments, model), "NaN")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.npy", "nan.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.npy", "rasters"]
 
 
 @pytest.mark.slow

@@ -27,8 +27,8 @@ STEPS = {
 }  # fmt: skip
 EXTRAS = (
     "torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "tensorboard", "PIL",
-    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "fsspec", "aiohttp",
-    "imagecodecs",
+    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "distributed", "fsspec",
+    "aiohttp", "imagecodecs", "pyarrow", "rioxarray", "geopandas", "obstore", "s3fs",
 )  # fmt: skip
 
 

@@ -108,6 +108,23 @@ def test_a_pyramid_is_smaller_at_low_rates(codecs: dict[str, EmbeddingCodec]) ->
     assert np.all(haar[inside, 1] < np.interp(haar[inside, 0], tokens[::-1, 0], tokens[::-1, 1]))
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(8, 8), (8, 4), (6, 5)])
+def test_a_prefix_of_a_frame_is_the_grid_of_block_means(
+    codecs: dict[str, EmbeddingCodec], rows: int, columns: int
+) -> None:
+    codec, batch = codecs["haar"], smooth_embeddings(6, rows, columns, 5, seed=7)
+    blob = codec.encode(batch, 4.0)
+    whole = codec.decode(blob).astype(np.float64)
+    for spacing in (2, 4, 8):
+        prefix = blob[: codec.coarse_size(blob[:64], spacing)]
+        coarse = codec.decode_coarse(prefix, spacing)
+        assert coarse.shape == (6, -(-rows // spacing), -(-columns // spacing), 5)
+        assert len(prefix) < len(blob)
+        if rows % spacing == 0 and columns % spacing == 0:
+            blocks = whole.reshape(6, rows // spacing, spacing, columns // spacing, spacing, 5).mean((2, 4))
+            np.testing.assert_allclose(coarse, blocks, atol=1e-4)
+
+
 @pytest.mark.parametrize("gains", [(), (0,), (float("nan"),), (-1, 2), (1,) * 17])
 def test_gains_are_checked(gains: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="gains"):

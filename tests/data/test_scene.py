@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasters import LEFT, TOP, noise, write
 
 from nec.data import open_scene
 from nec.errors import InputError
@@ -19,33 +20,6 @@ rasterio = pytest.importorskip("rasterio")
 TRANSFORM = (10.0, 0.0, 500000.0, 0.0, -10.0, 4600000.0)
 
 
-def write(
-    path: Path,
-    bands: np.ndarray,
-    *,
-    nodata: float | None = None,
-    resolution: float = 10.0,
-    crs: str | None = "EPSG:32633",
-    names: tuple[str, ...] = (),
-    tags: dict[str, str] | None = None,
-    driver: str = "GTiff",
-    **options: object,
-) -> Path:
-    path.parent.mkdir(exist_ok=True, parents=True)
-    transform = rasterio.Affine(resolution, 0, 500000, 0, -resolution, 4600000)
-    profile = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
-    with rasterio.open(path, "w", driver, crs=crs, transform=transform, nodata=nodata, **profile, **options) as file:
-        file.write(bands)
-        for position, name in enumerate(names, 1):
-            file.set_band_description(position, name)
-        file.update_tags(**(tags or {}))
-    return path
-
-
-def noise(bands: int = 3, dtype: str = "uint16", rows: int = 20, columns: int = 30) -> np.ndarray:
-    return np.random.default_rng(bands).integers(1, 200, (bands, rows, columns)).astype(dtype)
-
-
 def values(path: object, **options: object) -> tuple[np.ndarray, np.ndarray]:
     scene = open_scene(path, **options)  # type: ignore[arg-type]
     return scene.read(0, 0, *scene.shape)
@@ -53,7 +27,7 @@ def values(path: object, **options: object) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32", "float32", "float64"])
 def test_attributes_and_pixels(tmp_path: Path, dtype: str) -> None:
-    bands = noise(5, dtype) if dtype != "int8" else noise(5, "int16").clip(0, 127).astype("int8")
+    bands = noise(5, dtype)
     scene = open_scene(write(tmp_path / "a.tif", bands))
     assert (scene.name, scene.crs, scene.transform, scene.shape) == ("a", "EPSG:32633", TRANSFORM, (20, 30))
     assert [band.name for band in scene.bands] == ["band1", "band2", "band3", "band4", "band5"]
@@ -177,3 +151,81 @@ def test_threads_and_pickles_read_the_same(tmp_path: Path) -> None:
             read = list(pool.map(lambda corner, s=source: s.read(*corner, 40, 60)[0], corners))
             for (row, column), pixels in zip(corners, read, strict=True):
                 np.testing.assert_array_equal(pixels, bands[:, row : row + 40, column : column + 60].transpose(1, 2, 0))
+
+
+def test_finer_pixels_are_interpolated_and_coarser_ones_averaged(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:20, :30].astype(np.float32)
+    path = write(tmp_path / "a.tif", np.stack([rows, columns]))
+    fine = open_scene(path, resolution=5)
+    assert (fine.shape, fine.transform) == ((40, 60), (5.0, 0.0, LEFT, 0.0, -5.0, TOP))
+    pixels, valid = fine.read(0, 0, 40, 60)
+    assert valid.all()
+    expected = np.stack(np.mgrid[:40, :60] / 2 - 0.25, axis=-1)  # the centres lie a quarter of an old pixel off
+    np.testing.assert_allclose(pixels[2:-2, 2:-2], expected[2:-2, 2:-2], atol=1e-5)
+    coarse = open_scene(write(tmp_path / "b.tif", noise(2)), resolution=20)
+    assert coarse.shape == (10, 15)
+    blocks = noise(2).reshape(2, 10, 2, 15, 2).mean((2, 4)).transpose(1, 2, 0)
+    np.testing.assert_allclose(coarse.read(0, 0, 10, 15)[0], blocks, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"resolution": 7}, {"resolution": 25}, {"crs": "EPSG:4326"}, {"crs": "EPSG:3857"}])
+def test_windows_of_resampled_scenes_agree(tmp_path: Path, options: dict) -> None:
+    scene = open_scene(write(tmp_path / "a.tif", noise(2, rows=150, columns=200), nodata=0), **options)
+    rows, columns = scene.shape
+    whole, valid = scene.read(0, 0, rows, columns)
+    assert valid.mean() > 0.9
+    for row, column in ((0, 0), (-3, -5), (rows // 2, columns // 3), (rows - 9, columns - 4)):
+        part, inside = scene.read(row, column, 30, 20)
+        top, left = max(row, 0), max(column, 0)
+        expected = whole[top : row + 30, left : column + 20]
+        place = np.s_[top - row : top - row + len(expected), left - column : left - column + expected.shape[1]]
+        np.testing.assert_array_equal(part[place], expected)
+        np.testing.assert_array_equal(inside[place], valid[top : row + 30, left : column + 20])
+
+
+def test_reprojected_pixels_are_where_their_coordinates_are(tmp_path: Path) -> None:
+    from rasterio.warp import transform
+
+    rows, columns = np.mgrid[:100, :120]
+    eastings, northings = (columns + 0.5) * 10, (rows + 0.5) * -10
+    scene = open_scene(write(tmp_path / "a.tif", np.stack([eastings, northings])), crs="EPSG:4326", resolution=6e-5)
+    pixels, valid = scene.read(0, 0, *scene.shape)
+    row, column = np.nonzero(valid)
+    a, b, c, d, e, f = scene.transform
+    x, y = a * (column + 0.5) + b * (row + 0.5) + c, d * (column + 0.5) + e * (row + 0.5) + f
+    xs, ys = transform("EPSG:4326", "EPSG:32633", x, y)
+    inside = (np.array(xs) > LEFT + 15) & (np.array(xs) < LEFT + 1185) & (np.array(ys) < TOP - 15)
+    inside &= np.array(ys) > TOP - 985
+    assert inside.mean() > 0.8
+    np.testing.assert_allclose(pixels[row, column, 0][inside], np.array(xs)[inside] - LEFT, atol=0.02)
+    np.testing.assert_allclose(pixels[row, column, 1][inside], np.array(ys)[inside] - TOP, atol=0.02)
+
+
+@pytest.mark.parametrize(("nodata", "hidden"), [(7.0, {(1, 1), (3, 3)}), (0.0, {(4, 4)})])
+def test_nodata_of_resampled_scenes(tmp_path: Path, nodata: float, hidden: set[tuple[int, int]]) -> None:
+    bands = noise(3, low=100)
+    bands[0, 1, 1], bands[:, 3, 3], bands[0, 6, 6], bands[:, 4, 4] = 7, 7, 0, 0
+    pixels, valid = values(write(tmp_path / "a.tif", bands, nodata=nodata), resolution=5)
+    expected = np.ones((20, 30), bool)
+    expected[tuple(zip(*hidden, strict=True))] = False
+    np.testing.assert_array_equal(valid, np.kron(expected, np.ones((2, 2), bool)))
+    if nodata:
+        assert pixels[2:4, 4:6].min() >= 100 - 1e-3  # the hidden neighbour's number does not bleed
+
+
+def test_resampling_needs_a_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", noise(), crs=None, transform=rasterio.Affine.identity())
+    assert open_scene(path).crs is None
+    for options, message in (
+        ({"resolution": 5}, "no coordinate reference system"),
+        ({"crs": "EPSG:4326"}, "no coordinate reference system"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_scene(path, **options)
+    placed = write(tmp_path / "b.tif", noise())
+    with pytest.raises(InputError, match="positive"):
+        open_scene(placed, resolution=0)
+    with pytest.raises(InputError, match="no coordinate reference system: "):
+        open_scene(placed, crs="EPSG:1")
+    with pytest.raises(InputError, match="another pixel grid"):
+        open_scene([path, write(tmp_path / "c.tif", noise(rows=7), crs=None)])

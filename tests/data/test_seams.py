@@ -6,6 +6,7 @@ are on the mean squared difference as a share of the reference tokens' variance;
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Runner:
     """The shipped model on a scene."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.model = nec.load_model("eurosat-tiny")
         scene = open_scene(path, sensor="sentinel-2-l2a")
         self.scene, self.normalization = match(scene, self.model.config)
@@ -126,6 +128,17 @@ def test_any_window_gives_the_same_tokens(runner: Runner) -> None:
             tokens = runner.embed([read_tile(runner.scene, tile)[0]], level=True)[0][tile.inner]
             y, x = tile.within((0, 16, 0, 16))
             np.testing.assert_allclose(tokens, whole[y, x], atol=1e-4)  # batches of another size round otherwise
+
+
+def test_the_example_of_the_document_makes_these_tokens(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Path(__file__).parents[2] / "docs" / "rasters.md"
+    code = re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)[-1]
+    opened = open_scene(runner.path, sensor="sentinel-2-l2a")
+    monkeypatch.setattr("nec.data.open_scene", lambda path, sensor: opened)
+    names: dict = {}
+    exec(code, names)
+    # The last blocks' tiles of the chips, which are larger than the part that `tiled` takes, lie elsewhere.
+    np.testing.assert_allclose(names["tokens"][:12, :12], runner.tiled(2)[:12, :12], atol=1e-4)
 
 
 def test_places_of_another_tile_size() -> None:

@@ -116,15 +116,17 @@ def test_bad_inputs_of_encode(folder: Path, tmp_path: Path, capsys: pytest.Captu
 
 def test_bad_rasters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rasterio = pytest.importorskip("rasterio")
+    rasters = tmp_path / "rasters"
+    rasters.mkdir()
     pixels = smooth(1, 32, 3)[0].transpose(2, 0, 1).astype(np.float32) / 255
     pixels[1, 3, 4] = np.nan
-    with rasterio.open(tmp_path / "nan.tif", "w", "GTiff", 32, 32, 3, dtype="float32") as file:
+    with rasterio.open(rasters / "nan.tif", "w", "GTiff", 32, 32, 3, dtype="float32") as file:
         file.write(pixels)
     out = tmp_path / "a.zarr"
-    command = ["encode", str(tmp_path / "nan.tif"), "--model", str(tmp_path / "tiny"), "--out", str(out)]
+    command = ["encode", str(rasters), "--model", str(tmp_path / "tiny"), "--out", str(out)]
     check_refused([*command, "--scale", "1"], "nan.tif has 1 NaN or infinite pixel(s) of 1024", capsys)
     pixels[1, 3, 4] = 0
-    with rasterio.open(tmp_path / "nan.tif", "w", "GTiff", 32, 32, 3, dtype="float32") as file:
+    with rasterio.open(rasters / "nan.tif", "w", "GTiff", 32, 32, 3, dtype="float32") as file:
         file.write(pixels)
     check_refused(command, "give --scale S", capsys)
     assert not out.exists()

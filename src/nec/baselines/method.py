@@ -21,6 +21,7 @@ class Method(ABC):
         setting: the number that orders the family's points: bits, compression ratio, quality.
         label: that setting in words.
         domain: whether it stores images (n, h, w, c), uint8 or uint16, or embeddings (n, y, x, d), float32.
+        repeats: whether encoding what was decoded gives the same bytes again, of methods with loss on embeddings.
         version: of what it makes of the same images; results of another one are not its own.
         lossless: whether `decode(encode(batch))` is `batch`, bit by bit.
     """
@@ -30,6 +31,7 @@ class Method(ABC):
     label: str
     domain: Domain
     lossless: bool = False
+    repeats: bool = True
     version: int = 1
 
     @property
@@ -41,6 +43,11 @@ class Method(ABC):
     def nbytes(self) -> int:
         """Side information: bytes a decoder needs once, beside the frames."""
         return 0
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether `fit` must come before `encode`."""
+        return False
 
     def fit(self, sample: NDArray[Any]) -> Method:
         """The method fitted to a sample of its domain; itself where nothing is fitted."""

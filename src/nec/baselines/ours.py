@@ -44,6 +44,10 @@ class CodecMethod(Method):
     def nbytes(self) -> int:
         return self._fitted().nbytes
 
+    @property
+    def needs_fit(self) -> bool:
+        return self.codec is None
+
     def fit(self, sample: NDArray[Any]) -> CodecMethod:
         """Itself where it has a codec, else the method with one fitted to embeddings (n, y, x, d)."""
         if self.codec is not None:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.baselines.binary import Itq, SignBits
 from nec.baselines.images import Jpeg, Jpeg2000, Png
 from nec.baselines.method import Method
 from nec.baselines.modern import Avif, Htj2k, JpegXl, WebP
 from nec.baselines.ours import CodecMethod
+from nec.baselines.pca import PcaEntropy, PcaInt8
 from nec.baselines.raw import Raw
 from nec.baselines.uqe import UQE
+from nec.baselines.vector import ProductQuantiser, ResidualQuantiser
 from nec.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ DEFAULT = (
     "rdc:uint8,uint8-zstd,uint16,uint16-zstd png jpeg2000:1,8,16,24,48,96 jpeg:90,50,10 "
     "float:32,32-zstd,16 uqe:2,3,4,5,8,16 uqe-channel:2,3,4,5,8 nec:0.1,0.3,1,3"
 )
+PLAIN = ("png", "sign")  # families without a setting
 _Make = Callable[[str], Method]
 
 
@@ -41,6 +45,11 @@ def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Me
     | png | none |
     | float | 32, 16, each also with -zstd |
     | uqe, uqe-channel | bits: 1 to 8, and 16 for uqe |
+    | pca-int8 | rank |
+    | pca-entropy | error, a share of the variance |
+    | pq, rq | bits a token: 1 to 8, or whole bytes |
+    | sign | none |
+    | itq | bits a token |
     | nec | quality of `codec`, or where it is None as codec-pyramid |
     | codec-pyramid, codec-hierarchical, codec-factorized | quality of a codec which `fit` fits; see `CodecMethod` |
 
@@ -55,8 +64,8 @@ def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Me
         family, colon, settings = part.partition(":")
         if family not in makers:
             raise InputError(f"{family!r} in {part!r} is no known method; known are {', '.join(makers)}")
-        if bool(colon) is (family == "png") or (colon and not all(settings.split(","))):
-            example = "png" if family == "png" else f"{family}:SETTING,SETTING"
+        if bool(colon) is (family in PLAIN) or (colon and not all(settings.split(","))):
+            example = family if family in PLAIN else f"{family}:SETTING,SETTING"
             raise InputError(f"{part!r} is no method with settings: write {example}")
         made += [makers[family](setting) for setting in settings.split(",")]
     names = [method.name for method in made]
@@ -66,20 +75,20 @@ def methods(spec: str = DEFAULT, codec: EmbeddingCodec | None = None) -> list[Me
 
 
 def fit_methods(wanted: Sequence[Method], sample: Callable[[], NDArray[np.float32]]) -> list[Method]:
-    """The methods ready for use: those without a codec get one fitted to `sample()`, one for each variant.
+    """The methods ready for use, fitted to `sample()` where they need it; codecs once for each variant.
 
     `sample` gives embeddings (n, y, x, d) and is called once, or never where nothing is to be fitted.
     """
-    variants = {method.variant for method in wanted if isinstance(method, CodecMethod) and method.codec is None}
-    if not variants:
+    if not any(method.needs_fit for method in wanted):
         return list(wanted)
     embeddings = sample()
+    variants = {method.variant for method in wanted if isinstance(method, CodecMethod) and method.needs_fit}
     codecs = {variant: CodecMethod(variant=variant).fit(embeddings).codec for variant in sorted(variants)}
 
     def ready(method: Method) -> Method:
-        if isinstance(method, CodecMethod) and method.codec is None:
+        if isinstance(method, CodecMethod) and method.needs_fit:
             return CodecMethod(codecs[method.variant], method.setting)
-        return method
+        return method.fit(embeddings) if method.needs_fit else method
 
     return list(map(ready, wanted))
 
@@ -98,6 +107,12 @@ def _makers(codec: EmbeddingCodec | None) -> dict[str, _Make]:
         "float": lambda text: _raw(text, {"32": "float32", "16": "float16"}),
         "uqe": lambda text: UQE(_bits(text)),
         "uqe-channel": lambda text: UQE(_bits(text), channelwise=True),
+        "pca-int8": lambda text: PcaInt8(_number(text)),
+        "pca-entropy": lambda text: PcaEntropy(_number(text)),
+        "pq": lambda text: ProductQuantiser(_number(text)),
+        "rq": lambda text: ResidualQuantiser(_number(text)),
+        "sign": lambda text: SignBits(),
+        "itq": lambda text: Itq(_number(text)),
         "nec": lambda text: CodecMethod(codec, _number(text)),
         "codec-pyramid": lambda text: CodecMethod(None, _number(text)),
         "codec-hierarchical": lambda text: CodecMethod(None, _number(text), "hierarchical"),

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from nec.baselines import frame
 from nec.baselines.blosc import compress, decompress
+from nec.baselines.codes import BLOSC, PACKED, pack_codes, unpack_codes
 from nec.baselines.method import Method, check_embeddings
 from nec.baselines.raw import half_precision
 from nec.errors import CorruptError, InputError
 
-_BLOSC, _PACKED = 0, 1
 _HEADER = struct.Struct("<BB")  # bits, how the codes are stored
 
 
@@ -48,12 +48,11 @@ class UQE(Method):
         values = check_embeddings(batch)
         if self.bits == 16:
             body = compress(half_precision(values))
-            return frame.pack(self.family, values, _HEADER.pack(16, _BLOSC) + body)
+            return frame.pack(self.family, values, _HEADER.pack(16, BLOSC) + body)
         axes = (0, 1, 2) if self.channelwise else None
         low, high = np.atleast_1d(values.min(axes)), np.atleast_1d(values.max(axes))
         codes = _quantise(values, low, high, self.bits)
-        stored, packed = compress(codes), _pack_bits(codes, self.bits)
-        layout, body = (_BLOSC, stored) if len(stored) <= len(packed) else (_PACKED, packed)
+        layout, body = pack_codes(codes, self.bits)
         ranges = np.stack([low, high]).astype("<f4").tobytes()
         return frame.pack(self.family, values, _HEADER.pack(self.bits, layout) + ranges + body)
 
@@ -63,7 +62,7 @@ class UQE(Method):
             raise CorruptError("frame of quantised embeddings is damaged: its header is incomplete")
         bits, layout = _HEADER.unpack_from(payload)
         body = payload[_HEADER.size :]
-        if bits != self.bits or layout not in (_BLOSC, _PACKED):
+        if bits != self.bits or layout not in (BLOSC, PACKED):
             raise CorruptError(f"frame holds {bits} bits in layout {layout}; this is {self.name}: use its own method")
         if bits == 16:
             return decompress(body, header.shape, np.dtype("<f2")).astype(np.float32)
@@ -73,7 +72,7 @@ class UQE(Method):
         low, high = np.frombuffer(body[:size], "<f4").reshape(2, -1)
         if not (np.isfinite(low) & np.isfinite(high) & (low <= high)).all():
             raise CorruptError("frame of quantised embeddings declares a range that is none")
-        codes = _unpack(body[size:], layout, header.shape, bits)
+        codes = unpack_codes(body[size:], layout, header.shape, bits)
         return _dequantise(codes, low, high, bits)
 
 
@@ -87,22 +86,3 @@ def _dequantise(codes: NDArray[np.uint8], low: NDArray, high: NDArray, bits: int
     """Both ends of the range come back exactly, so that coding a decoded batch again changes nothing."""
     share = codes / float(2**bits - 1)
     return (low.astype(np.float64) * (1 - share) + high.astype(np.float64) * share).astype(np.float32)
-
-
-def _pack_bits(codes: NDArray[np.uint8], bits: int) -> bytes:
-    """Bits of all codes, high ones first, without gaps."""
-    return np.packbits(np.unpackbits(codes.reshape(-1)).reshape(-1, 8)[:, 8 - bits :]).tobytes()
-
-
-def _unpack(body: bytes, layout: int, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8]:
-    if layout == _BLOSC:
-        codes = decompress(body, shape, np.dtype("u1"))
-        if codes.max() >= 1 << bits:
-            raise CorruptError(f"frame holds codes beyond {bits} bits")
-        return codes
-    count = int(np.prod(shape, dtype=np.int64))
-    if len(body) != -(-count * bits // 8):
-        raise CorruptError(f"frame holds {len(body)} bytes of packed codes for {count} values of {bits} bits")
-    loose = np.zeros((count, 8), np.uint8)
-    loose[:, 8 - bits :] = np.unpackbits(np.frombuffer(body, np.uint8), count=count * bits).reshape(count, bits)
-    return np.packbits(loose.reshape(-1)).reshape(shape)

@@ -22,7 +22,8 @@ class Style:
     reference: bool = False
 
 
-# Okabe & Ito's palette, lightened for dark pages; the markers differ too, so no figure depends on colour alone.
+# Okabe & Ito's palette, lightened for dark pages; the markers differ too, as far as there are
+# filled ones: of fourteen, six stand for two families each, one of which is seldom drawn.
 STYLES = {
     "nec-factorized": Style(
         "NEC, factorised prior",
@@ -70,6 +71,61 @@ STYLES = {
         "JPEG",
         "images coded by JPEG, then decoded and put through the unadapted model",
         "#777777", "#A0A0A0", "*",
+    ),
+    "jpeg2000-psnr": Style(
+        "JPEG 2000, equal PSNR",
+        "as JPEG 2000, but every image is coded to one quality instead of one size",
+        "#4D4D4D", "#CFCFCF", "p",
+    ),
+    "htj2k": Style(
+        "HTJ2K",
+        "images coded by high-throughput JPEG 2000, then decoded and put through the unadapted model",
+        "#9A6324", "#D9A066", "<",
+    ),
+    "webp": Style(
+        "WebP",
+        "images coded by WebP, then decoded and put through the unadapted model",
+        "#B00020", "#FF8A93", ">",
+    ),
+    "avif": Style(
+        "AVIF",
+        "images coded by AVIF (AV1), then decoded and put through the unadapted model",
+        "#AA3377", "#EE8ABF", "8",
+    ),
+    "jpegxl": Style(
+        "JPEG XL",
+        "images coded by JPEG XL, then decoded and put through the unadapted model",
+        "#445A00", "#B5CC5A", "H",
+    ),
+    "pca-int8": Style(
+        "PCA, int8",
+        "the leading principal components of the tokens as 8-bit integers",
+        "#225588", "#8AB6E0", "v",
+    ),
+    "pca-entropy": Style(
+        "PCA, water-filling",
+        "principal components of the tokens under reverse water-filling, entropy-coded with one static table each",
+        "#AA4499", "#DD9BD2", "d",
+    ),
+    "pq": Style(
+        "product quantisation",
+        "parts of a token by the nearest of 256 codewords each (faiss)",
+        "#117733", "#7CCB95", "h",
+    ),
+    "rq": Style(
+        "residual quantisation",
+        "a token as a sum of codewords, one of each codebook (faiss)",
+        "#882255", "#D58AAE", "*",
+    ),
+    "sign": Style(
+        "sign bits",
+        "one bit a channel: above its mean or not",
+        "#666633", "#C9C98A", "P",
+    ),
+    "itq": Style(
+        "ITQ",
+        "signs of rotated principal components: iterative quantisation",
+        "#335566", "#9CC0CF", "X",
     ),
     "rdc": Style(
         "RDC",

@@ -301,8 +301,9 @@ class EmbeddingCodec:
         Its tokens are those at rows and columns 0, spacing, 2 spacing, ..., or with `spatial` "haar" the means of cells
         of spacing x spacing tokens (at odd borders the last ones count twice).
 
-        `blob` may be a prefix of the frame of `coarse_size` bytes or more, for spacings above 1. A prefix is not
-        protected by the frame's CRC. Raises `CorruptError` as `decode` does, and `InputError` as `coarse_size`.
+        `blob` may be a prefix of the frame of `coarse_size` bytes or more, for spacings above 1; a prefix is not
+        protected by the frame's CRC. Raises
+        `CorruptError` as `decode` does, and `InputError` as `coarse_size`.
         """
         header, begin = framing.unpack_prefix(bytes(blob), self.id, self._levels_of, self.dimensions)
         count = self._levels_at(header, spacing)

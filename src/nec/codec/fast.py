@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec import kernel, kernel_contexts
+from nec.codec import kernel, kernel_contexts, kernel_pyramid
+from nec.codec.pyramid import ORDER, ORIENTATIONS
 from nec.codec.tables import ESCAPE_FREQUENCIES, PRECISION, Bank, bad_escape, check_first_word, left_over
 from nec.codec.waves import FAR, NEAR, RECIPROCAL, Wave
 
@@ -16,6 +17,7 @@ _NO_SHIFT = np.zeros(0, np.int32)
 _ESCAPE = (ESCAPE_FREQUENCIES << PRECISION - 16).astype(np.uint32)
 _ESCAPES = _ESCAPE, np.concatenate([[0], np.cumsum(_ESCAPE)]).astype(np.uint32)
 _EXPONENT = {4: (np.float32, 21, 127 << 2), 8: (np.float64, 50, 1023 << 2)}  # by bytes of the grid's integers
+_BANDS = np.array([ORIENTATIONS[kind] for kind in ORDER], np.int64)
 _OFFSETS = {kind: tuple(np.array(o[kind], np.int64).reshape(-1, 2) for o in (NEAR, FAR)) for kind in NEAR}
 
 
@@ -43,6 +45,27 @@ def contexts(
         grid, images, place, _OFFSETS[wave.kind], reciprocal, at, scales, offset_of, table_of, exponent, out
     )
     return out if narrow else None
+
+
+def pyramid_contexts(
+    grid: NDArray[Any],
+    images: tuple[int, int],
+    wave: Wave,
+    at: tuple[NDArray[Any], NDArray[Any]],
+    scales: tuple[int, int, int],
+    offset_of: NDArray[np.uint8],
+    table_of: NDArray[np.uint16],
+) -> tuple[NDArray[np.uint16], None, None] | None:
+    """As `contexts`, for a pyramid: its weights are (4, k), and it has neither bases nor mirrors."""
+    tables = np.empty((*wave.shape(*grid.shape[:2]), images[1] - images[0], grid.shape[3]), np.uint16)
+    kind, move, less = _EXPONENT[grid.itemsize]
+    magnitude = np.empty(grid.shape[3], kind)
+    exponent = magnitude, magnitude.view(grid.dtype), move, less
+    place = ORDER.index(wave.kind)
+    narrow = kernel_pyramid.context(
+        grid, images, wave.step, _BANDS[place], _BANDS[:place], _BANDS, at, scales, table_of, exponent, tables
+    )
+    return (tables, None, None) if narrow else None
 
 
 class FastWriter:

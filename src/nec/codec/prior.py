@@ -232,13 +232,14 @@ class Prior:
     ) -> Context:
         """`context` of a block of images of a C-ordered grid, compiled where that is possible."""
         fast = compiled()
-        if fast is not None and not self.spatial and wave.kind != "root":
+        if fast is not None and wave.kind != "root":
             at, kind, channels = self._at(level), wave.parameter_class, grid.shape[3]
             b0 = at.b0[kind, :channels].astype(grid.dtype)
             weights = np.ascontiguousarray(at.weights[:, kind, :channels], grid.dtype)
             scales = (self.scales.low, self.scales.split + self.scales.wide - 1, self.scales.offsets)
             images = block.indices(grid.shape[2])[:2]
-            found = fast.contexts(grid, images, wave, (b0, weights), scales, self.scales.offset_of, self._table_of)
+            contexts = fast.pyramid_contexts if self.spatial else fast.contexts
+            found = contexts(grid, images, wave, (b0, weights), scales, self.scales.offset_of, self._table_of)
             if found is not None:
                 table, base, mirror = found
                 return Context(base, mirror, table, None)

@@ -24,8 +24,9 @@ from nec.codec.waves import Wave
 
 FEATURES = 4
 """Sums of known magnitudes that a detail's expected magnitude is made of."""
-_ORIENTATIONS = {"across": (0, 1), "down": (1, 0), "diag": (1, 1)}
-ORDER = tuple(_ORIENTATIONS)
+ORIENTATIONS = {"across": (0, 1), "down": (1, 0), "diag": (1, 1)}
+"""Kinds of details, and where they lie in a cell, in half spacings."""
+ORDER = tuple(ORIENTATIONS)
 """In which the details of a level are coded."""
 _CODED_BEFORE = {"across": (), "down": ("across",), "diag": ("across", "down")}
 _ROOT2 = np.sqrt(2.0)
@@ -128,7 +129,7 @@ class Relatives:
         double = self.wave.step * 2
         cells = (-(-shape[0] // 2), -(-shape[1] // 2))
         same = self._cells(sizes, double, (self.wave.kind,), cells)
-        parents = self._cells(sizes, double, tuple(_ORIENTATIONS), cells)
+        parents = self._cells(sizes, double, tuple(ORIENTATIONS), cells)
         assert parents is not None
         first = none if same is None else 64 * _doubled(same, shape)
         return [first, _doubled(4 * _blurred(parents), shape), beside, around]
@@ -139,7 +140,7 @@ class Relatives:
         """Sum of the kinds' details at a spacing, one a cell of `shape`; None where there are no kinds."""
         total = None
         for kind in kinds:
-            row, column = (step // 2 * place for place in _ORIENTATIONS[kind])
+            row, column = (step // 2 * place for place in ORIENTATIONS[kind])
             band = sizes[row::step, column::step]
             if 0 in band.shape[:2]:
                 continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nec.data.rasters import RASTER_SUFFIXES, gdal_path
+from nec.data.rasters import RASTER_SUFFIXES, gdal_path, read_header
 from nec.data.scene import Band, Contents, Layer
 from nec.data.sensors import Channel, band_key, channel, sentinel_2_offset
 from nec.errors import InputError, missing_extra
@@ -85,9 +85,10 @@ def item_contents(item: Item, bands: Sequence[str | int] | None) -> Contents:
     Raises `InputError` where no asset holds an image.
     """
     layers: list[Layer] = []
-    for key, asset in item.assets.items():
-        if _is_image(key, asset):
-            layers += [layer for layer in _asset_layers(item, key, asset) if not _repeats(layer, layers)]
+    images = {key: asset for key, asset in item.assets.items() if _is_image(key, asset)}
+    silent = not any(_described(asset) for asset in images.values())
+    for key, asset in images.items():
+        layers += [layer for layer in _asset_layers(item, key, asset, silent) if not _repeats(layer, layers)]
     classes = next((layer for layer in layers if layer.band.name.upper() == "SCL"), None)
     layers = [layer for layer in layers if layer is not classes]
     spectral = [layer for layer in layers if layer.band.common or layer.band.wavelength_um]
@@ -119,11 +120,16 @@ def _repeats(layer: Layer, layers: list[Layer]) -> bool:
     return any(band_key(other.band.name) == name for other in layers)
 
 
-def _asset_layers(item: Item, key: str, asset: Asset) -> Iterator[Layer]:
+def _described(asset: Asset) -> list[dict[str, Any]]:
+    return list(asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or [])
+
+
+def _asset_layers(item: Item, key: str, asset: Asset, silent: bool) -> Iterator[Layer]:
+    """Bands of an asset; where no asset of the Item describes any (`silent`), those that its file has."""
     fields = asset.extra_fields
-    described = list(fields.get("bands") or fields.get("eo:bands") or [{}])
-    raster = list(fields.get("raster:bands") or [])
     path = gdal_path(asset.get_absolute_href() or asset.href)
+    described = _described(asset) or [{}] * (len(read_header(path).dtypes) if silent else 1)
+    raster = list(fields.get("raster:bands") or [])
     sensor = _sentinel_2(item)
     classes = key.upper() == "SCL"
     for position, band in enumerate(described):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from nec.data import Dataset
 from nec.errors import InputError, missing_extra
+from nec.pipeline.engine import read_ahead
 
 if TYPE_CHECKING:
     from nec.models.mae import NecModel
@@ -165,7 +164,7 @@ class Stream:
 
     def pairs(self, batches: Sequence[range]) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
         """Pixels (len(batch), height, width, bands) as they were read and resized, and the embeddings of `embed`."""
-        for pixels in self._read_ahead(batches):
+        for pixels in read_ahead(self._read, batches, self.workers):
             if self.inputs.windowed:
                 scenes = [embed_scene(self.model, scene, self.inputs, self.batch_size) for scene in pixels]
                 yield pixels, np.stack(scenes)
@@ -186,19 +185,6 @@ class Stream:
                 block[batch.start - start : batch.stop - start] = next(parts)
                 done(len(batch))
             yield block
-
-    def _read_ahead(self, batches: Sequence[range]) -> Iterator[NDArray[Any]]:
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="nec-read")
-        try:
-            pending: deque[Future[NDArray[Any]]] = deque()
-            for batch in batches:
-                pending.append(pool.submit(self._read, batch))
-                if len(pending) > self.workers + 1:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, batch: range) -> NDArray[Any]:
         indices = self.order[batch.start : batch.stop]

@@ -1,13 +1,11 @@
-"""Images -> model -> codec -> store, on threads: some read, one runs the model, one codes and writes."""
+"""Images -> model -> codec -> store: some threads read, one runs the model, one codes, here or on a cluster."""
 
 from __future__ import annotations
 
 import platform
-import shutil
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.data import ArrayDataset, Dataset
-from nec.errors import InputError, NecError
+from nec.errors import InputError
 from nec.pipeline.embed import Inputs, Stream, plan_inputs, sample_positions, valid_extent
+from nec.pipeline.engine import Engine, resumable
 from nec.pipeline.masks import DatasetMasks
 from nec.pipeline.target import quality_for_bytes
 from nec.progress import Progress
@@ -25,12 +24,14 @@ if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
     from nec.models.mae import NecModel
     from nec.store import StoreWriter
+    from nec.store.shard import StoreShardEncoder
 
 # Float embeddings that a chunk, and a shard, may take in memory. Large enough that small images fill the default
 # layout of 128 images a chunk and 8 chunks a shard.
 CHUNK_BYTES = 64 * 2**20
 SHARD_BYTES = 256 * 2**20
 IMAGES_PER_CHUNK, CHUNKS_PER_SHARD = 128, 8
+CLUSTER_READERS = 2  # threads that read, in each worker of a cluster
 
 
 def encode(
@@ -40,7 +41,10 @@ def encode(
     quality: float = 1.0,
     *,
     batch_size: int = 256,
+    engine: str = "threads",
+    scheduler: str | None = None,
     workers: int = 2,
+    threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     split: str | Sequence[str] | None = None,
@@ -61,7 +65,10 @@ def encode(
         out: folder of the store.
         quality: what to code with; larger = finer.
         batch_size: images (scenes: windows) that go through the model at once.
-        workers: threads that read images.
+        engine: "threads" (this process) or "dask".
+        scheduler: address of a Dask cluster; without one, "dask" starts `workers` processes here.
+        workers: threads that read images; with "dask" processes, each with a model of its own.
+        threads: threads on which each model computes. As many give the same bytes on any engine.
         resume: complete the store at `out`, made by the same arguments.
         overwrite: replace a store at `out`.
         split: encode the images of these parts of the dataset's split only.
@@ -79,10 +86,11 @@ def encode(
             stored yet, `out` is removed again.
     """
     began = time.monotonic()
-    codec = _codec_of(model)
+    runner = Engine(engine, scheduler, workers if engine == "dask" else 1, threads)
+    codec = codec_of(model)
     order = np.arange(len(dataset)) if split is None else dataset.indices(split)
     inputs = plan_inputs(model, dataset, order, image_size=image_size, scale=scale, offset=offset)
-    stream = Stream(model, dataset, order, inputs, batch_size, workers)
+    stream = Stream(model, dataset, order, inputs, batch_size, workers if engine == "threads" else CLUSTER_READERS)
     layout = _layout(inputs, codec)
     if target_bytes is not None:
         quality = quality_for_bytes(codec, _sample_chunks(stream, layout, seed), target_bytes)
@@ -101,7 +109,7 @@ def encode(
         **layout,
     }
     writer = _open_writer(out, resume, overwrite, keywords)
-    encoded = _fill(writer, stream, removable=not resume, progress=progress)
+    encoded = _fill(writer, stream, runner, removable=not resume, progress=progress)
     return _summary(out, dataset, order, encoded, time.monotonic() - began)
 
 
@@ -127,7 +135,8 @@ def encode_array(
     return encode(model, dataset, out, quality, **options)
 
 
-def _codec_of(model: NecModel) -> EmbeddingCodec:
+def codec_of(model: NecModel) -> EmbeddingCodec:
+    """The model's codec; `InputError` where it has none, or one for another model."""
     codec = model.codec
     if codec is None:
         raise InputError(f"the model {model.name} has no codec yet: make one with `nec fit MODEL DATASET --out MODEL`")
@@ -175,20 +184,10 @@ def _provenance(
     model: NecModel, dataset: Dataset, order: NDArray[np.int64], seed: int, target_bytes: float | None
 ) -> dict[str, Any]:
     """Where the store comes from. Nothing in it depends on time or machine, but versions of software."""
-    import torch
-
-    from nec import __version__
-
-    software = {
-        "nec": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-    }
     facts: dict[str, Any] = {
         "dataset": dataset.description,
         "raw_bytes": _raw_bytes(dataset, order),
-        "software": software,
+        "software": software(),
         "seed": seed,
     }
     if target_bytes is not None:
@@ -197,6 +196,20 @@ def _provenance(
     if georeference:
         facts["georeference"] = georeference
     return facts
+
+
+def software() -> dict[str, str]:
+    """Versions of what decides the bytes of a store."""
+    import torch
+
+    from nec import __version__
+
+    return {
+        "nec": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+    }
 
 
 def _token_reference(model: NecModel, dataset: Dataset, index: int) -> dict[str, Any]:
@@ -233,32 +246,36 @@ def _open_writer(out: str | Path, resume: bool, overwrite: bool, keywords: dict[
     return StoreWriter.resume(out, **keywords) if resume else StoreWriter.create(out, overwrite=overwrite, **keywords)
 
 
-def _fill(writer: StoreWriter, stream: Stream, *, removable: bool, progress: bool) -> int:
+@dataclass(frozen=True)
+class _ImageWork:
+    """A `nec.pipeline.engine.Work` whose tasks are the [start, stop) of a store's shards, positions of the stream."""
+
+    stream: Stream
+    encoder: StoreShardEncoder
+
+    def blocks(self, tasks: Sequence[tuple[int, int]], done: Callable[[int], None]) -> Iterator[NDArray[np.float32]]:
+        return self.stream.blocks(tasks, done)
+
+    def code(self, task: tuple[int, int], block: NDArray[np.float32]) -> bytes:
+        return self.encoder.encode(task[0], block)
+
+    def size(self, task: tuple[int, int]) -> int:
+        return task[1] - task[0]
+
+
+def _fill(writer: StoreWriter, stream: Stream, runner: Engine, *, removable: bool, progress: bool) -> int:
     """Write every missing shard and finish the store -> number of images encoded."""
     shards = writer.missing()
     total = sum(stop - start for start, stop in shards)
-    stored = 0
-    try:
-        with writer, Progress(total, "encoding", "images", quiet=not progress) as bar:
-            # One thread codes and writes a shard while the model computes the next; never more than one waits.
-            with ThreadPoolExecutor(1, thread_name_prefix="nec-write") as pool:
-                pending: Future[None] | None = None
-                for (start, _), block in zip(shards, stream.blocks(shards, bar.update), strict=True):
-                    if pending is not None:
-                        pending.result()
-                        stored += 1
-                    pending = pool.submit(writer.write, start, block)
-                if pending is not None:
-                    pending.result()
-            writer.finish()
-    except NecError as error:
-        if removable and not stored:
-            shutil.rmtree(writer.path, ignore_errors=True)
-            raise
-        raise type(error)(
-            f"{error}. The store {writer.path} is incomplete: mend this and go on with --resume, or begin again with "
-            "--overwrite"
-        ) from error
+    with resumable(writer.path, removable=removable) as state, writer:
+
+        def put(task: tuple[int, int], data: bytes) -> None:
+            writer.write_encoded(task[0], data)
+            state.shards += 1
+
+        with Progress(total, "encoding", "images", quiet=not progress) as bar:
+            runner.run(_ImageWork(stream, writer.encoder), shards, put, bar.update)
+        writer.finish()
     return total
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nec.errors import CorruptError
+from nec.errors import CorruptError, InputError
 from nec.store.files import checksum
 
 FORMAT_VERSION = 1
@@ -63,6 +63,13 @@ class Tiling:
     def shards(self) -> int:
         """Shards in the store; the last may hold fewer chunks."""
         return math.ceil(self.images / self.per_shard)
+
+    def shard_at(self, image: int) -> int:
+        """The shard that begins at `image`; `InputError` where none does."""
+        shard, rest = divmod(image, self.per_shard)
+        if rest or not 0 <= shard < self.shards:
+            raise InputError(f"image {image}: shards begin at multiples of {self.per_shard}: use missing()")
+        return shard
 
     def shard_images(self, shard: int) -> tuple[int, int]:
         """[start, stop) of the images in a shard."""

@@ -14,7 +14,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nec.errors import CorruptError, IncompleteError, InputError
 from nec.store.begin import begin, local_path
-from nec.store.files import PARTIAL, remove, write_json
+from nec.store.files import PARTIAL, remove, write_bytes, write_json
 from nec.store.journal import Journal, Mark, is_intact, mark
 from nec.store.layout import (
     CHUNK_KEYS,
@@ -34,6 +34,7 @@ from nec.store.layout import (
 )
 from nec.store.lock import WriterLock
 from nec.store.reader import Store
+from nec.store.shard import StoreShardEncoder
 from nec.store.spec import StoreSpec
 
 MASK_LEVEL = 12  # of Zstandard
@@ -60,7 +61,6 @@ class StoreWriter:
         self._lock = lock
         self._store = Store(path, allow_incomplete=True)
         self._journal = Journal(path)
-        self._array = zarr.open_array(path / EMBEDDINGS, mode="r+")
         self._written = self._recorded()
 
     @classmethod
@@ -123,17 +123,20 @@ class StoreWriter:
         Raises:
             InputError: the range is not a shard's, or the embeddings have another shape or hold NaN or infinity.
         """
-        shard, rest = divmod(start, self.tiling.per_shard)
-        if rest or not 0 <= shard < self.tiling.shards:
-            raise InputError(
-                f"write({start}, ...): shards begin at multiples of {self.tiling.per_shard}: use missing()"
-            )
-        start, stop = self.tiling.shard_images(shard)
-        values = self._checked(embeddings, start, stop)
-        file = self._file(shard)
-        file.unlink(missing_ok=True)  # a damaged one would be decoded and merged by Zarr
-        self._array[start:stop] = values
-        self._note(shard, file.read_bytes())
+        self.write_encoded(start, self.encoder.encode(start, embeddings))
+
+    @property
+    def encoder(self) -> StoreShardEncoder:
+        """Makes the bytes that `write_encoded` writes; it can be pickled, so that workers encode and one writes."""
+        return StoreShardEncoder(
+            self.spec.codec, self.spec.quality, self.tiling, self.spec.shape, tuple(self.spec.names)
+        )
+
+    def write_encoded(self, start: int, data: bytes) -> None:
+        """Write a shard that `encoder` made, here or elsewhere; `start`: its first image."""
+        shard = self.tiling.shard_at(start)
+        write_bytes(self._file(shard), data)
+        self._note(shard, data)
 
     def finish(self) -> None:
         """Check that every chunk is there, record sizes and checksums, and mark the store complete in one step.
@@ -152,21 +155,6 @@ class StoreWriter:
         write_json(self.path / "zarr.json", group_document(self._final_attributes(), self._store.metadata))
         self._journal.remove()
         self.close()
-
-    def _checked(self, embeddings: np.ndarray, start: int, stop: int) -> np.ndarray:
-        values = np.asarray(embeddings)
-        expected = (stop - start, *self.spec.shape[1:])
-        if values.shape != expected or not np.issubdtype(values.dtype, np.floating):
-            raise InputError(
-                f"embeddings of images {start} to {stop - 1} have shape {values.shape} and dtype {values.dtype}:"
-                f" float {expected} expected"
-            )
-        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if bad.any():
-            raise InputError(
-                f"the embedding of image {self.spec.names[start + int(bad.argmax())]!r} holds NaN or infinity"
-            )
-        return np.ascontiguousarray(values, np.float32)
 
     def _file(self, shard: int) -> Path:
         return self.path / self.tiling.shard_key(shard)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +104,8 @@ def test_windows_of_boxes(product_path: Path) -> None:
 
 def test_wrong_requests_are_refused(product_path: Path, store_kind: Path) -> None:
     product = open_product(product_path)
-    for time in (2, -3, "2027-01-01", "soon"):
+    assert [product.index(time) for time in (-1, "2026-05", "2026-06-01", np.datetime64(TIMES[1]))] == [1, 0, 1, 1]
+    for time in (2, -3, "2027-01-01", "2026", "soon"):
         with pytest.raises(nec.InputError):
             product.read(time)
     with pytest.raises(nec.InputError, match="step"):
@@ -212,6 +214,62 @@ def test_two_writers_and_another_spec_are_refused(product_path: Path, copy: Path
         writer.append_time(TIMES[0], source={"links": ["elsewhere"]})
     assert not list(copy.glob(".nec*"))
     assert digest(copy) == digest(product_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", range(0, 40, 5))
+def test_killed_at_any_rename_it_resumes_to_the_same_bytes(
+    tmp_path: Path, build: Callable[..., Path], product_path: Path, rasters: np.ndarray, valid: np.ndarray, after: int
+) -> None:
+    path = build(tmp_path / "p.zarr", dates=1)
+    child = os.fork()
+    if child == 0:  # dies without any clean-up at its rename number `after`, before or after doing it
+        renames = iter(range(after))
+        plain = os.replace
+
+        def replace_or_die(source: Any, target: Any) -> None:
+            if next(renames, None) is None:
+                if after % 2:
+                    plain(source, target)
+                os._exit(9)
+            plain(source, target)
+
+        os.replace = replace_or_die
+        with ProductWriter(path) as writer:
+            write_date(writer, TIMES[1], rasters[1], valid[1])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    product = open_product(path)
+    assert len(product.times) in (1, 2)
+    np.testing.assert_array_equal(product.read(0), open_product(product_path).read(0))
+    with ProductWriter(path) as writer:
+        write_date(writer, TIMES[1], rasters[1], valid[1])
+    assert digest(path) == digest(product_path)
+
+
+def test_a_full_disk_leaves_what_can_be_resumed(
+    tmp_path: Path, build: Callable[..., Path], product_path: Path, rasters: np.ndarray, valid: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    path = build(tmp_path / "p.zarr", dates=1)
+    left, plain = iter(range(20)), Path.write_bytes
+
+    def write_until_full(file: Path, data: bytes) -> int:
+        if next(left, None) is None:
+            plain(file, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        return plain(file, data)
+
+    with monkeypatch.context() as patch, ProductWriter(path) as writer:
+        patch.setattr(Path, "write_bytes", write_until_full)
+        with pytest.raises(OSError, match="No space"):
+            write_date(writer, TIMES[1], rasters[1], valid[1])
+    assert not list(path.rglob("*.partial"))
+    assert len(open_product(path).times) == 1
+    with ProductWriter(path) as writer:
+        assert 0 < len(writer.missing(1)) < 12
+        write_date(writer, TIMES[1], rasters[1], valid[1])
+    assert digest(path) == digest(product_path)
 
 
 @pytest.mark.parametrize(

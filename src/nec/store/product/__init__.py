@@ -2,7 +2,7 @@
 
 from nec.store.product.check import info, verify
 from nec.store.product.reader import Product, open_product
-from nec.store.product.shard import EncodedShard, encode_shard
+from nec.store.product.shard import EncodedShard, ShardEncoder
 from nec.store.product.spec import ProductSpec
 from nec.store.product.writer import ProductWriter, create_product
 
@@ -11,8 +11,8 @@ __all__ = [
     "Product",
     "ProductSpec",
     "ProductWriter",
+    "ShardEncoder",
     "create_product",
-    "encode_shard",
     "info",
     "open_product",
     "verify",

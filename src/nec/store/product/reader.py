@@ -125,16 +125,23 @@ class Product:
         return sum(entry["valid_tokens"] for entry in self.attrs["times"])
 
     def index(self, time: Any) -> int:
-        """Index of a date: an index (negative: from the end), datetime64, datetime or ISO text."""
+        """Index of a date: an index (negative: from the end), datetime64, datetime, or ISO text.
+
+        Text may be cut short where it still means one date: "2026-05-01", "2026-05".
+        """
         count = len(self.attrs["times"])
         if isinstance(time, int | np.integer):
             if not -count <= time < count:
                 raise InputError(f"{self.path} has no date {time}: it has {count}")
             return int(time) % count
-        found = np.flatnonzero(self.times == date(time))
-        if not len(found):
-            raise InputError(f"{self.path} has no date {iso(date(time))}: it has {', '.join(map(iso, self.times))}")
-        return int(found[0])
+        names = [entry["time"] for entry in self.attrs["times"]]
+        wanted = iso(date(time))
+        found = [i for i, name in enumerate(names) if name == wanted]
+        if not found and isinstance(time, str):
+            found = [i for i, name in enumerate(names) if name.startswith(time)]
+        if len(found) != 1:
+            raise InputError(f"{self.path} has {len(found) or 'no'} dates {time}: it has {', '.join(names)}")
+        return found[0]
 
     def window(self, box: tuple[float, float, float, float]) -> Window:
         """(rows, columns), slices, of the tokens that a box (xmin, ymin, xmax, ymax) in the CRS touches.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numcodecs.zstd import Zstd
+from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
 from nec.errors import InputError
 from nec.store.files import checksum
@@ -49,19 +49,15 @@ class ShardEncoder:
             InputError: there is no such shard, shapes differ from its, or a valid token holds NaN or infinity.
         """
         values, mask = self._checked(row, column, tokens, valid)
-        chunks = [None if part is None else self._chunk(values, mask, part) for part in self._windows(row, column)]
+        windows = self.tiling.chunk_windows(row, column)
+        chunks = [None if part is None else self._chunk(values, mask, part) for part in windows]
         some = any(chunk is not None for chunk in chunks)
         padded = np.zeros(self.tiling.shard, bool)
         padded[: mask.shape[0], : mask.shape[1]] = mask
         return EncodedShard(pack_shard(chunks) if some else b"", compressed(padded), int(mask.sum()))
 
-    def _windows(self, row: int, column: int) -> list[Window | None]:
-        return self.tiling.chunk_windows(row, column)
-
     def _checked(self, row: int, column: int, tokens: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        shards = self.tiling.shards
-        if not (0 <= row < shards[0] and 0 <= column < shards[1]):
-            raise InputError(f"no shard ({row}, {column}): the product has {shards[0]} rows of {shards[1]} shards")
+        self.tiling.check_shard(row, column)
         values, mask = np.asarray(tokens), np.asarray(valid)
         rows, columns = self.tiling.shard_window(row, column)
         expected = (rows.stop - rows.start, columns.stop - columns.start)
@@ -97,11 +93,6 @@ class ShardEncoder:
         """Tokens (y, x, d) whose symbols are all 0: the cheapest that can stand where nothing is valid."""
         zeros = np.zeros((1, *shape, self.codec.rank), np.int32)
         return self.codec.decode(self.codec.encode_symbols(zeros, self.quality))[0]
-
-
-def encode_shard(encoder: ShardEncoder, row: int, column: int, tokens: np.ndarray, valid: np.ndarray) -> EncodedShard:
-    """`encoder.encode(...)` as a function, for schedulers that send functions about."""
-    return encoder.encode(row, column, tokens, valid)
 
 
 def compressed(values: np.ndarray) -> bytes:

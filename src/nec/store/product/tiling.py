@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from nec.errors import InputError
+
 EMBEDDINGS, VALID, TIME, X, Y, SPATIAL_REF = "embeddings", "valid", "time", "x", "y", "spatial_ref"
 Window = tuple[slice, slice]
 
@@ -36,6 +38,12 @@ class RasterTiling:
         """(row, column) of every shard, row by row."""
         rows, columns = self.shards
         return [(row, column) for row in range(rows) for column in range(columns)]
+
+    def check_shard(self, row: int, column: int) -> None:
+        """Raise `InputError` where there is no such shard."""
+        rows, columns = self.shards
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise InputError(f"no shard ({row}, {column}): the product has {rows} rows of {columns} shards")
 
     def shard_window(self, row: int, column: int) -> Window:
         """The tokens of a shard, as slices of the grid."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from nec.store.spec import as_json
 
 _IDENTITY = ("format_version", "dimensions", "patch_px", "quality", "codec", "model", "bands")
 Place = tuple[int, int, int]
+FailedTile = tuple[int, int, int]  # first row, first column and side, in pixels of the scene
 
 
 def create_product(path: str | Path, spec: ProductSpec, *, overwrite: bool = False) -> None:
@@ -173,11 +174,15 @@ class ProductWriter:
         """
         self.write_encoded(time, row, column, self.encoder.encode(row, column, tokens, valid))
 
-    def write_encoded(self, time: int, row: int, column: int, shard: EncodedShard) -> None:
-        """Write a shard that `encoder` made, here or elsewhere."""
+    def write_encoded(
+        self, time: int, row: int, column: int, shard: EncodedShard, failed: Iterable[FailedTile] = ()
+    ) -> None:
+        """Write a shard that `encoder` made, here or elsewhere.
+
+        `failed`: tiles that could not be read, whose tokens are not valid for that reason; see `failed`.
+        """
         self._check_time(time)
-        if (row, column) not in self.product.tiling.all_shards():
-            raise InputError(f"no shard ({row}, {column}) in a product of {self.product.tiling.shards} shards")
+        self.product.tiling.check_shard(row, column)
         write_bytes(self.path / valid_key(time, row, column), shard.valid)
         file = self.path / embeddings_key(time, row, column)
         if shard.embeddings:
@@ -187,7 +192,16 @@ class ProductWriter:
         record = _Record(mark(shard.embeddings), mark(shard.valid), shard.valid_tokens)
         with self._threads:
             self._records[time, row, column] = record
+            for tile in failed:
+                self._journal.note(time, *tile)
             self._journal.note(time, row, column, *record.numbers)
+
+    def failed(self, time: int) -> list[FailedTile]:
+        """The tiles of a date that could not be read, of all runs that wrote to it, in order."""
+        self._check_time(time)
+        run = self._entries()[time].get("run") or {}
+        noted = {(row, column, side) for t, row, column, side in self._journal.entries(4) if t == time}
+        return sorted(noted | {tuple(tile) for tile in run.get("failed_tiles", [])})
 
     def finish(self, time: int, *, run: Mapping[str, Any] | None = None) -> None:
         """Check that every shard of a date is there, list sizes and checksums, and show it to readers in one step.

@@ -1,0 +1,212 @@
+"""The shards of a product: tiles of a scene through a model, kept token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.data.normalization import Normalization
+from nec.data.scene import Scene
+from nec.data.tiling import Tile, Tiling, TokenWindow, read_tile
+from nec.errors import InputError, NecError
+from nec.pipeline.engine import read_ahead
+from nec.pipeline.patience import passing, patiently
+
+if TYPE_CHECKING:
+    from nec.models.mae import NecModel
+    from nec.store.product import EncodedShard, ShardEncoder
+
+Shard = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FailedTile:
+    """A tile that could not be read: its first row and column and its side, in pixels of the scene, and why."""
+
+    row: int
+    column: int
+    side: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the model made of a window of a scene's tokens.
+
+    Attributes:
+        values: float32 (y, x, d), NaN where not valid.
+        valid: bool (y, x).
+        failed: tiles that could not be read, whose tokens are not valid.
+    """
+
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    failed: tuple[FailedTile, ...]
+
+
+@dataclass(frozen=True)
+class CodedShard:
+    """What is written of a shard; `data` is None where a tile failed that must not be skipped."""
+
+    data: EncodedShard | None
+    failed: tuple[FailedTile, ...]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Tiles as they were read: `pixels` (n, bands, side, side) and `valid` (n, y, x), kept tokens or not."""
+
+    tiles: Sequence[Tile]
+    pixels: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    failed: tuple[FailedTile, ...]
+
+
+@dataclass(frozen=True)
+class SceneWork:
+    """A `nec.pipeline.engine.Work` whose tasks are the (row, column) of a product's shards.
+
+    Attributes:
+        scene: with the bands of the model, in its order.
+        encoder: of the product.
+        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.data.places`, or None.
+        batch_size: tiles that go through the model at once; batches begin at each shard's first tile.
+        readers: threads that read.
+        skip_failed: mark the tokens of tiles that cannot be read as not valid, instead of leaving their shard out.
+    """
+
+    model: NecModel
+    scene: Scene
+    tiling: Tiling
+    normalization: Normalization
+    encoder: ShardEncoder
+    places: NDArray[np.float32] | None = None
+    batch_size: int = 32
+    readers: int = 2
+    skip_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.readers < 1:
+            raise InputError(f"batch size and workers must be at least 1, not {self.batch_size} and {self.readers}")
+
+    # -- what an engine asks for
+
+    def blocks(self, tasks: Sequence[Shard], done: Callable[[int], None]) -> Iterator[Tokens]:
+        """Tokens of each shard; batches of tiles are read ahead, across the borders of shards."""
+        return self.windows([self.window(shard) for shard in tasks], done)
+
+    def code(self, task: Shard, block: Tokens) -> CodedShard:
+        """The shard's files."""
+        if block.failed and not self.skip_failed:
+            return CodedShard(None, block.failed)
+        return CodedShard(self.encoder.encode(*task, block.values, block.valid), block.failed)
+
+    def size(self, task: Shard) -> int:
+        """Tiles of a shard."""
+        return len(self.tiling.tiles(self.window(task)))
+
+    # -- how it is done
+
+    def window(self, shard: Shard) -> TokenWindow:
+        """The tokens of a shard."""
+        rows, columns = self.encoder.tiling.shard_window(*shard)
+        return rows.start, rows.stop, columns.start, columns.stop
+
+    def windows(
+        self, windows: Sequence[TokenWindow], done: Callable[[int], None] = lambda tiles: None
+    ) -> Iterator[Tokens]:
+        """Tokens of each window of the scene's grid."""
+        plans = [self._batches(self.tiling.tiles(window)) for window in windows]
+        read = read_ahead(self._read, [batch for plan in plans for batch in plan], self.readers)
+        for window, plan in zip(windows, plans, strict=True):
+            shape = (window[1] - window[0], window[3] - window[2])
+            values = np.full((*shape, self.model.config.embed_dim), np.nan, np.float32)
+            valid = np.zeros(shape, bool)
+            failed: list[FailedTile] = []
+            for _ in plan:
+                batch = next(read)
+                self._embed(batch, window, values, valid)
+                failed.extend(batch.failed)
+                done(len(batch.tiles) + len(batch.failed))
+            yield Tokens(values, valid, tuple(failed))
+
+    def _batches(self, tiles: Sequence[Tile]) -> list[Sequence[Tile]]:
+        return [tiles[first : first + self.batch_size] for first in range(0, len(tiles), self.batch_size)]
+
+    def _embed(self, batch: _Batch, window: TokenWindow, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+        """Run the model on a batch and put what is kept of it in its place; tiles without data are left out."""
+        some = [i for i, tile in enumerate(batch.tiles) if batch.valid[i][tile.inner].any()]
+        if not some:
+            return
+        tokens = embed_pixels(self.model, batch.pixels[some])
+        if self.places is not None:
+            tokens -= self.places
+        for i, made in zip(some, tokens, strict=True):
+            tile, place = batch.tiles[i], batch.tiles[i].within(window)
+            valid[place] = batch.valid[i][tile.inner]
+            values[place] = np.where(valid[place][..., None], made[tile.inner], np.float32("nan"))
+
+    # -- reading
+
+    def _read(self, tiles: Sequence[Tile]) -> _Batch:
+        read: list[tuple[Tile, NDArray[np.float32], NDArray[np.bool_]]] = []
+        failed: list[FailedTile] = []
+        for _, row in groupby(tiles, key=lambda tile: tile.row):
+            self._read_row(list(row), read, failed)
+        side = self.tiling.tile_px
+        pixels = np.empty((len(read), len(self.scene.bands), side, side), np.float32)
+        valid = np.empty((len(read), self.tiling.tile_tokens, self.tiling.tile_tokens), bool)
+        for i, (_, values, inside) in enumerate(read):
+            pixels[i] = self.normalization(values)
+            valid[i] = self.tiling.valid_tokens(inside)
+        return _Batch([tile for tile, _, _ in read], pixels, valid, tuple(failed))
+
+    def _read_row(self, tiles: list[Tile], read: list[Any], failed: list[FailedTile]) -> None:
+        """Read neighbouring tiles in one go, since they overlap; one by one where that fails."""
+        try:
+            strip = _Strip(self.scene, tiles)
+        except InputError as error:
+            _raise_passing(error)
+            for tile in tiles:
+                try:
+                    read.append((tile, *patiently(lambda tile=tile: read_tile(self.scene, tile))))  # type: ignore[misc]
+                except InputError as reason:
+                    _raise_passing(reason)
+                    failed.append(FailedTile(tile.row, tile.column, tile.side, str(reason)))
+        else:
+            read.extend((tile, *read_tile(strip, tile)) for tile in tiles)  # type: ignore[arg-type]
+
+
+class _Strip:
+    """Pixels of a row of tiles in memory, read like the scene that they come from."""
+
+    def __init__(self, scene: Scene, tiles: Sequence[Tile]) -> None:
+        self.shape = scene.shape
+        self._row, self._column = tiles[0].row, min(tile.column for tile in tiles)
+        rows = min(tiles[0].side, scene.shape[0] - self._row)
+        columns = min(max(tile.column + tile.side for tile in tiles), scene.shape[1]) - self._column
+        self._pixels, self._valid = patiently(lambda: scene.read(self._row, self._column, rows, columns))
+
+    def read(self, row: int, column: int, rows: int, columns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        part = np.s_[row - self._row : row - self._row + rows, column - self._column : column - self._column + columns]
+        return self._pixels[part], self._valid[part]
+
+
+def _raise_passing(error: InputError) -> None:
+    """A source that cannot be reached is no damaged tile: the run ends, and is resumed when the source is back."""
+    if passing(error):
+        raise NecError(f"{error}; it was tried several times: try again later") from error
+
+
+def embed_pixels(model: NecModel, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Model input (n, bands, rows, columns) -> embeddings (n, y, x, d)."""
+    import torch
+
+    with torch.inference_mode():
+        images = torch.from_numpy(pixels).to(model.cls_token.device)
+        return model.embed(images).float().cpu().numpy()
