@@ -327,7 +327,8 @@ class EmbeddingCodec:
             stream, (y, x, n, header.channels), header.level, header.width, centred=True, levels=count
         )
         assert centroids is not None
-        symbols, inside = (part[::spacing, ::spacing].transpose(2, 0, 1, 3) for part in (grid, centroids))
+        symbols = grid[::spacing, ::spacing].transpose(2, 0, 1, 3)
+        inside = centroids[::spacing, ::spacing].transpose(2, 0, 1, 3)
         return self._transform.reconstruct(symbols, inside, header.level, (y, x), spacing)
 
     def _levels_of(self, rows: int, columns: int) -> int:

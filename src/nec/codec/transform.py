@@ -120,7 +120,7 @@ class Transform:
             )
         return out
 
-    def _coarse(self, grid: tuple[int, int], spacing: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    def _coarse(self, grid: tuple[int, int], spacing: int) -> tuple[NDArray[np.floating], NDArray[np.float64] | None]:
         """Means of a coarse grid's tokens, and gains where there is a pyramid, `spacing` 1 being the grid itself."""
         mean, gain = self._mean_of(*grid), None
         if self.gains is not None:
@@ -151,7 +151,7 @@ class Transform:
             scaled = symbols[part] * step
             if centroids is not None:
                 scaled += centroids[part] * (step / 256)
-            if self.gains is not None:
+            if gain is not None:
                 scaled = pyramid.inverse(scaled / gain) / pyramid.scale(*whole, spacing)
             if self.basis is not None:
                 out[part] = scaled @ self.basis[:kept].astype(np.float64) + mean
