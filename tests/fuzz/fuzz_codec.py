@@ -157,7 +157,7 @@ def guided(target: str, runs: int, seed: int) -> None:
     for data in seeds(target):
         (corpus / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
     length = 4096 if target == "frame" else 1 << 15
-    flags = [f"-runs={runs}", f"-seed={seed}", f"-max_len={length}", "-rss_limit_mb=2048", f"-timeout=600"]
+    flags = [f"-runs={runs}", f"-seed={seed}", f"-max_len={length}", "-rss_limit_mb=2048", "-timeout=600"]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], lambda data: check(target, data) and None)
     atheris.Fuzz()
 
