@@ -45,7 +45,7 @@ def _add_around(
 @compiled
 def _index(
     features: Ints, at: tuple[Ints, Ints], scales: tuple[int, int, int], exponent: Any, table_of: Ints, table: Ints
-) -> int:
+) -> Any:
     """Tables of a token's channels; returns the largest index, before it is held to the last one."""
     b0, weights = at
     low, top, bins = scales
@@ -93,4 +93,4 @@ def context(
                             _add_cell(grid, image, step, before[b], (y, x), kind(64), features[2])
                         _add_around(grid, image, step, before, (y, x), shape, features[3])
                         largest = max(largest, _index(features, at, scales, exponent, table_of, tables[y, x, i]))
-    return largest <= scales[1]
+    return bool(largest <= scales[1])

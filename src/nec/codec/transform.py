@@ -152,7 +152,7 @@ class Transform:
             if centroids is not None:
                 scaled += centroids[part] * (step / 256)
             if gain is not None:
-                scaled = pyramid.inverse(scaled / gain) / pyramid.scale(*whole, spacing)
+                scaled = pyramid.inverse(scaled / gain) / pyramid.scale(whole[0], whole[1], spacing)
             if self.basis is not None:
                 out[part] = scaled @ self.basis[:kept].astype(np.float64) + mean
             else:
