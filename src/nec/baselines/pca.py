@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.baselines.fitted import FittedMethod, check_rank, coefficients_of, principal, whole
-from nec.codec.tables import Bank, Reader, Writer, integer_table
+from nec.codec.coder import new_reader, new_writer
+from nec.codec.tables import Bank, integer_table
 from nec.codec.transform import Transform
 from nec.errors import CorruptError, InputError
 
@@ -93,32 +94,22 @@ class PcaEntropy(FittedMethod):
         return Bank(self.tables["radii"], self.tables["frequencies"].astype(np.int64))
 
     def _pack(self, codes: NDArray[Any]) -> bytes:
-        bank, writer = self._bank(), Writer()
-        size, radii = np.abs(codes), bank.radii
-        escaped = size > radii
-        at, component = np.nonzero(escaped)
-        if len(at):
-            excess = size[at, component].astype(np.int64) - radii[component] - 1
-            writer.push_escapes(2 * excess + (codes[at, component] < 0))
-        coded = np.where(escaped, 2 * radii + 1, codes + radii).astype(np.int32)
-        for k in range(len(bank))[::-1]:
-            writer.push(np.ascontiguousarray(coded[:, k]), bank.models[k])
+        bank, writer = self._bank(), new_writer()
+        writer.push_block(bank, _components(codes.shape), codes)
         return writer.finish().astype("<u4").tobytes()
 
     def _unpack(self, body: bytes, tokens: int) -> NDArray[Any]:
         if len(body) % 4:
             raise CorruptError("code stream is damaged: it is no row of 32-bit words")
-        bank, reader = self._bank(), Reader(np.frombuffer(body, "<u4"))
-        codes = np.stack([reader.pull(tokens, model) for model in bank.models], axis=1) - bank.radii
-        at, component = np.nonzero(codes > bank.radii)
-        if len(at):
-            escapes = reader.pull_escapes(len(at))
-            if escapes.max() >= 1 << 30:
-                raise CorruptError("code stream is damaged: an escaped symbol is out of range")
-            size = (escapes >> 1) + bank.radii[component] + 1
-            codes[at, component] = np.where(escapes & 1, -size, size)
+        bank, reader = self._bank(), new_reader(np.frombuffer(body, "<u4").astype(np.uint32))
+        codes = reader.pull_block(bank, _components((tokens, len(bank))))
         reader.check_finished()
         return codes
+
+
+def _components(shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """The table of each symbol (tokens, components): one a component."""
+    return np.broadcast_to(np.arange(shape[1], dtype=np.uint16), shape)
 
 
 def _step_for(coefficients: NDArray[np.float64], variances: NDArray[np.float64], error: float) -> float:

@@ -55,7 +55,7 @@ def _coordinate_faults(product: Product) -> list[Fault]:
         if expected is None:
             continue
         try:
-            intact = np.array_equal(product.group[name][...], expected)  # type: ignore[index]
+            intact = np.array_equal(np.asarray(product.group[name][...]), expected)  # type: ignore[index]
         except DAMAGE:
             intact = False
         if not intact:

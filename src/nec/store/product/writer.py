@@ -228,7 +228,8 @@ class ProductWriter:
         for (row, column), record in records.items():
             if record.embeddings[0]:
                 chunks_in_shard(
-                    (self.path / embeddings_key(time, row, column)).read_bytes(), np.prod(self.product.tiling.slots)
+                    (self.path / embeddings_key(time, row, column)).read_bytes(),
+                    int(np.prod(self.product.tiling.slots)),
                 )
         listed = json_bytes({"shards": [list(record.numbers) for record in records.values()]})
         (self.path / list_key(time)).parent.mkdir(exist_ok=True)
