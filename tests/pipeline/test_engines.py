@@ -152,6 +152,8 @@ def _run(command: list[str]) -> None:
 
 
 def test_the_command(model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rasterio import Affine
+
     save_model(model, tmp_path / "tiny", half=False)
     path, out = write_scene(tmp_path / "s.tif"), tmp_path / "p.zarr"
     command = ["encode", str(path), "--model", str(tmp_path / "tiny"), "--out", str(out)]
@@ -163,6 +165,12 @@ def test_the_command(model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     later = ["--time", "2026-07-01", "--time", "2026-08-01", "--append", "--quality", "4"]
     assert main([*command[:2], f"scene:{path}", *command[2:], *later]) == 0
     assert len(open_product(out).times) == 4
+    write_scene(tmp_path / "moved.tif", transform=Affine(10, 0, 500003, 0, -10, 4600000))
+    before = files(out)
+    moved = ["--time", "2026-09-01", "--time", "2026-10-01", "--append", "--quality", "4"]
+    assert main([*command[:2], str(tmp_path / "moved.tif"), *command[2:], *moved]) == 2
+    assert "not on the pixel grid" in capsys.readouterr().err
+    assert files(out) == before
     assert main(["info", str(out)]) == 0
     assert main(["verify", str(out)]) == 0
 

@@ -64,6 +64,8 @@ def encode_scenes(args: argparse.Namespace, paths: list[str], options: dict[str,
     # Remarks on odd tags and missing geotransforms; what makes a file unusable is raised.
     warnings.filterwarnings("ignore", module=r"rasterio")
     scenes = [_open(path, args) for path in paths]
+    for path, scene in zip(paths[1:], scenes[1:], strict=True):
+        _check_alike(paths[0], scenes[0], path, scene)
 
     from nec.models import load_model
     from nec.pipeline import encode_scene
@@ -133,6 +135,16 @@ def _open(path: str, args: argparse.Namespace) -> Scene:
     parts = path.split(",")
     source = parts if len(parts) > 1 and not Path(path).exists() else path  # single-band files of one scene
     return open_scene(source, **given)
+
+
+def _check_alike(first: str, reference: Scene, path: str, scene: Scene) -> None:
+    """The dates of a product lie on one pixel grid; refused before any of them is encoded."""
+    for what in ("crs", "shape", "transform"):
+        if getattr(scene, what) != getattr(reference, what):
+            raise InputError(
+                f"{path} is not on the pixel grid of {first}: {what} {getattr(scene, what)} and "
+                f"{getattr(reference, what)}; write a product for each, or resample one to the other first"
+            )
 
 
 def _bands(text: str | None) -> list[str | int] | None:
