@@ -54,7 +54,7 @@ def test_json(command: list[str], folder: Path, capsys: pytest.CaptureFixture[st
     assert report["files"]["stored_bytes"] == sum(sizes)
     assert (report["files"]["min_bytes"], report["files"]["max_bytes"]) == (min(sizes), max(sizes))
     rows = {row["method"]: row for row in report["methods"]}
-    assert list(rows) == [method.name for method in methods(SPEC.replace("nec:", "codec-hierarchical:"))]
+    assert list(rows) == [method.name for method in methods(SPEC.replace("nec:", "codec-pyramid:"))]
     assert all(set(row) == ROW_KEYS and row["exact"] is True for row in rows.values())
     images = np.stack([np.asarray(Image.open(file)) for file in sorted(folder.rglob("*.png"))])
     for name in ("png", "jpeg2000-24", "rdc-uint8-zstd"):
@@ -64,7 +64,7 @@ def test_json(command: list[str], folder: Path, capsys: pytest.CaptureFixture[st
     assert images[0].nbytes <= raw["bytes_per_image"] < images[0].nbytes + 5
     assert raw["share_of_files"] == pytest.approx(raw["stored_bytes"] / sum(sizes))
     assert rows["png"]["min_bytes"] <= rows["png"]["bytes_per_image"] <= rows["png"]["file_bytes_per_image"]
-    assert rows["codec-hierarchical-1"]["side_information"] == nec.load_model("eurosat-tiny").codec.nbytes
+    assert rows["codec-pyramid-1"]["side_information"] == nec.load_model("eurosat-tiny").codec.nbytes
 
 
 def test_table(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +80,7 @@ def test_table(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def _named(spec: str) -> list[Any]:
-    return methods(spec.replace("nec:", "codec-hierarchical:"))
+    return methods(spec.replace("nec:", "codec-pyramid:"))
 
 
 def test_a_codec_is_fitted_where_the_spec_asks(
@@ -149,4 +149,4 @@ def test_real_images(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None
     rows = {row["method"]: row["bytes_per_image"] for row in json.loads(capsys.readouterr().out)["methods"]}
     assert 0.9 * 512 < rows["jpeg2000-24"] < 1.02 * 512
     assert 0.9 * 256 < rows["jpeg2000-48"] < 1.04 * 256
-    assert rows["codec-hierarchical-0.1"] < rows["jpeg2000-48"] < rows["uqe-2"]
+    assert rows["codec-pyramid-0.1"] < rows["jpeg2000-48"] < rows["uqe-2"]

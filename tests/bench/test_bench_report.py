@@ -245,5 +245,5 @@ def test_a_browser_draws_what_the_address_asks_for(written: Path, tmp_path: Path
     shown = set(re.findall(r'<g data-method="([\w-]+)" data-decoder="(\w+)"', dom.split('id="fidelities"')[0]))
     expected = {"nec-factorized", "nec-hyperprior", "codec-hierarchical", "uqe-channel", "jpeg2000"}
     assert shown == {(method, "true") for method in expected}
-    assert re.search(r'id="tip"[^>]*visibility: visible.*?<b>codec, hierarchical, q=0.3</b>', dom, re.S)
+    assert re.search(r'id="tip"[^>]*visibility: visible.*?<b>codec, tokens, q=0.3</b>', dom, re.S)
     assert 'class="confusion"' in dom
