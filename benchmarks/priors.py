@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from embeddings import split
 
 from nec.codec import EmbeddingCodec
 from nec.codec.embedding_codec import DEFAULT_GAINS
@@ -28,10 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    with np.load(args.embeddings) as file:
-        values = file["embeddings"].astype(np.float32)
-    order = np.random.default_rng(args.seed).permutation(len(values))
-    fitting, coding = values[order[: len(order) * 3 // 5]], values[order[len(order) * 3 // 5 :]]
+    fitting, coding = split(args.embeddings, args.seed)
     factorised, hierarchical = (
         EmbeddingCodec.fit(fitting, prior=p, positions=args.positions) for p in ("factorized", "hierarchical")
     )

@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from embeddings import split
 from numpy.typing import NDArray
 
 from nec.codec import EmbeddingCodec, fitting, prior
@@ -27,10 +28,7 @@ def main() -> None:
     parser.add_argument("embeddings", help=".npz with an array `embeddings` (n, y, x, d)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    with np.load(args.embeddings) as file:
-        values = file["embeddings"].astype(np.float32)
-    order = np.random.default_rng(args.seed).permutation(len(values))
-    sample, coding = values[order[: len(order) * 3 // 5]], values[order[len(order) * 3 // 5 :]]
+    sample, coding = split(args.embeddings, args.seed)
     flat: dict[str, Any] = {"positions": None, "spatial": "haar", "gains": (1.0,)}
     rows: list[tuple[str, dict[str, Any], dict[Any, Any]]] = [
         ("factorised", {"prior": "factorized"}, {}),

@@ -267,7 +267,10 @@ class EmbeddingCodec:
     # ---- coding
 
     def symbols(self, batch: NDArray[np.floating], quality: float = 1.0) -> NDArray[np.int32]:
-        """Quantised coefficients (n, y, x, k) of a batch (n, y, x, d): what is entropy-coded."""
+        """Quantised coefficients (n, y, x, k) of a batch (n, y, x, d): what is entropy-coded.
+
+        With `spatial` "haar" they are those of the pyramid, in place. Raises `InputError` as `encode`.
+        """
         batch, level = check_batch(batch, self.dimensions), quality_level(quality)
         # A pyramid's encoder weighs errors against what symbols will cost in their contexts.
         return self._transform.quantise(batch, level, self._prior.quantise if self._prior.spatial else None)
@@ -307,8 +310,7 @@ class EmbeddingCodec:
         of spacing x spacing tokens (at odd borders the last ones count twice).
 
         `blob` may be a prefix of the frame of `coarse_size` bytes or more, for spacings above 1; a prefix is not
-        protected by the frame's CRC. Raises
-        `CorruptError` as `decode` does, and `InputError` as `coarse_size`.
+        protected by the frame's CRC. Raises `CorruptError` as `decode` does, and `InputError` as `coarse_size`.
         """
         header, begin = framing.unpack_prefix(bytes(blob), self.id, self._levels_of, self.dimensions)
         count = self._levels_at(header, spacing)

@@ -29,43 +29,30 @@ def contexts(
     scales: tuple[int, int, int],
     offset_of: NDArray[np.uint8],
     table_of: NDArray[np.uint16],
-) -> tuple[NDArray[np.uint16], NDArray[Any], NDArray[np.int8]] | None:
+    spatial: bool,
+) -> tuple[NDArray[np.uint16], NDArray[Any] | None, NDArray[np.int8] | None] | None:
     """Tables, bases and mirrors of a wave (not the root) for images [first, last) of a C-ordered grid (y, x, n, k).
 
     `at` is b0 (k,) and weights (5, k) of the grid's dtype, `scales` the lowest and the last index and the offset bins.
-    None where some residual has raw low bits: the plain context counts them.
+    None where some residual has raw low bits: the plain context counts them. A pyramid, `spatial`, has weights (4, k),
+    and neither bases nor mirrors.
     """
     shape = (*wave.shape(*grid.shape[:2]), images[1] - images[0], grid.shape[3])
-    out = np.empty(shape, np.uint16), np.empty(shape, grid.dtype), np.empty(shape, np.int8)
+    tables = np.empty(shape, np.uint16)
     kind, move, less = _EXPONENT[grid.itemsize]
     magnitude = np.empty(grid.shape[3], kind)
     exponent = magnitude, magnitude.view(grid.dtype), move, less
-    place, reciprocal = (wave.row, wave.column, wave.step), RECIPROCAL.astype(grid.dtype)
+    if spatial:
+        place = ORDER.index(wave.kind)
+        bands = _BANDS[place], _BANDS[:place], _BANDS
+        narrow = kernel_pyramid.context(grid, images, wave.step, *bands, at, scales, table_of, exponent, tables)
+        return (tables, None, None) if narrow else None
+    out = tables, np.empty(shape, grid.dtype), np.empty(shape, np.int8)
+    place_of, reciprocal = (wave.row, wave.column, wave.step), RECIPROCAL.astype(grid.dtype)
     narrow = kernel_contexts.context(
-        grid, images, place, _OFFSETS[wave.kind], reciprocal, at, scales, offset_of, table_of, exponent, out
+        grid, images, place_of, _OFFSETS[wave.kind], reciprocal, at, scales, offset_of, table_of, exponent, out
     )
     return out if narrow else None
-
-
-def pyramid_contexts(
-    grid: NDArray[Any],
-    images: tuple[int, int],
-    wave: Wave,
-    at: tuple[NDArray[Any], NDArray[Any]],
-    scales: tuple[int, int, int],
-    offset_of: NDArray[np.uint8],
-    table_of: NDArray[np.uint16],
-) -> tuple[NDArray[np.uint16], None, None] | None:
-    """As `contexts`, for a pyramid: its weights are (4, k), and it has neither bases nor mirrors."""
-    tables = np.empty((*wave.shape(*grid.shape[:2]), images[1] - images[0], grid.shape[3]), np.uint16)
-    kind, move, less = _EXPONENT[grid.itemsize]
-    magnitude = np.empty(grid.shape[3], kind)
-    exponent = magnitude, magnitude.view(grid.dtype), move, less
-    place = ORDER.index(wave.kind)
-    narrow = kernel_pyramid.context(
-        grid, images, wave.step, _BANDS[place], _BANDS[:place], _BANDS, at, scales, table_of, exponent, tables
-    )
-    return (tables, None, None) if narrow else None
 
 
 class FastWriter:

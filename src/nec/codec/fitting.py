@@ -125,7 +125,8 @@ def _fit_class(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Float
     near, far, near_size, far_size = means
     wn, wf = _fit_prediction(target, near, far)
     prediction = (near * wn + far * wf) / 128
-    b0, slopes = _fit_magnitude(np.abs(target - np.rint(prediction)), [near_size, far_size, np.abs(prediction)], start)
+    features = [near_size, far_size, np.abs(prediction)]
+    b0, slopes = _fit_magnitude(np.abs(target - np.rint(prediction)), features, start, _START)
     return b0, np.concatenate([wn[None], wf[None], _whole_slopes(slopes)]).astype(np.int16), slopes
 
 
@@ -149,7 +150,7 @@ def _fit_details(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Flo
         np.concatenate([feature.reshape(-1, channels) for feature in parts]).astype(np.float32) / 64
         for parts in zip(*gathered, strict=True)
     ]
-    b0, slopes = _fit_magnitude(target, features, start)
+    b0, slopes = _fit_magnitude(target, features, start, _PYRAMID_START)
     return b0, _whole_slopes(slopes).astype(np.int16), slopes
 
 
@@ -176,11 +177,14 @@ def _fit_prediction(target: Floats, near: Floats, far: Floats) -> tuple[Floats, 
     return wn, wf
 
 
-def _fit_magnitude(size: Floats, features: Sequence[Floats], start: Floats) -> tuple[Floats, Floats]:
+def _fit_magnitude(
+    size: Floats, features: Sequence[Floats], start: Floats, common: Sequence[float] = ()
+) -> tuple[Floats, Floats]:
     """Non-negative b0 (channels,) and slopes (features, channels) of E|e| = b0 + slopes . features.
 
     Maximum likelihood of geometric |e| by multiplicative updates from the slopes `start`; a few pseudo-counts pull
-    channels with little data to common slopes. Channels without any non-zero residual are left at `start`.
+    channels with little data to the slopes `common` (features,). Channels without any non-zero residual are left at
+    `start`.
     """
     floor = 1.0 / (2 * len(size) + 8)
     if not features:
@@ -188,8 +192,7 @@ def _fit_magnitude(size: Floats, features: Sequence[Floats], start: Floats) -> t
     b0, slopes = 0.5 * size.mean(0) + floor, start.copy()
     alive = np.flatnonzero(size.any(0))
     size, stack = size[:, alive], np.stack([feature[:, alive] for feature in features])
-    common = np.array(_START if len(features) == len(_START) else _PYRAMID_START, np.float32)
-    first, pull = b0[alive], common[:, None] * _PULL
+    first, pull = b0[alive], np.array(common, np.float32)[:, None] * _PULL
     level, slope = first.copy(), slopes[:, alive]
     for _ in range(_ITERATIONS):
         mean = np.einsum("ftc,fc->tc", stack, slope) + level

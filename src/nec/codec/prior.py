@@ -238,8 +238,9 @@ class Prior:
             weights = np.ascontiguousarray(at.weights[:, kind, :channels], grid.dtype)
             scales = (self.scales.low, self.scales.split + self.scales.wide - 1, self.scales.offsets)
             images = block.indices(grid.shape[2])[:2]
-            contexts = fast.pyramid_contexts if self.spatial else fast.contexts
-            found = contexts(grid, images, wave, (b0, weights), scales, self.scales.offset_of, self._table_of)
+            found = fast.contexts(
+                grid, images, wave, (b0, weights), scales, self.scales.offset_of, self._table_of, self.spatial
+            )
             if found is not None:
                 table, base, mirror = found
                 return Context(base, mirror, table, None)

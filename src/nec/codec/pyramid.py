@@ -20,10 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec.waves import Wave
+from nec.codec.waves import Wave, spacings
 
-FEATURES = 4
-"""Sums of known magnitudes that a detail's expected magnitude is made of."""
 ORIENTATIONS = {"across": (0, 1), "down": (1, 0), "diag": (1, 1)}
 """Kinds of details, and where they lie in a cell, in half spacings."""
 ORDER = tuple(ORIENTATIONS)
@@ -32,15 +30,6 @@ _CODED_BEFORE = {"across": (), "down": ("across",), "diag": ("across", "down")}
 _ROOT2 = np.sqrt(2.0)
 
 Floats = NDArray[np.floating]
-
-
-def spacings(rows: int, columns: int) -> list[int]:
-    """2, 4, ... up to the least power of 2 that covers the grid."""
-    found, step = [], 1
-    while step < max(rows, columns):
-        step *= 2
-        found.append(step)
-    return found
 
 
 def forward(values: Floats) -> Floats:

@@ -55,6 +55,15 @@ class Wave:
         return -(-max(rows - self.row, 0) // self.step), -(-max(columns - self.column, 0) // self.step)
 
 
+def spacings(rows: int, columns: int) -> list[int]:
+    """2, 4, ... up to the least power of 2 that covers the grid; none for a single token."""
+    found, step = [], 1
+    while step < max(rows, columns):
+        step *= 2
+        found.append(step)
+    return found
+
+
 def spacing_levels(
     rows: int, columns: int, hierarchical: bool = True, order: tuple[str, ...] = ("diag", "across", "down")
 ) -> list[list[Wave]]:
@@ -66,16 +75,13 @@ def spacing_levels(
         return []
     if not hierarchical:
         return [[Wave("root", 0, 0, 1)]]
-    step = 1
-    while step < max(rows, columns):
-        step *= 2
-    levels = [[Wave("root", 0, 0, step)]]
-    while step > 1:
+    steps = spacings(rows, columns)[::-1]
+    levels = [[Wave("root", 0, 0, steps[0] if steps else 1)]]
+    for step in steps:
         half = step // 2
         places = {"diag": (half, half), "across": (0, half), "down": (half, 0)}
         waves = [Wave(kind, *places[kind], step) for kind in order]
         levels.append([wave for wave in waves if min(wave.shape(rows, columns)) > 0])
-        step = half
     return levels
 
 

@@ -34,7 +34,7 @@ def write_geoparquet(
 
     Columns: `geometry` (WKB), `bbox` (xmin, ymin, xmax, ymax), `time` (UTC), `row` and `column` of the chip's first
     token, `valid_fraction` (0 to 1), `embedding` (d float32). Chips without a valid token are left out. Memory: one
-    shard and all chips of a date.
+    shard and the chips of all dates that are written.
 
     Args:
         chip: tokens along a chip's side; 1 keeps every token.
