@@ -219,6 +219,9 @@ def test_what_trains_through_the_codec(distortion: str, config, dataset, tmp_pat
 
 
 def test_settings_of_the_hierarchical_prior_are_its_own() -> None:
+    assert [AdaptSettings(prior=p).lmbda for p in ("factorized", "hyperprior", "hierarchical")] == [3e4, 3e4, 2.3e6]
+    assert replace(AdaptSettings(prior="hierarchical"), trainable_blocks=2).lmbda == 2.3e6
+    assert AdaptSettings(prior="hierarchical", lmbda=10.0).lmbda == 10.0
     for wrong in (
         {"prior": "factorized"},
         {"prior": "hyperprior", "distortion": "pixels", "quantization": "straight-through"},

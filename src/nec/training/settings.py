@@ -69,7 +69,8 @@ class AdaptSettings(TrainingSettings):
     Attributes:
         lmbda: weight of the distortion (masked-patch MSE) against the bits of one image's tokens, CLS left out. The
             published code's lambda P, for bits summed over one GPU's batch of B of which a quarter of the tokens is
-            visible, corresponds to about 4 * P / B.
+            visible, corresponds to about 4 * P / B. None: 3e4, or 2.3e6 with the hierarchical prior, what the unadapted
+            shipped model trades on EuroSAT (docs/adaptation.md); the settings then hold that number.
         trainable_blocks: last encoder blocks that train, beside the first decoder block, the prior and what lies
             outside the blocks (the paper's adapter); None trains everything.
         latent_scale: the tokens are scaled by this before adaptation starts (and the decoder's embedding by its
@@ -93,7 +94,7 @@ class AdaptSettings(TrainingSettings):
     """
 
     weight_decay: float = 0.01
-    lmbda: float = 3e4
+    lmbda: float = None  # type: ignore[assignment]  # a number once __post_init__ has run
     trainable_blocks: int | None = 1
     latent_scale: float = 1.0
     quantiles_lr: float = 1e-3
@@ -114,6 +115,8 @@ class AdaptSettings(TrainingSettings):
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be positive, got {value}")
         hierarchical = self.prior == "hierarchical"
+        if self.lmbda is None:
+            object.__setattr__(self, "lmbda", 2.3e6 if hierarchical else 3e4)
         for name, known in (
             ("prior", ("factorized", "hyperprior", "hierarchical")),
             ("quantization", ("noise", "mixed", "straight-through") if hierarchical else ("noise", "mixed")),
