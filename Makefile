@@ -2,7 +2,7 @@
 # make test    the whole test suite
 # make lint    ruff and mypy
 # make bench   the codec's bytes and speed beside alternatives, in one run
-# make fuzz    a million mutated frames and as much metadata, guided by coverage (hours)
+# make fuzz    a million mutated frames, coarse grids and metadata each, guided by coverage (hours)
 # make model   rebuild the shipped model and store from EuroSAT_RGB.zip (an hour and a half on 2 cores)
 
 PYTHON ?= python3
@@ -48,6 +48,7 @@ RUNS_OF_FUZZ ?= 1000000
 fuzz: $(VENV)/dev
 	-$(PIP) atheris
 	$(BIN)/python tests/fuzz/fuzz_codec.py frame --runs $(RUNS_OF_FUZZ)
+	$(BIN)/python tests/fuzz/fuzz_codec.py coarse --runs $(RUNS_OF_FUZZ)
 	$(BIN)/python tests/fuzz/fuzz_codec.py metadata --runs $(RUNS_OF_FUZZ)
 
 model: $(VENV)/user

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,25 @@ def test_coarse_grids_with_means_by_position_and_of_nothing() -> None:
         for spacing in (2, 4):
             expected = codec.decode(blob)[:, ::spacing, ::spacing]
             np.testing.assert_array_equal(codec.decode_coarse(blob, spacing), expected)
+
+
+@pytest.mark.parametrize("name", ["hierarchical", "haar"])
+def test_coarse_grids_take_no_memory_for_the_rest(name: str, codecs: dict[str, EmbeddingCodec]) -> None:
+    codec = codecs[name]
+    blob = codec.encode(smooth_embeddings(20, 32, 32, 5), 4.0)
+    prefix = blob[: codec.coarse_size(blob, 8)]
+    codec.decode_coarse(prefix, 8)  # compiled, imported
+    tracemalloc.start()
+    codec.decode_coarse(prefix, 8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 32 * 32 * 5 * 4 / 2  # half of one array of the whole grid
+
+
+def test_coarse_grids_above_the_limit_are_refused(codecs: dict[str, EmbeddingCodec]) -> None:
+    blob = codecs["haar"].encode(smooth_embeddings(9, 4, 4, 5))
+    with pytest.raises(CorruptError, match="at most"):
+        codecs["haar"].decode_coarse(blob, 2, limit=(8, 4, 4))
 
 
 def halved(grids: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fuzz_codec
 
 
-@pytest.mark.parametrize(("target", "runs"), [("frame", 1500), ("metadata", 300)])
+@pytest.mark.parametrize(("target", "runs"), [("frame", 1500), ("coarse", 600), ("metadata", 300)])
 def test_mutated_inputs_are_refused_or_read(
     target: str, runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

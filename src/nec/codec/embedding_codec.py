@@ -303,35 +303,27 @@ class EmbeddingCodec:
         words = header.segments[: self._levels_at(header, spacing)]
         return begin + 4 * sum(words)
 
-    def decode_coarse(self, blob: bytes, spacing: int) -> NDArray[np.float32]:
+    def decode_coarse(self, blob: bytes, spacing: int, limit: tuple[int, ...] | None = None) -> NDArray[np.float32]:
         """A coarse grid (n, ceil(y / spacing), ceil(x / spacing), d) from the start of a frame.
 
         Its tokens are those at rows and columns 0, spacing, 2 spacing, ..., or with `spatial` "haar" the means of cells
-        of spacing x spacing tokens (at odd borders the last ones count twice).
+        of spacing x spacing tokens (at odd borders the last ones count twice). Memory is taken for these alone.
 
         `blob` may be a prefix of the frame of `coarse_size` bytes or more, for spacings above 1; a prefix is not
-        protected by the frame's CRC. Raises `CorruptError` as `decode` does, and `InputError` as `coarse_size`.
+        protected by the frame's CRC. Raises `CorruptError` as `decode` does (`limit` is of the whole grid), and
+        `InputError` as `coarse_size`.
         """
         header, begin = framing.unpack_prefix(bytes(blob), self.id, self._levels_of, self.dimensions)
         count = self._levels_at(header, spacing)
         if spacing == 1:
-            return self.decode(blob)
-        self._check_channels(header)
+            return self.decode(blob, limit)
+        self._check_header(header, limit)
         n, y, x = header.extent
-        shape = (n, -(-y // spacing), -(-x // spacing))
-        if math.prod(shape) * header.channels == 0:
-            return self._transform.reconstruct(np.zeros((*shape, 0), np.int32), None, header.level, (y, x), spacing)
         end = begin + 4 * sum(header.segments[:count])
         if len(blob) < end:
             raise CorruptError(f"frame is cut after {len(blob)} bytes: spacing {spacing} needs {end}; fetch them")
-        stream = np.frombuffer(blob[begin:end], "<u4").astype(np.uint32)
-        grid, centroids = self._prior.decode(
-            stream, (y, x, n, header.channels), header.level, header.width, centred=True, levels=count
-        )
-        assert centroids is not None
-        symbols = grid[::spacing, ::spacing].transpose(2, 0, 1, 3)
-        inside = centroids[::spacing, ::spacing].transpose(2, 0, 1, 3)
-        return self._transform.reconstruct(symbols, inside, header.level, (y, x), spacing)
+        symbols, centroids = self._symbols_of(header, memoryview(blob)[begin:end], True, spacing)
+        return self._transform.reconstruct(symbols, centroids, header.level, (y, x), spacing)
 
     def _levels_of(self, rows: int, columns: int) -> int:
         return len(self._prior.levels(rows, columns))
@@ -343,9 +335,12 @@ class EmbeddingCodec:
             raise InputError(f"spacing must be a power of 2 from 1 to {most} for this frame, not {spacing!r}")
         return (most // spacing).bit_length()
 
-    def _check_channels(self, header: framing.Frame) -> None:
+    def _check_header(self, header: framing.Frame, limit: tuple[int, ...] | None) -> None:
         if header.channels > self.rank:
             raise CorruptError(f"frame declares {header.channels} channels where the codec has {self.rank}")
+        n, y, x = header.extent
+        if limit is not None and any(size > most for size, most in zip(header.extent, limit, strict=True)):
+            raise CorruptError(f"frame holds {n} images of {y}x{x} where at most {limit} was expected")
 
     def encode_symbols(self, symbols: NDArray[np.integer], quality: float = 1.0) -> bytes:
         """Entropy-code integers (n, y, x, k), absolute values below 2^24, as a frame of that quality."""
@@ -374,17 +369,21 @@ class EmbeddingCodec:
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None, int]:
         """Symbols of the channels that are not all zero, their centroids in 1/256, and the level."""
         header, words = framing.unpack(bytes(blob), self.id, self._levels_of, self.dimensions)
-        self._check_channels(header)
+        self._check_header(header, limit)
+        return *self._symbols_of(header, words, centred), header.level
+
+    def _symbols_of(
+        self, header: framing.Frame, words: memoryview, centred: bool, spacing: int = 1
+    ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
+        """Symbols (n, y, x, channels) at multiples of a spacing and, if `centred`, their centroids in 1/256."""
         n, y, x = header.extent
-        if limit is not None and any(size > most for size, most in zip(header.extent, limit, strict=True)):
-            raise CorruptError(f"frame holds {n} images of {y}x{x} where at most {limit} was expected")
         if n * y * x * header.channels == 0:
-            return np.zeros((n, y, x, 0), np.int32), None, header.level
+            return np.zeros((n, -(-y // spacing), -(-x // spacing), 0), np.int32), None
         stream = np.frombuffer(words, "<u4").astype(np.uint32)
         shape = (y, x, n, header.channels)
-        grid, centroids = self._prior.decode(stream, shape, header.level, header.width, centred)
+        grid, centroids = self._prior.decode(stream, shape, header.level, header.width, centred, spacing)
         symbols = grid.transpose(2, 0, 1, 3)
-        return symbols, None if centroids is None else centroids.transpose(2, 0, 1, 3), header.level
+        return symbols, None if centroids is None else centroids.transpose(2, 0, 1, 3)
 
 
 def _check_symbols(symbols: NDArray[np.integer], rank: int) -> NDArray[np.int32]:

@@ -266,9 +266,9 @@ class Prior:
 
     # ---- coding
 
-    def _blocks(self, grid: Ints) -> list[slice]:
-        """Images that are coded together, so that memory stays bounded; part of the format."""
-        y, x, n, k = grid.shape
+    def _blocks(self, shape: tuple[int, ...]) -> list[slice]:
+        """Images of a grid (y, x, n, k) that are coded together, so that memory stays bounded; part of the format."""
+        y, x, n, k = shape
         size = max(1, _BLOCK_VALUES // max(y * x * k, 1))
         return [slice(start, start + size) for start in range(0, n, size)]
 
@@ -280,7 +280,7 @@ class Prior:
             below.append(writer.words_below)
             for wave in reversed(waves):
                 relatives = self.relatives(wave, *grid.shape[:2])
-                for block in reversed(self._blocks(grid)):
+                for block in reversed(self._blocks(grid.shape)):
                     context = self._context_of(wave, grid, block, relatives, level)
                     tokens = grid[wave.row :: wave.step, wave.column :: wave.step, block]
                     writer.push_block(self.bank, context.table, context.fold(tokens), context.shift)
@@ -295,17 +295,18 @@ class Prior:
         level: int,
         width: int,
         centred: bool,
-        levels: int | None = None,
+        spacing: int = 1,
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Symbols (y, x, n, k) from all the words of a stream, and if `centred` each one's centroid in 1/256.
 
-        With `levels`, only the tokens of the first spacing levels, from the words which these add. Raises
+        At a `spacing` above 1, only those at its multiples, from the words which their levels add. Raises
         `CorruptError` if the stream does not end as it should.
         """
-        grid = np.zeros(shape, self._dtype(level, width))
-        centroid = np.zeros(shape, np.int8) if centred else None
+        lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), *shape[2:]
+        grid = np.zeros(lattice, self._dtype(level, width))
+        centroid = np.zeros(lattice, np.int8) if centred else None
         reader = new_reader(words)
-        for wave, block, relatives in self._steps(grid, levels):
+        for wave, block, relatives in self._steps(shape, spacing):
             context = self._context_of(wave, grid, block, relatives, level)
             residual = reader.pull_block(self.bank, context.table, context.shift)
             tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
@@ -315,7 +316,7 @@ class Prior:
             if max(symbols.max(), -symbols.min()) >> width:
                 raise CorruptError("code stream is damaged: a symbol exceeds its declared width")
             grid[tokens] = symbols
-        if levels is None:
+        if spacing == 1:
             reader.check_finished()
         return grid.astype(np.int32, copy=False), centroid
 
@@ -327,12 +328,16 @@ class Prior:
         inside = self.centroids.reshape(-1)[row]
         return inside if context.mirror is None else inside * context.mirror
 
-    def _steps(self, grid: Ints, levels: int | None = None) -> Iterator[tuple[Wave, slice, Neighbours | Relatives]]:
-        for waves in self.levels(*grid.shape[:2])[:levels]:
-            for wave in waves:
-                relatives = self.relatives(wave, *grid.shape[:2])
-                for block in self._blocks(grid):
-                    yield wave, block, relatives
+    def _steps(self, shape: tuple[int, ...], spacing: int = 1) -> Iterator[tuple[Wave, slice, Neighbours | Relatives]]:
+        """Waves of a grid (y, x, n, k), or those of them in its lattice of a spacing, with their blocks of images."""
+        lattice = -(-shape[0] // spacing), -(-shape[1] // spacing)
+        waves = [wave for waves in self.levels(*shape[:2]) for wave in waves]
+        for wave in (
+            waves if spacing == 1 else [w.within(spacing) for w in waves if w.step > spacing or w.kind == "root"]
+        ):
+            relatives = self.relatives(wave, *lattice)
+            for block in self._blocks(shape):
+                yield wave, block, relatives
 
     # ---- quantising
 
@@ -355,7 +360,7 @@ class Prior:
         """Symbols of a pyramid's coefficients (y, x, n, k), given in steps: wave by wave, by what each will cost."""
         width = int(np.abs(scaled).max(initial=0.0) + 1).bit_length()
         grid = np.zeros(scaled.shape, self._dtype(level, width))
-        for wave, block, relatives in self._steps(grid):
+        for wave, block, relatives in self._steps(grid.shape):
             tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
             context = self._context_of(wave, grid, block, relatives, level)
             value = scaled[tokens]

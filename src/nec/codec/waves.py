@@ -32,12 +32,16 @@ RECIPROCAL = np.array([0, 64, 32, 21, 16, 13, 11, 9, 8], np.int32)
 
 @dataclass(frozen=True)
 class Wave:
-    """Tokens [row::step, column::step] of a grid; `half` is the distance unit of its neighbours."""
+    """Tokens [row::step, column::step] of a grid; `half` is the distance unit of its neighbours.
+
+    The grid may be the lattice of every `unit`-th row and column of another one, to whose steps the class belongs.
+    """
 
     kind: str
     row: int
     column: int
     step: int
+    unit: int = 1
 
     @property
     def half(self) -> int:
@@ -47,8 +51,12 @@ class Wave:
     def parameter_class(self) -> int:
         if self.kind == "root":
             return 0
-        octave = {2: 0, 4: 1}.get(self.step, 2)
+        octave = {2: 0, 4: 1}.get(self.step * self.unit, 2)
         return 1 + 3 * octave + KINDS.index(self.kind) - 1
+
+    def within(self, unit: int) -> Wave:
+        """The same tokens in the lattice of every `unit`-th row and column, which must hold them."""
+        return Wave(self.kind, self.row // unit, self.column // unit, self.step // unit, self.unit * unit)
 
     def shape(self, rows: int, columns: int) -> tuple[int, int]:
         """Tokens of this wave in a grid, as (rows, columns)."""
