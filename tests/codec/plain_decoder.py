@@ -124,12 +124,17 @@ class PlainDecoder:
         numbers = [varint() for _ in range(5)]
         n, y, x, channels, width = numbers
         levels = self.levels(y, x) if channels else []
-        coarse = [varint() for _ in levels[:-1]]
+        live, coarse = [channels] * len(levels), []
+        for i in range(len(levels)):
+            if self.pyramid:
+                live[i] = varint()
+            if i < len(levels) - 1:
+                coarse.append(varint())
         words = list(struct.unpack(f"<{(len(blob) - position) // 4}I", blob[position:]))
         level = struct.unpack_from("<b", blob, 3)[0]
         return {
             "level": level, "n": n, "y": y, "x": x, "channels": channels, "width": width,
-            "id": blob[4:8].hex(), "words": words, "coarse": coarse, "levels": levels,
+            "id": blob[4:8].hex(), "words": words, "live": live, "coarse": coarse, "levels": levels,
         }  # fmt: skip
 
     def levels(self, y: int, x: int) -> list[list[tuple[str, int, int, int]]]:
@@ -178,7 +183,7 @@ class PlainDecoder:
         coder, known = Coder(words), {}
         self.size = head["y"], head["x"]
         block = max(1, (1 << 20) // max(head["y"] * head["x"] * head["channels"], 1))
-        for waves in head["levels"][:levels]:
+        for waves, live in zip(head["levels"][:levels], head["live"], strict=False):
             for kind, row, column, spacing in waves:
                 for first in range(0, head["n"], block):
                     images = range(first, min(first + block, head["n"]))
@@ -189,7 +194,8 @@ class PlainDecoder:
                         for i in images
                         for c in range(head["channels"])
                     ]
-                    self._block(coder, known, places, head, kind, spacing)
+                    known.update({place: (0, 0) for place in places if place[3] >= live})
+                    self._block(coder, known, [place for place in places if place[3] < live], head, kind, spacing)
         return head, known, coder
 
     def _mean(

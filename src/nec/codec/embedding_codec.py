@@ -299,7 +299,7 @@ class EmbeddingCodec:
         Raises `InputError` for a spacing that the frame has no level of: powers of 2 up to the larger side of the grid
         (rounded up to a power of 2) with the hierarchical prior, 1 alone with the factorised one.
         """
-        header, begin = framing.unpack_prefix(bytes(start), self.id, self._levels_of, self.dimensions)
+        header, begin = framing.unpack_prefix(bytes(start), self._layout)
         words = header.segments[: self._levels_at(header, spacing)]
         return begin + 4 * sum(words)
 
@@ -313,7 +313,7 @@ class EmbeddingCodec:
         protected by the frame's CRC. Raises `CorruptError` as `decode` does (`limit` is of the whole grid), and
         `InputError` as `coarse_size`.
         """
-        header, begin = framing.unpack_prefix(bytes(blob), self.id, self._levels_of, self.dimensions)
+        header, begin = framing.unpack_prefix(bytes(blob), self._layout)
         count = self._levels_at(header, spacing)
         if spacing == 1:
             return self.decode(blob, limit)
@@ -324,6 +324,10 @@ class EmbeddingCodec:
             raise CorruptError(f"frame is cut after {len(blob)} bytes: spacing {spacing} needs {end}; fetch them")
         symbols, centroids = self._symbols_of(header, memoryview(blob)[begin:end], True, spacing)
         return self._transform.reconstruct(symbols, centroids, header.level, (y, x), spacing)
+
+    @cached_property
+    def _layout(self) -> framing.Layout:
+        return framing.Layout(self.id, self._levels_of, self.dimensions, self._prior.spatial)
 
     def _levels_of(self, rows: int, columns: int) -> int:
         return len(self._prior.levels(rows, columns))
@@ -347,15 +351,17 @@ class EmbeddingCodec:
         symbols, level = _check_symbols(symbols, self.rank), quality_level(quality)
         n, y, x, _ = symbols.shape
         framing.check_extent(n, y, x, self.dimensions)
-        active = np.flatnonzero(symbols.any(axis=(0, 1, 2)))
-        channels = int(active[-1]) + 1 if len(active) else 0
+        live = self._prior.live(np.any(symbols, axis=0, keepdims=False))
+        channels = max(live, default=0)
         width = int(max(symbols.max(), -symbols.min())).bit_length() if channels else 0
         words, segments = np.zeros(0, np.uint32), list[int]()
         if channels:
             grid = symbols[..., :channels].transpose(1, 2, 0, 3)
-            words, segments = self._prior.encode(grid, level, width)
-        header = framing.Frame(bytes.fromhex(self.id)[:4], level, (n, y, x), channels, width, tuple(segments))
-        return framing.pack(header, words.astype("<u4").tobytes())
+            words, segments = self._prior.encode(grid, level, width, live)
+        header = framing.Frame(
+            bytes.fromhex(self.id)[:4], level, (n, y, x), channels, width, live if channels else (), tuple(segments)
+        )
+        return framing.pack(header, words.astype("<u4").tobytes(), self._layout.by_level)
 
     def decode_symbols(self, blob: bytes) -> tuple[NDArray[np.int32], float]:
         """Symbols (n, y, x, k) and quality of a frame. Raises `CorruptError` as `decode`."""
@@ -368,7 +374,7 @@ class EmbeddingCodec:
         self, blob: bytes, limit: tuple[int, ...] | None, centred: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None, int]:
         """Symbols of the channels that are not all zero, their centroids in 1/256, and the level."""
-        header, words = framing.unpack(bytes(blob), self.id, self._levels_of, self.dimensions)
+        header, words = framing.unpack(bytes(blob), self._layout)
         self._check_header(header, limit)
         return *self._symbols_of(header, words, centred), header.level
 
@@ -381,7 +387,7 @@ class EmbeddingCodec:
             return np.zeros((n, -(-y // spacing), -(-x // spacing), 0), np.int32), None
         stream = np.frombuffer(words, "<u4").astype(np.uint32)
         shape = (y, x, n, header.channels)
-        grid, centroids = self._prior.decode(stream, shape, header.level, header.width, centred, spacing)
+        grid, centroids = self._prior.decode(stream, shape, header.level, header.width, header.live, centred, spacing)
         symbols = grid.transpose(2, 0, 1, 3)
         return symbols, None if centroids is None else centroids.transpose(2, 0, 1, 3)
 

@@ -33,14 +33,14 @@ def contexts(
 ) -> tuple[NDArray[np.uint16], NDArray[Any] | None, NDArray[np.int8] | None] | None:
     """Tables, bases and mirrors of a wave (not the root) for images [first, last) of a C-ordered grid (y, x, n, k).
 
-    `at` is b0 (k,) and weights (5, k) of the grid's dtype, `scales` the lowest and the last index and the offset bins.
+    `at` is b0 (channels,) and weights (5, channels) of the grid's dtype, which may have more channels, `scales` the lowest and the last index and the offset bins.
     None where some residual has raw low bits: the plain context counts them. A pyramid, `spatial`, has weights (4, k),
     and neither bases nor mirrors.
     """
-    shape = (*wave.shape(*grid.shape[:2]), images[1] - images[0], grid.shape[3])
+    shape = (*wave.shape(*grid.shape[:2]), images[1] - images[0], len(at[0]))
     tables = np.empty(shape, np.uint16)
     kind, move, less = _EXPONENT[grid.itemsize]
-    magnitude = np.empty(grid.shape[3], kind)
+    magnitude = np.empty(len(at[0]), kind)
     exponent = magnitude, magnitude.view(grid.dtype), move, less
     if spatial:
         place = ORDER.index(wave.kind)

@@ -23,7 +23,8 @@ class Frame:
     """Header fields of one frame.
 
     `extent` (n, y, x); `channels` before the last ones that are zero throughout; `width` bits of the largest absolute
-    symbol; `segments` the words that each spacing level adds to the ANS stream, coarse first.
+    symbol; of each spacing level, coarse first, `live`, the channels before the last ones that are zero in it, and
+    `segments`, the words that it adds to the ANS stream.
     """
 
     codec_id: bytes
@@ -31,7 +32,22 @@ class Frame:
     extent: tuple[int, int, int]
     channels: int
     width: int
+    live: tuple[int, ...]
     segments: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a frame depends on its codec.
+
+    `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to, `by_level`
+    whether a frame counts the live channels of every level (version 2), which else are all `channels`.
+    """
+
+    codec_id: str
+    levels_of: Callable[[int, int], int]
+    dimensions: int
+    by_level: bool
 
 
 def varint(value: int) -> bytes:
@@ -63,43 +79,41 @@ class Reader:
             shift += 7
 
 
-def pack(frame: Frame, words: bytes) -> bytes:
+def pack(frame: Frame, words: bytes, by_level: bool) -> bytes:
     """Serialise a frame; `words` is the ANS stream, 4 * sum(segments) bytes."""
-    numbers = (*frame.extent, frame.channels, frame.width, *frame.segments[:-1])
+    numbers = [*frame.extent, frame.channels, frame.width]
+    for live, segment in zip(frame.live, frame.segments, strict=True):
+        numbers += [live, segment] if by_level else [segment]
+    if frame.segments:
+        numbers.pop()  # the last level's words are the rest
     rest = b"".join(map(varint, numbers)) + words
     head = struct.pack("<2sBb4s", MAGIC, VERSION, frame.level, frame.codec_id)
     return head + struct.pack("<I", crc32c(head + rest)) + rest
 
 
-def unpack(
-    blob: bytes, codec_id: str, levels_of: Callable[[int, int], int], dimensions: int
-) -> tuple[Frame, memoryview]:
-    """Check and split a frame of the codec with this id. Returns its header and its ANS words.
+def unpack(blob: bytes, layout: Layout) -> tuple[Frame, memoryview]:
+    """Check and split a frame of a codec. Returns its header and its ANS words.
 
-    `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to. Raises
-    `CorruptError` for damaged, truncated, foreign or too large frames, before memory of the declared size is taken.
+    Raises `CorruptError` for damaged, truncated, foreign or too large frames, before memory of the declared size is taken.
     """
-    level, reader = _check_start(blob, codec_id)
+    level, reader = _check_start(blob, layout.codec_id)
     if crc32c(blob[:8] + blob[12:]) != _FIXED.unpack_from(blob)[4]:
         raise CorruptError(f"checksum mismatch in a frame of {len(blob)} bytes: damaged or truncated; fetch it again")
-    header, coarse = _read_numbers(reader, level, bytes.fromhex(codec_id)[:4], levels_of, dimensions)
+    header = _read_numbers(reader, level, layout)
     words = memoryview(blob)[reader.position :]
-    finest = len(words) // 4 - sum(coarse)
+    finest = len(words) // 4 - sum(header.segments)
     if len(words) % 4 or finest < 0 or (not header.channels and finest):
         raise CorruptError(f"frame holds {len(words)} bytes of code, which its header does not account for")
-    return replace(header, segments=(*coarse, finest) if header.channels else ()), words
+    return replace(header, segments=(*header.segments, finest) if header.channels else ()), words
 
 
-def unpack_prefix(
-    blob: bytes, codec_id: str, levels_of: Callable[[int, int], int], dimensions: int
-) -> tuple[Frame, int]:
+def unpack_prefix(blob: bytes, layout: Layout) -> tuple[Frame, int]:
     """Header of a frame whose end may be missing, and where its words begin; without the finest level's segment.
 
     Nothing protects a prefix against damage but the header's limits. `CorruptError` as in `unpack`.
     """
-    level, reader = _check_start(blob, codec_id)
-    header, coarse = _read_numbers(reader, level, bytes.fromhex(codec_id)[:4], levels_of, dimensions)
-    return replace(header, segments=tuple(coarse)), reader.position
+    level, reader = _check_start(blob, layout.codec_id)
+    return _read_numbers(reader, level, layout), reader.position
 
 
 def _check_start(blob: bytes, codec_id: str) -> tuple[int, Reader]:
@@ -116,14 +130,19 @@ def _check_start(blob: bytes, codec_id: str) -> tuple[int, Reader]:
     return level, Reader(blob, _FIXED.size)
 
 
-def _read_numbers(
-    reader: Reader, level: int, writer: bytes, levels_of: Callable[[int, int], int], dimensions: int
-) -> tuple[Frame, list[int]]:
+def _read_numbers(reader: Reader, level: int, layout: Layout) -> Frame:
+    """A header but for the last level's segment."""
     n, y, x, channels, width = (reader.varint() for _ in range(5))
-    if y > MAX_SIDE or x > MAX_SIDE or n * y * x * dimensions > MAX_VALUES or width > 24:
+    if y > MAX_SIDE or x > MAX_SIDE or n * y * x * layout.dimensions > MAX_VALUES or width > 24:
         raise CorruptError(f"frame declares {n} images of {y}x{x} tokens and {width} bits a symbol: beyond the limit")
-    coarse = [reader.varint() for _ in range(levels_of(y, x) - 1 if channels else 0)]
-    return Frame(writer, level, (n, y, x), channels, width, ()), coarse
+    live, segments = [], []
+    for left in reversed(range(layout.levels_of(y, x) if channels else 0)):
+        live.append(reader.varint() if layout.by_level else channels)
+        segments += [reader.varint()] if left else []
+    if max(live, default=channels) > channels:
+        raise CorruptError(f"frame header is damaged: a level has {max(live)} live channels where {channels} are coded")
+    writer = bytes.fromhex(layout.codec_id)[:4]
+    return Frame(writer, level, (n, y, x), channels, width, tuple(live), tuple(segments))
 
 
 def check_extent(n: int, y: int, x: int, d: int) -> None:

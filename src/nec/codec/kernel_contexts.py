@@ -83,7 +83,7 @@ def context(
     tables, bases, mirrors = out
     low, top, bins = scales
     magnitude, bits, move, less = exponent
-    channels, half = grid.shape[3], wave[2] // 2
+    channels, half = len(at[0]), wave[2] // 2
     near, far = np.empty((2, channels), grid.dtype), np.empty((2, channels), grid.dtype)
     near_places, far_places = np.empty((8, 2), np.int64), np.empty((8, 2), np.int64)
     prediction, offset = np.empty(channels, grid.dtype), np.empty(channels, np.uint8)

@@ -75,7 +75,7 @@ def context(
     shape = (tables.shape[0], tables.shape[1])
     cells = ((shape[0] + 1) // 2, (shape[1] + 1) // 2)
     coarsest = step >= max(grid.shape[0], grid.shape[1])
-    features = np.empty((4, grid.shape[3]), grid.dtype)
+    features = np.empty((4, len(at[0])), grid.dtype)
     for row in range(cells[0]):
         for column in range(cells[1]):
             for i in range(images[1] - images[0]):

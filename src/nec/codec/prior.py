@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,22 @@ class Context:
         return residual * self.mirror + self.base
 
 
+@dataclass(frozen=True)
+class Step:
+    """What is coded at once: a wave of some images, up to channel `live`."""
+
+    wave: Wave
+    images: slice
+    live: int
+    relatives: Neighbours | Relatives
+
+    @property
+    def tokens(self) -> tuple[slice, slice, slice, slice]:
+        """Where it lies in a grid (y, x, n, k)."""
+        wave = self.wave
+        return slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), self.images, slice(self.live)
+
+
 class Prior:
     """Codes integer symbols (y, x, n, k) with contexts; thread-safe, all state is immutable."""
 
@@ -181,6 +198,19 @@ class Prior:
         if self.spatial:
             return spacing_levels(rows, columns, order=pyramid.ORDER)
         return spacing_levels(rows, columns, self.hierarchical)
+
+    def live(self, active: NDArray[np.bool_]) -> tuple[int, ...]:
+        """Channels of each spacing level that are coded: up to the last one with a symbol (y, x, k) that is not 0.
+
+        Those of a pyramid grow towards coarse levels; where symbols are tokens all levels code the same channels.
+        """
+        rows, columns, channels = active.shape
+        after = np.where(active, np.arange(1, channels + 1), 0).max(axis=2, initial=0)
+        found = [
+            max((int(after[w.row :: w.step, w.column :: w.step].max()) for w in waves), default=0)
+            for waves in self.levels(rows, columns)
+        ]
+        return tuple(found) if self.spatial else (max(found, default=0),) * len(found)
 
     def relatives(self, wave: Wave, rows: int, columns: int) -> Neighbours | Relatives:
         """What of a grid is known when a wave is coded."""
@@ -227,24 +257,23 @@ class Prior:
             total += weight * feature
         return total
 
-    def _context_of(
-        self, wave: Wave, grid: Ints, block: slice, relatives: Neighbours | Relatives, level: int
-    ) -> Context:
-        """`context` of a block of images of a C-ordered grid, compiled where that is possible."""
+    def _context_of(self, step: Step, grid: Ints, level: int) -> Context:
+        """`context` of a step's images and channels of a C-ordered grid, compiled where that is possible."""
+        wave, channels = step.wave, step.live
         fast = compiled()
         if fast is not None and wave.kind != "root":
-            at, kind, channels = self._at(level), wave.parameter_class, grid.shape[3]
+            at, kind = self._at(level), wave.parameter_class
             b0 = at.b0[kind, :channels].astype(grid.dtype)
             weights = np.ascontiguousarray(at.weights[:, kind, :channels], grid.dtype)
             scales = (self.scales.low, self.scales.split + self.scales.wide - 1, self.scales.offsets)
-            images = block.indices(grid.shape[2])[:2]
+            images = step.images.indices(grid.shape[2])[:2]
             found = fast.contexts(
                 grid, images, wave, (b0, weights), scales, self.scales.offset_of, self._table_of, self.spatial
             )
             if found is not None:
                 table, base, mirror = found
                 return Context(base, mirror, table, None)
-        return self.context(wave, grid[:, :, block], relatives, level)
+        return self.context(wave, grid[:, :, step.images, :channels], step.relatives, level)
 
     def _tables(
         self, magnitude: Ints, offset: NDArray[np.uint8]
@@ -272,18 +301,20 @@ class Prior:
         size = max(1, _BLOCK_VALUES // max(y * x * k, 1))
         return [slice(start, start + size) for start in range(0, n, size)]
 
-    def encode(self, symbols: NDArray[np.int32], level: int, width: int) -> tuple[NDArray[np.uint32], list[int]]:
-        """Words in reading order, and the words that each spacing level adds. `symbols` (y, x, n, k), |s| < 2^width."""
+    def encode(
+        self, symbols: NDArray[np.int32], level: int, width: int, live: tuple[int, ...]
+    ) -> tuple[NDArray[np.uint32], list[int]]:
+        """Words in reading order, and the words that each spacing level adds.
+
+        `symbols` (y, x, n, k), |s| < 2^width, are zero from channel `live` of their level on.
+        """
         grid = symbols.astype(self._dtype(level, width), order="C")
         writer, below = new_writer(), []
-        for waves in reversed(self.levels(*grid.shape[:2])):
+        for steps in reversed(list(self._steps(grid.shape, live))):
             below.append(writer.words_below)
-            for wave in reversed(waves):
-                relatives = self.relatives(wave, *grid.shape[:2])
-                for block in reversed(self._blocks(grid.shape)):
-                    context = self._context_of(wave, grid, block, relatives, level)
-                    tokens = grid[wave.row :: wave.step, wave.column :: wave.step, block]
-                    writer.push_block(self.bank, context.table, context.fold(tokens), context.shift)
+            for step in reversed(steps):
+                context = self._context_of(step, grid, level)
+                writer.push_block(self.bank, context.table, context.fold(grid[step.tokens]), context.shift)
         words = writer.finish()
         ends = [len(words) - count for count in reversed(below)]
         return words, np.diff(ends, prepend=0).tolist()
@@ -294,6 +325,7 @@ class Prior:
         shape: tuple[int, int, int, int],
         level: int,
         width: int,
+        live: tuple[int, ...],
         centred: bool,
         spacing: int = 1,
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
@@ -306,16 +338,15 @@ class Prior:
         grid = np.zeros(lattice, self._dtype(level, width))
         centroid = np.zeros(lattice, np.int8) if centred else None
         reader = new_reader(words)
-        for wave, block, relatives in self._steps(shape, spacing):
-            context = self._context_of(wave, grid, block, relatives, level)
+        for step in chain.from_iterable(self._steps(shape, live, spacing)):
+            context = self._context_of(step, grid, level)
             residual = reader.pull_block(self.bank, context.table, context.shift)
-            tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
             if centroid is not None:
-                centroid[tokens] = self._centroids(context, residual)
+                centroid[step.tokens] = self._centroids(context, residual)
             symbols = context.unfold(residual)
             if max(symbols.max(), -symbols.min()) >> width:
                 raise CorruptError("code stream is damaged: a symbol exceeds its declared width")
-            grid[tokens] = symbols
+            grid[step.tokens] = symbols
         if spacing == 1:
             reader.check_finished()
         return grid.astype(np.int32, copy=False), centroid
@@ -328,16 +359,17 @@ class Prior:
         inside = self.centroids.reshape(-1)[row]
         return inside if context.mirror is None else inside * context.mirror
 
-    def _steps(self, shape: tuple[int, ...], spacing: int = 1) -> Iterator[tuple[Wave, slice, Neighbours | Relatives]]:
-        """Waves of a grid (y, x, n, k), or those of them in its lattice of a spacing, with their blocks of images."""
+    def _steps(self, shape: tuple[int, ...], live: tuple[int, ...], spacing: int = 1) -> Iterator[list[Step]]:
+        """By spacing level, what of a grid (y, x, n, k), or of its lattice of a spacing, is coded at once."""
         lattice = -(-shape[0] // spacing), -(-shape[1] // spacing)
-        waves = [wave for waves in self.levels(*shape[:2]) for wave in waves]
-        for wave in (
-            waves if spacing == 1 else [w.within(spacing) for w in waves if w.step > spacing or w.kind == "root"]
-        ):
-            relatives = self.relatives(wave, *lattice)
-            for block in self._blocks(shape):
-                yield wave, block, relatives
+        for waves, channels in zip(self.levels(*shape[:2]), live, strict=True):
+            steps = []
+            for wave in waves if channels else ():
+                if wave.step > spacing or wave.kind == "root":
+                    wave = wave if spacing == 1 else wave.within(spacing)
+                    relatives = self.relatives(wave, *lattice)
+                    steps += [Step(wave, images, channels, relatives) for images in self._blocks(shape)]
+            yield steps
 
     # ---- quantising
 
@@ -360,12 +392,12 @@ class Prior:
         """Symbols of a pyramid's coefficients (y, x, n, k), given in steps: wave by wave, by what each will cost."""
         width = int(np.abs(scaled).max(initial=0.0) + 1).bit_length()
         grid = np.zeros(scaled.shape, self._dtype(level, width))
-        for wave, block, relatives in self._steps(grid.shape):
-            tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), block
-            context = self._context_of(wave, grid, block, relatives, level)
-            value = scaled[tokens]
+        live = self.live((np.abs(scaled) >= self.thresholds.min()).any(axis=2))
+        for step in chain.from_iterable(self._steps(grid.shape, live)):
+            context = self._context_of(step, grid, level)
+            value = scaled[step.tokens]
             size = np.floor(np.abs(value) + (1 - self.thresholds[context.table]))
-            grid[tokens] = np.copysign(size, value)
+            grid[step.tokens] = np.copysign(size, value)
         return grid.astype(np.int32, copy=False)
 
 
