@@ -30,29 +30,38 @@ def contexts(
     offset_of: NDArray[np.uint8],
     table_of: NDArray[np.uint16],
     spatial: bool,
-) -> tuple[NDArray[np.uint16], NDArray[Any] | None, NDArray[np.int8] | None] | None:
-    """Tables, bases and mirrors of a wave (not the root) for images [first, last) of a C-ordered grid (y, x, n, k).
+) -> tuple[NDArray[np.uint16], NDArray[np.int32] | None, NDArray[Any] | None, NDArray[np.int8] | None]:
+    """Tables, raw low bits, bases and mirrors of a wave (not the root) for images [first, last) of a grid (y, x, n, k).
 
-    `at` is b0 (channels,) and weights (5, channels) of the grid's dtype, which may have more channels, `scales` the lowest and the last index and the offset bins.
-    None where some residual has raw low bits: the plain context counts them. A pyramid, `spatial`, has weights (4, k),
-    and neither bases nor mirrors.
+    `at` is b0 (channels,) and weights (5, channels) of the dtype of the C-ordered grid, which may have more channels;
+    `scales` the lowest and the last index and the offset bins. Low bits are None where there are none. A pyramid,
+    `spatial`, has weights (4, channels), and neither bases nor mirrors.
     """
     shape = (*wave.shape(*grid.shape[:2]), images[1] - images[0], len(at[0]))
-    tables = np.empty(shape, np.uint16)
     kind, move, less = _EXPONENT[grid.itemsize]
     magnitude = np.empty(len(at[0]), kind)
-    exponent = magnitude, magnitude.view(grid.dtype), move, less
+    chosen = scales, table_of, (magnitude, magnitude.view(grid.dtype), move, less)
+    tables = np.empty(shape, np.uint16)
+    values: tuple[Any, Any] = None, None
+    fill: Any
+    given: tuple[Any, ...]
     if spatial:
         place = ORDER.index(wave.kind)
-        bands = _BANDS[place], _BANDS[:place], _BANDS
-        narrow = kernel_pyramid.context(grid, images, wave.step, *bands, at, scales, table_of, exponent, tables)
-        return (tables, None, None) if narrow else None
-    out = tables, np.empty(shape, grid.dtype), np.empty(shape, np.int8)
-    place_of, reciprocal = (wave.row, wave.column, wave.step), RECIPROCAL.astype(grid.dtype)
-    narrow = kernel_contexts.context(
-        grid, images, place_of, _OFFSETS[wave.kind], reciprocal, at, scales, offset_of, table_of, exponent, out
-    )
-    return out if narrow else None
+        bands = _BANDS[place : place + 1], _BANDS[:place], _BANDS
+        fill, given = kernel_pyramid.context, (grid, images, wave.step, *bands, at, *chosen, tables)
+    else:
+        values = np.empty(shape, grid.dtype), np.empty(shape, np.int8)
+        places = (wave.row, wave.column, wave.step), _OFFSETS[wave.kind], RECIPROCAL.astype(grid.dtype)
+        fill, given = kernel_contexts.context, (grid, images, *places, at, *chosen, offset_of, tables, *values)
+    if fill(*given, _no_shifts(shape)):
+        return tables, None, *values
+    shifts = np.empty(shape, np.int32)
+    fill(*given, shifts)
+    return tables, shifts, *values
+
+
+def _no_shifts(shape: tuple[int, ...]) -> NDArray[np.int32]:
+    return np.empty((*shape[:3], 0), np.int32)
 
 
 class FastWriter:

@@ -40,8 +40,8 @@ class Frame:
 class Layout:
     """What of a frame depends on its codec.
 
-    `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to, `by_level`
-    whether a frame counts the live channels of every level (version 2), which else are all `channels`.
+    `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to,
+    `by_level` whether a frame counts the live channels of every level (version 2), which else are all `channels`.
     """
 
     codec_id: str
@@ -94,7 +94,8 @@ def pack(frame: Frame, words: bytes, by_level: bool) -> bytes:
 def unpack(blob: bytes, layout: Layout) -> tuple[Frame, memoryview]:
     """Check and split a frame of a codec. Returns its header and its ANS words.
 
-    Raises `CorruptError` for damaged, truncated, foreign or too large frames, before memory of the declared size is taken.
+    Raises `CorruptError` for damaged, truncated, foreign or too large frames, before memory of the declared size is
+    taken.
     """
     level, reader = _check_start(blob, layout.codec_id)
     if crc32c(blob[:8] + blob[12:]) != _FIXED.unpack_from(blob)[4]:

@@ -28,6 +28,11 @@ _PRECISION, _WORD = np.uint64(24), np.uint64(32)
 _MASK, _LOW = np.uint64((1 << 24) - 1), np.uint64((1 << 32) - 1)
 _FULL, _REFILL = np.uint64(40), np.uint64(1 << 32)
 _BUCKET_SHIFT = np.uint64(24 - BUCKET_BITS)
+FINE_BITS = 11
+"""The same for the values of one table in a block, where they are more than such buckets."""
+_FINE_SHIFT = np.uint64(24 - FINE_BITS)
+_DOMINANT = 5 << 21
+"""Frequency from which on the most frequent entry is tried first: 5/8."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -247,6 +252,44 @@ def _order_by_table(table: Ints, ends: Ints) -> Ints:
 
 
 @compiled
+def _finer(start: Words, first: int, buckets: Ints) -> None:
+    """Where a table's search begins for a quantile's upper `FINE_BITS`, counted from its first entry."""
+    entry = 0
+    for i in range(len(buckets)):
+        edge = np.uint64(i) << _FINE_SHIFT
+        while np.uint64(start[first + entry + 1]) <= edge:
+            entry += 1
+        buckets[i] = entry
+
+
+@compiled
+def _pull_mixed(
+    words: Words, count: int, state: State, bank: Any, table: int, order: Ints, residual: Ints, escaped: Ints,
+    found: int, buckets: Ints,
+) -> tuple[int, State, int]:  # fmt: skip
+    """`_pull_run` of many values of which none is by far the most frequent."""
+    first, radii, frequency, start = bank[0], bank[1], bank[2], bank[3]
+    begin = first[table]
+    zero = begin + np.int64(radii[table])
+    last = zero + np.int64(radii[table])
+    _finer(start, begin, buckets)
+    for i in range(len(order)):
+        quantile = state & _MASK
+        entry = begin + np.int64(buckets[np.int64(quantile >> _FINE_SHIFT)])
+        while np.uint64(start[entry + 1]) <= quantile:
+            entry += 1
+        state = np.uint64(frequency[entry]) * (state >> _PRECISION) + (quantile - np.uint64(start[entry]))
+        if entry > last:
+            escaped[found] = order[i]
+            found += 1
+        residual[order[i]] = entry - zero
+        if state < _REFILL and count < len(words):
+            state = (state << _WORD) | np.uint64(words[count])
+            count += 1
+    return count, state, found
+
+
+@compiled
 def _pull_run(
     words: Words,
     count: int,
@@ -289,9 +332,12 @@ def pull_block(
     ends = _ends_by_table(table, len(radii))
     order = _order_by_table(table, ends)
     escaped, found = np.empty(len(order), np.int32), 0
+    buckets = np.empty(1 << FINE_BITS, np.uint16)
     for t in range(len(radii)):
-        if ends[t + 1] > ends[t]:
-            run = order[ends[t] : ends[t + 1]]
+        run = order[ends[t] : ends[t + 1]]
+        if len(run) > len(buckets) and bank[2][bank[5][t]] < _DOMINANT:
+            count, state, found = _pull_mixed(words, count, state, bank, t, run, residual, escaped, found, buckets)
+        elif len(run):
             count, state, found = _pull_run(words, count, state, bank, t, run, residual, escaped, found)
     if found:
         code = np.empty(found, np.int64)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nec.codec.kernel import compiled
 
 Ints = NDArray[Any]
+NO_OFFSET = np.zeros(0, np.uint8)
 _PREDICTION_BITS, _HALF = 13, 1 << 12
 
 
@@ -71,18 +72,36 @@ def _divide(prediction: Ints, base: Ints, mirror: Ints, offset: Ints) -> None:
 
 
 @compiled
+def look_up(
+    exponent: Any, scales: tuple[int, int, int], table_of: Ints, bins_of: Ints, table: Ints, shift: Ints
+) -> Any:
+    """Tables of magnitudes, and their residuals' raw low bits where `shift` has room; returns the largest index."""
+    _, bits, move, less = exponent
+    low, top, bins = scales
+    largest = np.int64(0)
+    for c in range(len(table)):
+        index = max((np.int64(bits[c]) >> move) - less - low, 0)
+        largest = max(largest, index)
+        if len(shift):
+            shift[c] = max((index - top + 3) >> 2, 0)
+            index -= 4 * np.int64(shift[c])
+        table[c] = table_of[min(index, top) * bins + (bins_of[c] if len(bins_of) else 0)]
+    return largest
+
+
+@compiled
 def context(
     grid: Ints, images: tuple[int, int], wave: tuple[int, int, int], offsets: tuple[Ints, Ints], reciprocal: Ints,
-    at: tuple[Ints, Ints], scales: tuple[int, int, int], offset_of: Ints, table_of: Ints, exponent: Any, out: Any,
+    at: tuple[Ints, Ints], scales: tuple[int, int, int], table_of: Ints, exponent: Any, offset_of: Ints,
+    tables: Ints, bases: Ints, mirrors: Ints, shifts: Ints,
 ) -> bool:  # fmt: skip
-    """Fill `out`, (tables, bases, mirrors), each (rows, columns, images, channels); False if residuals have low bits.
+    """Fill `tables`, `bases`, `mirrors` and `shifts`, each (rows, columns, images, channels), of a wave.
 
+    False if residuals have raw low bits and the last axis of `shifts` is empty, so that it has no room for how many.
     `grid` (y, x, n, k) in C order. `scales`: lowest index, last index, offset bins; `exponent`: a float array
     (channels,), the same memory as integers, and how far and by what to move these to get `prior.scale_index`.
     """
-    tables, bases, mirrors = out
-    low, top, bins = scales
-    magnitude, bits, move, less = exponent
+    magnitude = exponent[0]
     channels, half = len(at[0]), wave[2] // 2
     near, far = np.empty((2, channels), grid.dtype), np.empty((2, channels), grid.dtype)
     near_places, far_places = np.empty((8, 2), np.int64), np.empty((8, 2), np.int64)
@@ -99,9 +118,8 @@ def context(
                 _predict(near, far, at[1], prediction)
                 _expect(near, far, at, prediction, magnitude)
                 _divide(prediction, bases[row, column, i], mirrors[row, column, i], offset)
-                table = tables[row, column, i]
                 for c in range(channels):
-                    index = max((np.int64(bits[c]) >> move) - less - low, 0)
-                    largest = max(largest, index)
-                    table[c] = table_of[min(index, top) * bins + offset_of[offset[c]]]
-    return bool(largest <= top)
+                    offset[c] = offset_of[offset[c]]
+                table, shift = tables[row, column, i], shifts[row, column, i]
+                largest = max(largest, look_up(exponent, scales, table_of, offset, table, shift))
+    return bool(shifts.shape[3] or largest <= scales[1])

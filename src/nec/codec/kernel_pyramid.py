@@ -8,89 +8,118 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.codec.kernel import compiled
+from nec.codec.kernel_contexts import NO_OFFSET, look_up
 
 Ints = NDArray[Any]
 
 
 @compiled
-def _add(values: Ints, weight: Any, total: Ints) -> None:
-    kind = total.dtype.type  # numba computes in 64 bits otherwise
-    for c in range(len(total)):
-        total[c] += kind(weight * abs(values[c]))
+def _fill(grid: Ints, image: int, step: int, places: Ints, sums: Ints) -> None:
+    """Sums (rows, columns, channels) of bands' magnitudes; beyond a band's last row or column its last ones count."""
+    kind = sums.dtype.type  # numba computes in 64 bits otherwise
+    sums[:] = 0
+    for i in range(len(places)):
+        row, column = places[i, 0] * step // 2, places[i, 1] * step // 2
+        if grid.shape[0] > row and grid.shape[1] > column:
+            rows, columns = (grid.shape[0] - row + step - 1) // step, (grid.shape[1] - column + step - 1) // step
+            for y in range(sums.shape[0]):
+                for x in range(sums.shape[1]):
+                    values = grid[row + min(y, rows - 1) * step, column + min(x, columns - 1) * step, image]
+                    total = sums[y, x]
+                    for c in range(len(total)):
+                        total[c] += kind(abs(values[c]))
 
 
 @compiled
-def _add_cell(grid: Ints, image: int, step: int, place: Ints, cell: tuple[int, int], weight: Any, total: Ints) -> None:
-    """Add a band's magnitudes in a cell, or in its last row or column where the band has no such cell."""
-    row, column = place[0] * step // 2, place[1] * step // 2
-    rows, columns = (grid.shape[0] - row + step - 1) // step, (grid.shape[1] - column + step - 1) // step
-    if grid.shape[0] > row and grid.shape[1] > column:
-        y, x = min(cell[0], rows - 1), min(cell[1], columns - 1)
-        _add(grid[row + y * step, column + x * step, image], weight, total)
-
-
-@compiled
-def _add_around(
-    grid: Ints, image: int, step: int, places: Ints, cell: tuple[int, int], cells: tuple[int, int], total: Ints
-) -> None:
-    """Add 4 (1, 2, 1) x (1, 2, 1) times the magnitudes of bands around a cell, clamped to `cells`."""
+def _blur(before: Ints, middle: Ints, after: Ints, total: Ints) -> None:
     kind = total.dtype.type
-    for dy in range(-1, 2):
-        for dx in range(-1, 2):
-            y, x = min(max(cell[0] + dy, 0), cells[0] - 1), min(max(cell[1] + dx, 0), cells[1] - 1)
-            for i in range(len(places)):
-                _add_cell(grid, image, step, places[i], (y, x), kind(4 * (2 - abs(dy)) * (2 - abs(dx))), total)
+    for c in range(len(total)):
+        total[c] = kind(before[c] + after[c] + kind(middle[c] << 1))
+
+
+@compiled
+def _blur_rows(sums: Ints, total: Ints) -> None:
+    last = sums.shape[1] - 1
+    for y in range(sums.shape[0]):
+        for x in range(last + 1):
+            _blur(sums[y, max(x - 1, 0)], sums[y, x], sums[y, min(x + 1, last)], total[y, x])
+
+
+@compiled
+def _add_weighted(sums: tuple[Ints, Ints], weights: tuple[Ints, Ints], start: Ints, total: Ints) -> None:
+    kind = total.dtype.type
+    one, other = sums
+    first, second = weights
+    for c in range(len(total)):
+        total[c] = kind(start[c] + kind(first[c] * one[c]) + kind(second[c] * other[c]))
 
 
 @compiled
 def _index(
-    features: Ints, at: tuple[Ints, Ints], scales: tuple[int, int, int], exponent: Any, table_of: Ints, table: Ints
-) -> Any:
-    """Tables of a token's channels; returns the largest index, before it is held to the last one."""
-    b0, weights = at
-    low, top, bins = scales
-    magnitude, bits, move, less = exponent
-    kind, largest = features.dtype.type, np.int64(0)
-    for c in range(len(b0)):
-        size = kind(weights[0, c] * features[0, c] + weights[1, c] * features[1, c])
-        size = kind(size + weights[2, c] * features[2, c] + weights[3, c] * features[3, c] + b0[c])
-        magnitude[c] = max(size, kind(1))
-    for c in range(len(b0)):
-        index = max((np.int64(bits[c]) >> move) - less - low, 0)
-        largest = max(largest, index)
-        table[c] = table_of[min(index, top) * bins]
-    return largest
+    sums: tuple[Ints, Ints], weights: tuple[Ints, Ints], start: Ints, scales: tuple[int, int, int], exponent: Any,
+    table_of: Ints, table: Ints, shift: Ints,
+) -> Any:  # fmt: skip
+    """Tables of a token's channels; returns the largest index, before low bits take it down to the last one."""
+    magnitude = exponent[0]
+    one, other = sums
+    first, second = weights
+    kind = start.dtype.type
+    for c in range(len(table)):
+        magnitude[c] = max(kind(start[c] + kind(first[c] * one[c]) + kind(second[c] * other[c])), kind(1))
+    return look_up(exponent, scales, table_of, NO_OFFSET, table, shift)
 
 
 @compiled
 def context(
     grid: Ints, images: tuple[int, int], step: int, own: Ints, before: Ints, parents: Ints, at: tuple[Ints, Ints],
-    scales: tuple[int, int, int], table_of: Ints, exponent: Any, tables: Ints,
+    scales: tuple[int, int, int], table_of: Ints, exponent: Any, tables: Ints, shifts: Ints,
 ) -> bool:  # fmt: skip
-    """Fill `tables` (rows, columns, images, channels) of a wave; False if residuals have low bits.
+    """Fill `tables` (rows, columns, images, channels) of a wave, and `shifts` (the same, or its last axis empty).
+
+    False if residuals have raw low bits and `shifts` has no room for how many.
 
     `own`, `before` and `parents` are the places, in half steps, of the wave's band, its siblings and all bands.
     """
+    b0, weights = at
     kind, largest = grid.dtype.type, np.int64(0)
-    shape = (tables.shape[0], tables.shape[1])
-    cells = ((shape[0] + 1) // 2, (shape[1] + 1) // 2)
+    rows, columns = tables.shape[0], tables.shape[1]
+    cell_rows, cell_columns = (rows + 1) // 2, (columns + 1) // 2
     coarsest = step >= max(grid.shape[0], grid.shape[1])
-    features = np.empty((4, len(at[0])), grid.dtype)
-    for row in range(cells[0]):
-        for column in range(cells[1]):
-            for i in range(images[1] - images[0]):
-                image = images[0] + i
-                features[:2] = 0
-                if coarsest:
-                    _add(grid[0, 0, image], kind(64), features[0])
-                else:
-                    _add_cell(grid, image, 2 * step, own, (row, column), kind(64), features[0])
-                    _add_around(grid, image, 2 * step, parents, (row, column), cells, features[1])
-                for y in range(2 * row, min(2 * row + 2, shape[0])):
-                    for x in range(2 * column, min(2 * column + 2, shape[1])):
-                        features[2:] = 0
-                        for b in range(len(before)):
-                            _add_cell(grid, image, step, before[b], (y, x), kind(64), features[2])
-                        _add_around(grid, image, step, before, (y, x), shape, features[3])
-                        largest = max(largest, _index(features, at, scales, exponent, table_of, tables[y, x, i]))
-    return bool(largest <= scales[1])
+    units = np.empty_like(weights)  # the features' units, 1/64 and 4/64, go into the weights
+    for i in range(4):
+        for c in range(len(b0)):
+            units[i, c] = kind(weights[i, c] * (4 if i % 2 else 64))
+    above = np.empty((cell_rows, cell_columns, len(b0)), grid.dtype)
+    same, known, above_rows = np.empty_like(above), np.empty_like(above), np.empty_like(above)
+    beside = np.zeros((rows, columns, len(b0)), grid.dtype)
+    beside_rows = np.zeros_like(beside)
+    around = np.zeros(len(b0), grid.dtype)
+    for i in range(images[1] - images[0]):
+        image = images[0] + i
+        if coarsest:
+            root = np.abs(grid[0, 0, image, : len(b0)])
+            _add_weighted((root, around), (units[0], units[1]), b0, known[0, 0])
+        else:
+            _fill(grid, image, 2 * step, own, same)
+            _fill(grid, image, 2 * step, parents, above)
+            _blur_rows(above, above_rows)
+            for y in range(cell_rows):
+                upper, lower = above_rows[max(y - 1, 0)], above_rows[min(y + 1, cell_rows - 1)]
+                for x in range(cell_columns):
+                    _blur(upper[x], above_rows[y, x], lower[x], around)
+                    _add_weighted((same[y, x], around), (units[0], units[1]), b0, known[y, x])
+        if len(before):
+            _fill(grid, image, step, before, beside)
+            _blur_rows(beside, beside_rows)
+        around[:] = 0
+        for y in range(rows):
+            upper, lower = beside_rows[max(y - 1, 0)], beside_rows[min(y + 1, rows - 1)]
+            for x in range(columns):
+                if len(before):
+                    _blur(upper[x], beside_rows[y, x], lower[x], around)
+                start, table = known[y // 2, x // 2], tables[y, x, i]
+                sums = beside[y, x], around
+                index = _index(sums, (units[2], units[3]), start, scales, exponent, table_of, table, shifts[y, x, i])
+                largest = max(largest, index)
+        around[:] = 0
+    return bool(shifts.shape[3] or largest <= scales[1])

@@ -267,12 +267,10 @@ class Prior:
             weights = np.ascontiguousarray(at.weights[:, kind, :channels], grid.dtype)
             scales = (self.scales.low, self.scales.split + self.scales.wide - 1, self.scales.offsets)
             images = step.images.indices(grid.shape[2])[:2]
-            found = fast.contexts(
+            table, shift, base, mirror = fast.contexts(
                 grid, images, wave, (b0, weights), scales, self.scales.offset_of, self._table_of, self.spatial
             )
-            if found is not None:
-                table, base, mirror = found
-                return Context(base, mirror, table, None)
+            return Context(base, mirror, table, shift)
         return self.context(wave, grid[:, :, step.images, :channels], step.relatives, level)
 
     def _tables(
