@@ -332,9 +332,9 @@ class Prior:
         """Waves of a grid (y, x, n, k), or those of them in its lattice of a spacing, with their blocks of images."""
         lattice = -(-shape[0] // spacing), -(-shape[1] // spacing)
         waves = [wave for waves in self.levels(*shape[:2]) for wave in waves]
-        for wave in (
-            waves if spacing == 1 else [w.within(spacing) for w in waves if w.step > spacing or w.kind == "root"]
-        ):
+        if spacing > 1:
+            waves = [wave.within(spacing) for wave in waves if wave.step > spacing or wave.kind == "root"]
+        for wave in waves:
             relatives = self.relatives(wave, *lattice)
             for block in self._blocks(shape):
                 yield wave, block, relatives
