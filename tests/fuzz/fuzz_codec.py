@@ -175,11 +175,13 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 def check(target: str, data: bytes) -> bool:
     """Run one input; anything but our own errors is a finding, a hang too."""
-    began = time.process_time()
-    accepted = TARGETS[target](data)
-    if time.process_time() - began > SLOWEST:
-        raise AssertionError(f"took {time.process_time() - began:.1f} s of the processor")
-    return accepted
+    for _ in range(2):  # the first time may have compiled something
+        began = time.process_time()
+        accepted = TARGETS[target](data)
+        taken = time.process_time() - began
+        if taken <= SLOWEST:
+            return accepted
+    raise AssertionError(f"took {taken:.1f} s of the processor")
 
 
 def warm(target: str) -> None:

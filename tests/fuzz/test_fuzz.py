@@ -20,3 +20,10 @@ def test_mutated_inputs_are_refused_or_read(
     tried, accepted = fuzz_codec.mutate(target, runs, seed=7)
     assert tried == runs
     assert len(fuzz_codec.seeds(target)) <= accepted < runs
+
+
+def test_an_input_that_was_slow_while_others_computed() -> None:
+    """atheris reported it as a time-out: the first input waited for the kernel to be compiled."""
+    data = bytes.fromhex("9a4e0100624e905a78d654e70101010302 0046d210")
+    assert fuzz_codec.check("frame", data)
+    assert not fuzz_codec.check("coarse", data)  # one token has no coarse grid

@@ -318,12 +318,11 @@ class EmbeddingCodec:
         if spacing == 1:
             return self.decode(blob, limit)
         self._check_header(header, limit)
-        n, y, x = header.extent
         end = begin + 4 * sum(header.segments[:count])
         if len(blob) < end:
             raise CorruptError(f"frame is cut after {len(blob)} bytes: spacing {spacing} needs {end}; fetch them")
         symbols, centroids = self._symbols_of(header, memoryview(blob)[begin:end], True, spacing)
-        return self._transform.reconstruct(symbols, centroids, header.level, (y, x), spacing)
+        return self._transform.reconstruct(symbols, centroids, header.level, header.extent[1:], spacing)
 
     @cached_property
     def _layout(self) -> framing.Layout:
