@@ -6,11 +6,10 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -111,27 +110,64 @@ def test_no_cluster_there(model: Any, tmp_path: Path, monkeypatch: pytest.Monkey
 # -- processes that are killed
 
 
+def _command(model: Any, folder: Path, values: np.ndarray | None = None) -> list[str]:
+    """Of a process that encodes a scene; what it is called with comes behind."""
+    save_model(model, folder / "tiny", half=False)
+    return [
+        sys.executable,
+        str(HERE / "run_encode.py"),
+        str(folder / "tiny"),
+        str(write_scene(folder / "s.tif", values)),
+    ]
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed(model: Any, tmp_path: Path) -> None:
-    save_model(model, tmp_path / "tiny", half=False)
-    path = write_scene(tmp_path / "s.tif", np.tile(smooth(1, 118, 3, seed=3)[0], (2, 2, 1)))
-    command = [sys.executable, str(HERE / "run_encode.py"), str(tmp_path / "tiny"), str(path)]
-    begun = time.monotonic()
+    command = _command(model, tmp_path, np.tile(smooth(1, 118, 3, seed=3)[0], (2, 2, 1)))
+    seconds = _run([*command, str(tmp_path / "whole.zarr")])
+    out = tmp_path / "cut.zarr"
+    whole = files(tmp_path / "whole.zarr")
+    _kill_and_resume(lambda: [*command, str(out)], seconds, whole, lambda: files(out), lambda: shutil.rmtree(out))
+
+
+@pytest.mark.slow
+def test_killed_while_it_writes_to_a_bucket(model: Any, tmp_path: Path, bucket: Any) -> None:
+    command, name = _command(model, tmp_path), bucket.url
     _run([*command, str(tmp_path / "whole.zarr")])
-    whole, seconds = files(tmp_path / "whole.zarr"), time.monotonic() - begun
-    rng, out, half_way = random.Random(0), tmp_path / "cut.zarr", 0
-    for _ in range(KILLS):
-        process = _start([*command, str(out), *(["--resume"] if out.exists() else [])])
-        time.sleep(rng.uniform(0, 0.8 * seconds))
-        process.send_signal(signal.SIGKILL)
-        finished = process.wait() == 0
-        half_way += bool(list(out.glob("embeddings/c.*"))) and not finished
-        if finished:
-            assert files(out) == whole
-            shutil.rmtree(out)
-    _run([*command, str(out), *(["--resume"] if out.exists() else [])])
-    assert files(out) == whole
-    assert half_way or KILLS < 10
+    whole, seconds = files(tmp_path / "whole.zarr"), _run([*command, f"{name}.first"])
+
+    def next_one() -> None:
+        bucket.url += "x"
+
+    _kill_and_resume(lambda: [*command, bucket.url], seconds, whole, bucket.files, next_one, max(1, KILLS // 2))
+
+
+def _kill_and_resume(
+    command: Callable[[], list[str]],
+    seconds: float,
+    whole: dict[str, bytes],
+    written: Callable[[], dict[str, bytes]],
+    begin_again: Callable[[], None],
+    kills: int = KILLS,
+) -> None:
+    """Kill runs of `seconds` at random moments and resume them: what they have `written` is in the end the `whole`."""
+    rng, killed, half_way, finished = random.Random(0), 0, 0, 0
+
+    def following() -> list[str]:
+        return [*command(), *(["--resume"] if "zarr.json" in written() else [])]
+
+    while killed < kills:
+        ended = _killed(following(), rng.uniform(0, 0.9 * seconds))
+        killed += not ended
+        half_way += not ended and any(name.startswith("embeddings/c.") for name in written())
+        if ended:
+            finished += 1
+            assert written() == whole
+            begin_again()
+    _run(following())
+    assert written() == whole
+    print(f"{killed} killed, {half_way} of them with shards written; {finished} finished in between")
+    assert half_way or kills < 10
 
 
 def _start(command: list[str]) -> subprocess.Popen[str]:
@@ -143,9 +179,24 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
     return process
 
 
-def _run(command: list[str]) -> None:
-    process = _start(command)
+def _run(command: list[str]) -> float:
+    """Run to the end -> seconds of work, the start of Python not counted."""
+    process, begun = _start(command), time.monotonic()
     assert process.wait() == 0, process.stderr.read() if process.stderr else ""
+    return time.monotonic() - begun
+
+
+def _killed(command: list[str], seconds: float) -> bool:
+    """Kill a run after so many seconds of work -> whether it had ended before."""
+    process = _start(command)
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+    assert status == 0, process.stderr.read() if process.stderr else ""
+    return True
 
 
 # -- the command
@@ -165,6 +216,11 @@ def test_the_command(model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     later = ["--time", "2026-07-01", "--time", "2026-08-01", "--append", "--quality", "4"]
     assert main([*command[:2], f"scene:{path}", *command[2:], *later]) == 0
     assert len(open_product(out).times) == 4
+    bucket = ["--out", "memory://bucket/p.zarr", "--time", "2026-05-01", "--quality", "4"]
+    assert main([*command[:4], *bucket]) == 0
+    assert "memory://bucket/p.zarr: 1 date(s)" in capsys.readouterr().out
+    assert main([*command[:4], *bucket]) == 2
+    assert "is complete: choose another name, or give --overwrite" in capsys.readouterr().err
     write_scene(tmp_path / "moved.tif", transform=Affine(10, 0, 500003, 0, -10, 4600000))
     before = files(out)
     moved = ["--time", "2026-09-01", "--time", "2026-10-01", "--append", "--quality", "4"]

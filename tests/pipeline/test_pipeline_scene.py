@@ -20,8 +20,8 @@ from nec.codec import EmbeddingCodec
 from nec.data import open_scene
 from nec.errors import InputError, NecError
 from nec.pipeline import encode_scene
-from nec.pipeline.patience import passing, patiently
 from nec.store import ProductWriter, open_product, verify
+from nec.store.patience import passing, patiently
 
 GRID = (23, 30)
 
@@ -46,7 +46,7 @@ def whole(model: Any, path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("nec.pipeline.patience"), "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(import_module("nec.store.patience"), "FIRST_SECONDS", 0.0)
 
 
 def files(folder: Path) -> dict[str, bytes]:

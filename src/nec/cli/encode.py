@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", required=True, metavar="MODEL", help="model folder or shipped name")
     parser.add_argument(
-        "--out", required=True, metavar="STORE", help="folder of the store or product, usually NAME.zarr"
+        "--out",
+        required=True,
+        metavar="STORE",
+        help="folder of the store or product, usually NAME.zarr; a product also as s3://BUCKET/NAME.zarr",
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quality", type=float, default=1.0, metavar="Q", help="larger = finer (default 1)")

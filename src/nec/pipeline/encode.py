@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from nec.pipeline.engine import Engine, resumable
 from nec.pipeline.masks import DatasetMasks
 from nec.pipeline.target import quality_for_bytes
 from nec.progress import Progress
+from nec.store.files import remove
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
@@ -109,7 +111,7 @@ def encode(
         **layout,
     }
     writer = _open_writer(out, resume, overwrite, keywords)
-    encoded = _fill(writer, stream, runner, removable=not resume, progress=progress)
+    encoded = _fill(writer, stream, runner, begun=not resume, progress=progress)
     return _summary(out, dataset, order, encoded, time.monotonic() - began)
 
 
@@ -263,11 +265,11 @@ class _ImageWork:
         return task[1] - task[0]
 
 
-def _fill(writer: StoreWriter, stream: Stream, runner: Engine, *, removable: bool, progress: bool) -> int:
-    """Write every missing shard and finish the store -> number of images encoded."""
+def _fill(writer: StoreWriter, stream: Stream, runner: Engine, *, begun: bool, progress: bool) -> int:
+    """Write every missing shard and finish the store -> number of images encoded. `begun`: by this run."""
     shards = writer.missing()
     total = sum(stop - start for start, stop in shards)
-    with resumable(writer.path, removable=removable) as state, writer:
+    with resumable(writer.path, partial(remove, writer.path) if begun else None) as state, writer:
 
         def put(task: tuple[int, int], data: bytes) -> None:
             writer.write_encoded(task[0], data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -128,17 +127,16 @@ class Stored:
 
 
 @contextmanager
-def resumable(path: str | Path, *, removable: bool) -> Iterator[Stored]:
+def resumable(path: str | Path, discard: Callable[[], bool] | None) -> Iterator[Stored]:
     """What a failed run leaves at `path`: nothing if it stored nothing, else a store to go on with.
 
-    The error then says so. `removable`: this run began the store.
+    The error then says so. `discard` removes the store and says whether it could; None if this run did not begin it.
     """
     state = Stored()
     try:
         yield state
     except (NecError, OSError) as error:
-        if removable and not state.shards:
-            shutil.rmtree(path, ignore_errors=True)
+        if discard is not None and not state.shards and discard():
             raise
         kind = type(error) if isinstance(error, NecError) else NecError
         raise kind(

@@ -19,7 +19,6 @@ from nec.data.tiling import Tiling, default_halo, token_transform
 from nec.errors import InputError
 from nec.pipeline.encode import CLUSTER_READERS, codec_of, software
 from nec.pipeline.engine import Engine, Stored, resumable
-from nec.pipeline.patience import patiently
 from nec.pipeline.scene_work import CodedShard, FailedTile, SceneWork, Shard
 from nec.pipeline.target import quality_for_bytes
 from nec.progress import Progress
@@ -75,7 +74,7 @@ def encode_scene(
     Args:
         scene: what `nec.data.open_scene` returns.
         model: what `nec.load_model` returns, with a codec.
-        out: folder of the product.
+        out: folder of the product, or the URL of a bucket (`s3://bucket/product.zarr`), through fsspec.
         quality: what to code with; larger = finer.
         target_bytes: choose the quality such that the tokens of one input of the model (`image_size` pixels squared)
             take about so many bytes, instead of `quality`.
@@ -103,7 +102,7 @@ def encode_scene(
 
     Raises:
         InputError: the model has no codec; the scene does not fit it; `out` is in the way.
-        NecError: the source or the cluster cannot be reached, or the disk is full; `resume` goes on.
+        NecError: the source, the bucket or the cluster cannot be reached, or the disk is full; `resume` goes on.
     """
     began = clock.monotonic()
     runner = Engine(engine, scheduler, workers if engine == "dask" else 1, threads)
@@ -120,7 +119,7 @@ def encode_scene(
         spec = replace(spec, quality=_quality(work, target_bytes, seed))
         work = replace(work, encoder=_encoder(spec))
     writer = _open(out, spec, resume, append, overwrite)
-    with resumable(out, removable=not (resume or append)) as state, writer:
+    with resumable(out, None if resume or append else writer.destroy) as state, writer:
         date = writer.append_time(_date(writer, scene, time, resume, append), source=_source(scene))
         run = _Run(work, writer, date, state)
         run.go(runner, progress)
@@ -252,7 +251,7 @@ class _Run:
             self.left_out += 1
             return
         data, failed = coded.data, [(tile.row, tile.column, tile.side) for tile in coded.failed]
-        patiently(lambda: self.writer.write_encoded(self.date, *task, data, failed))
+        self.writer.write_encoded(self.date, *task, data, failed)
         self.state.shards += 1
 
     def _facts(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nec.data.scene import Scene
 from nec.data.tiling import Tile, Tiling, TokenWindow, read_tile
 from nec.errors import InputError, NecError
 from nec.pipeline.engine import read_ahead
-from nec.pipeline.patience import passing, patiently
+from nec.store.patience import passing, patiently
 
 if TYPE_CHECKING:
     from nec.models.mae import NecModel

@@ -15,7 +15,9 @@ from nec.store.lock import LOCK, WriterLock
 def local_path(path: str | Path) -> Path:
     """`path` as a local one; `InputError` for a URL."""
     if is_url(path):
-        raise InputError(f"{path}: stores are written to a local folder; copy it to object storage when it is complete")
+        raise InputError(
+            f"{path}: stores of images are written to a local folder; copy it to object storage when it is complete"
+        )
     return Path(path)
 
 

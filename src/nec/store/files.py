@@ -61,12 +61,13 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds; nothing happens where there is none."""
+def remove(path: Path) -> bool:
+    """Remove a file, or a folder with all it holds, if there is one -> whether it is gone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+    return not path.exists()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -142,7 +143,7 @@ def reachable(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise NecError(f"cannot read {where}: {reason}; try again when it can be reached") from error
+        raise NecError(f"cannot read {where}: {reason}; repeat it when it can be reached") from error
 
 
 def read_key(store: ZarrStore, key: str) -> bytes | None:

@@ -22,15 +22,25 @@ def is_intact(file: Path, expected: Mark | None) -> bool:
     return expected is not None and file.is_file() and mark(file.read_bytes()) == expected
 
 
+def parse_entry(text: str, length: int) -> list[int] | None:
+    """The `length` integers in `text`; None where it holds anything else."""
+    try:
+        entry = json.loads(text)
+    except ValueError:
+        return None
+    whole = isinstance(entry, list) and len(entry) == length and all(type(value) is int for value in entry)
+    return entry if whole else None
+
+
 class Journal:
     """One JSON list a line. A line that was cut short by a kill or a full disk counts as never written."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL
 
-    def note(self, *entry: int) -> None:
-        """Add a line."""
-        line = json.dumps(list(entry)) + "\n"
+    def note(self, place: tuple[int, ...], numbers: tuple[int, ...] = ()) -> None:
+        """Add a line; of several of the same place the last counts."""
+        line = json.dumps([*place, *numbers]) + "\n"
         with open(self.path, "ab+") as file:
             if file.seek(0, 2):
                 file.seek(-1, 2)
@@ -42,11 +52,8 @@ class Journal:
         """The lines that hold a list of `length` integers, in order."""
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
         for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, list) and len(entry) == length and all(type(value) is int for value in entry):
+            entry = parse_entry(line, length)
+            if entry is not None:
                 yield entry
 
     def remove(self) -> None:

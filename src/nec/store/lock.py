@@ -21,11 +21,12 @@ class WriterLock:
     """Lock file in the store's folder, with the writer's process id and host.
 
     The system drops the lock when its process dies, however it dies, so a killed writer's file is taken over; one of
-    another host is not, since its process cannot be seen from here.
+    another host is not, since its process cannot be seen from here. `name` is what messages call the store.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str | None = None) -> None:
         self.path = folder / LOCK
+        self._name = name
         self._file = self._acquire()
 
     def _acquire(self) -> int:
@@ -73,13 +74,18 @@ class WriterLock:
     def _refusal(self, holder: dict[str, object]) -> str:
         who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
         return (
-            f"another writer ({who}) has {self.path.parent} open: wait for it,"
+            f"another writer ({who}) has {self._name or self.path.parent} open: wait for it,"
             f" or remove {self.path} if that process has ended"
         )
 
+    @property
+    def held(self) -> bool:
+        """Whether it was not released yet."""
+        return self._file >= 0
+
     def release(self) -> None:
         """Remove the lock file and let the next writer in; a second call does nothing."""
-        if self._file >= 0:
+        if self.held:
             self.path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1

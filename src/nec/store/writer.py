@@ -161,7 +161,7 @@ class StoreWriter:
 
     def _note(self, shard: int, data: bytes) -> None:
         self._written[shard] = mark(data)
-        self._journal.note(shard, *self._written[shard])
+        self._journal.note((shard,), self._written[shard])
 
     def _recorded(self) -> dict[int, Mark]:
         """Shard to (bytes, CRC-32C): what a complete store lists, then what the journal adds."""

@@ -55,7 +55,44 @@ def test_xarray_and_rioxarray_open_it_in_its_place(product_path: Path, valid: np
     np.testing.assert_array_equal(tokens, expected)
     near = dataset.valid.sel(x=501_000, y=4_998_000, method="nearest").values
     np.testing.assert_array_equal(near, valid[:, 12, 6])
-    np.testing.assert_array_equal(open_product(product_path).to_xarray().valid.values, valid)
+
+
+@pytest.mark.parametrize("chunks", [None, {}, {"x": 7}])
+def test_to_xarray_is_masked_and_reads_only_what_is_asked_for(
+    product_path: Path, valid: np.ndarray, chunks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xarray")
+    pytest.importorskip("rioxarray")
+    if chunks is not None:
+        pytest.importorskip("dask")
+    product = open_product(product_path)
+    whole = np.stack([product.read(time) for time in range(2)]).transpose(0, 3, 1, 2)
+    read, windows = product.read, []
+    monkeypatch.setattr(product, "read", lambda time, *window: windows.append(window) or read(time, *window))
+    dataset = product.to_xarray(chunks)
+    assert not windows
+    np.testing.assert_array_equal(dataset.valid.values, valid)
+    assert dataset.embeddings.rio.crs.to_epsg() == 32632
+    for key in (
+        np.s_[1, :, 9:11, 18:23], np.s_[:, 2, 5, ::-3], np.s_[-1:, [3, 1], 20, [0, 8, 29]], np.s_[0, :, 4:4, :],
+        np.s_[:],
+    ):  # fmt: skip
+        expected = dataset.embeddings.copy(data=whole)[key].values
+        np.testing.assert_array_equal(dataset.embeddings[key].values, expected)
+    if chunks is None:
+        assert windows[0] == (slice(9, 11), slice(18, 23))
+
+
+def test_to_xarray_raises_for_what_is_lost(
+    tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray
+) -> None:
+    pytest.importorskip("xarray")
+    path = one_date(tmp_path / "p.zarr", spec, rasters[0], valid[0])
+    (path / "embeddings" / "c.0.0.1.2").unlink()
+    dataset = open_product(path).to_xarray()
+    assert dataset.embeddings.isel(time=0, y=0).values.shape == (5, 30)
+    with pytest.raises(nec.CorruptError, match=r"c\.0\.0\.1\.2"):
+        dataset.embeddings.isel(time=0).load()
 
 
 def test_the_attributes_follow_the_zarr_conventions(product_path: Path) -> None:

@@ -35,10 +35,35 @@ class Served:
     log: Path
 
     def forget(self) -> None:
+        self.answers()
         self.log.write_text("")
 
     def answers(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """Nothing is said of a request before it was answered, so the log is read when it has come to rest."""
+        text, before = self.log.read_text(), None
+        while text != before:
+            time.sleep(0.1)
+            text, before = self.log.read_text(), text
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            assert process.poll() is None, f"the server of {url} ended with status {process.returncode}"
+            time.sleep(0.2)
+    raise AssertionError(f"no server at {url}")
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +98,49 @@ def needed_bytes(path: Path, product: Product) -> int:
     return int(index[:2, 1].sum()) + 16 * slots + 4 + (path / "valid" / "c.0.1.2").stat().st_size
 
 
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory, product_path: Path) -> Iterator[Served]:
+    """The product behind nginx."""
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed")
+    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    fields = '"method": "$request_method", "path": "$uri", "status": $status, "bytes": $body_bytes_sent'
+    own = "".join(
+        f"{kind}_temp_path {folder}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"daemon off; {'user root; ' if os.geteuid() == 0 else ''}pid {folder}/pid; error_log {folder}/error.log;\n"
+        f"events {{}}\nhttp {{ {own}\n"
+        f'log_format line escape=json \'{{{fields}, "range": "$http_range"}}\';\n'
+        f"access_log {folder}/requests line;\n"
+        f"server {{ listen 127.0.0.1:{port}; root {product_path.parent}; }} }}\n"
+    )
+    with subprocess.Popen(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]) as process:
+        url = f"http://127.0.0.1:{port}/{product_path.name}"
+        wait_for(f"{url}/zarr.json", process)
+        yield Served(url, product_path.parent, folder / "requests")
+        process.terminate()
+
+
+@pytest.mark.parametrize("server", ["served", "nginx"])
 @pytest.mark.parametrize("client", [by_fsspec, by_obstore])
 def test_over_http_only_the_chunks_of_a_window_travel(
-    served: Served, product_path: Path, client: Callable[[str], Any]
+    request: pytest.FixtureRequest, server: str, product_path: Path, client: Callable[[str], Any]
 ) -> None:
+    served: Served = request.getfixturevalue(server)
     remote = CountingStore(client(served.url))
     served.forget()
     product = open_product(remote)
     opened = served.answers()
-    assert [answer["path"] for answer in opened if answer["method"] == "GET"] == ["toy.zarr/zarr.json"]
+    paths = [answer["path"].strip("/") for answer in opened if answer["method"] == "GET"]
+    assert paths == ["toy.zarr/zarr.json"]
     served.forget()
     np.testing.assert_array_equal(product.read(0, *WINDOW), open_product(product_path).read(0, *WINDOW))
     answers = served.answers()
-    assert {answer["path"] for answer in answers} == {"toy.zarr/valid/c.0.1.2", "toy.zarr/embeddings/c.0.0.1.2"}
+    assert {answer["path"].strip("/") for answer in answers} == {
+        "toy.zarr/valid/c.0.1.2",
+        "toy.zarr/embeddings/c.0.0.1.2",
+    }
     assert all(answer["range"] for answer in answers if "embeddings" in answer["path"] and answer["method"] == "GET")
     sent = sum(answer["bytes"] for answer in answers)
     assert sent == needed_bytes(product_path, product)
@@ -132,83 +187,16 @@ def test_a_server_that_fails_is_not_taken_for_damage(served: Served) -> None:
     assert product.read(0, *WINDOW).shape == (2, 5, 5)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            assert process.poll() is None, f"the server of {url} ended with status {process.returncode}"
-            time.sleep(0.2)
-    raise AssertionError(f"no server at {url}")
-
-
-def test_nginx_serves_it(product_path: Path, tmp_path: Path) -> None:
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed")
-    port = free_port()
-    log = tmp_path / "access.log"
-    (tmp_path / "nginx.conf").write_text(
-        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log;\nevents {{}}\n"
-        f"http {{ log_format plain '$body_bytes_sent'; access_log {log} plain;"
-        f" server {{ listen 127.0.0.1:{port}; root {product_path.parent}; }} }}\n"
-    )
-    with subprocess.Popen(["nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]) as process:
-        try:
-            url = f"http://127.0.0.1:{port}/{product_path.name}"
-            wait_for(f"{url}/zarr.json", process)
-            remote = CountingStore(by_fsspec(url))
-            product = open_product(remote)
-            opened = remote.bytes_read
-            np.testing.assert_array_equal(product.read(0, *WINDOW), open_product(product_path).read(0, *WINDOW))
-            assert remote.bytes_read - opened == needed_bytes(product_path, product)
-        finally:
-            process.terminate()
-
-
-@pytest.fixture
-def s3(tmp_path: Path, product_path: Path) -> Iterator[str]:
-    """Address of an S3 API (moto's, a process of its own) whose bucket `public` holds the product."""
-    pytest.importorskip("moto")
-    boto3 = pytest.importorskip("boto3")
-    port = free_port()
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with (tmp_path / "moto.log").open("wb") as log, subprocess.Popen(
-        command, stdout=log, stderr=log, env=environment
-    ) as process:  # fmt: skip
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(url, process)
-            keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-            client = boto3.client("s3", endpoint_url=url, **keys)
-            client.create_bucket(Bucket="public")
-            for file in filter(Path.is_file, product_path.rglob("*")):
-                client.upload_file(str(file), "public", f"toy.zarr/{file.relative_to(product_path).as_posix()}")
-            yield url
-        finally:
-            process.terminate()
-
-
 @pytest.mark.slow
-def test_an_s3_api_serves_it(s3: str, product_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_s3_api_serves_it(bucket: Any, product_path: Path) -> None:
     stores = pytest.importorskip("obstore.store")
-    pytest.importorskip("s3fs")
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": s3, "AWS_REGION": "us-east-1",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
+    for file in filter(Path.is_file, product_path.rglob("*")):
+        bucket.put(file.relative_to(product_path).as_posix(), file.read_bytes())
     expected = open_product(product_path).read(0, *WINDOW)
-    bucket = stores.S3Store("public", prefix="toy.zarr", endpoint=s3, client_options={"allow_http": True})
-    for location in ("s3://public/toy.zarr", zarr.storage.ObjectStore(bucket, read_only=True)):
+    name, _, prefix = bucket.url.removeprefix("s3://").partition("/")
+    address = os.environ["AWS_ENDPOINT_URL"]
+    store = stores.S3Store(name, prefix=prefix, endpoint=address, client_options={"allow_http": True})
+    for location in (bucket.url, zarr.storage.ObjectStore(store, read_only=True)):
         remote = CountingStore(location)
         product = open_product(remote)
         opened = remote.bytes_read

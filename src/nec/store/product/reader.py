@@ -235,14 +235,20 @@ class Product:
     def to_xarray(self, chunks: Any = None) -> xarray.Dataset:
         """The product as an xarray Dataset with coordinates and CRS (`.rio.crs` where rioxarray is installed).
 
-        Nothing is read yet. Where `valid` is false the embeddings are undefined: `ds.embeddings.where(ds.valid)`.
-        `chunks` is xarray's: {} gives Dask arrays.
+        Nothing is read yet. The embeddings are NaN where `valid` is false, and what is damaged or lost raises, as in
+        `read`; `xarray.open_zarr` alone does neither. `chunks` is xarray's: {} gives Dask arrays of a chunk each.
         """
         try:
             import xarray
         except ImportError as error:
             missing_extra("xarray", "geo", error)
-        return xarray.open_zarr(self.zarr_store, chunks=chunks)
+        from nec.store.product.masked import mask_embeddings
+
+        dataset = mask_embeddings(xarray.open_zarr(self.zarr_store, chunks=None), self)
+        if chunks is None:
+            return dataset
+        own = dict(zip(dataset["embeddings"].dims, (1, self.dimensions, *self.tiling.chunk), strict=True))
+        return dataset.chunk(chunks or own)
 
     def _decode(self, index: int, rows: slice, columns: slice, mask: np.ndarray) -> np.ndarray:
         with reachable(self.path):

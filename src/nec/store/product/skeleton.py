@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from nec.store.files import write_bytes, write_json
+from nec.store.files import json_bytes, write_bytes
 from nec.store.layout import CHUNK_KEYS, group_document
 from nec.store.product.georeference import centres, grid_mapping
 from nec.store.product.shard import AXES, LEVEL, compressed
@@ -32,16 +33,17 @@ def write_skeleton(folder: Path, spec: ProductSpec) -> None:
     arrays: dict[str, dict[str, Any]] = {}
     for name in sorted(name for name, _ in group.members()):
         arrays[name] = json.loads((folder / name / "zarr.json").read_bytes())
-    write_metadata(folder, attributes, arrays, conventions)
+    for key, data in metadata_files(attributes, arrays, conventions):
+        write_bytes(folder / key, data)
 
 
-def write_metadata(
-    folder: Path, nec: dict[str, Any], arrays: dict[str, dict[str, Any]], attributes: dict[str, Any]
-) -> None:
-    """Write all metadata documents; the group's, which readers of products go by, comes last."""
+def metadata_files(
+    nec: dict[str, Any], arrays: dict[str, dict[str, Any]], attributes: dict[str, Any]
+) -> Iterator[tuple[str, bytes]]:
+    """(key, bytes) of all metadata documents; the group's, which readers of products go by, comes last."""
     for name, document in arrays.items():
-        write_json(folder / name / "zarr.json", document)  # compact: the tables in it are long
-    write_json(folder / "zarr.json", group_document(nec, arrays, attributes))
+        yield f"{name}/zarr.json", json_bytes(document)  # compact: the tables in it are long
+    yield "zarr.json", json_bytes(group_document(nec, arrays, attributes))
 
 
 def with_dates(arrays: dict[str, dict[str, Any]], count: int) -> dict[str, dict[str, Any]]:
@@ -52,14 +54,14 @@ def with_dates(arrays: dict[str, dict[str, Any]], count: int) -> dict[str, dict[
     return arrays
 
 
-def write_times(folder: Path, times: np.ndarray) -> None:
-    """Write the coordinate `time`, datetime64[s]. Values beyond the array's shape are not read."""
+def time_files(times: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """(key, bytes) of the coordinate `time`, datetime64[s]. Values beyond the array's shape are not read."""
     seconds = times.astype("datetime64[s]").astype(np.int64)
     for start in range(0, len(seconds), TIME_CHUNK):
         chunk = np.zeros(TIME_CHUNK, np.int64)
         part = seconds[start : start + TIME_CHUNK]
         chunk[: len(part)] = part
-        write_bytes(folder / TIME / f"c.{start // TIME_CHUNK}", compressed(chunk))
+        yield f"{TIME}/c.{start // TIME_CHUNK}", compressed(chunk)
 
 
 def _create_rasters(group: zarr.Group, spec: ProductSpec) -> None:

@@ -12,14 +12,14 @@ from typing import Any, Self
 import numpy as np
 
 from nec.errors import CorruptError, IncompleteError, InputError
-from nec.store.begin import begin, local_path
-from nec.store.files import PARTIAL, checksum, json_bytes, remove, write_bytes
-from nec.store.journal import Journal, Mark, is_intact, mark
+from nec.store.files import checksum, json_bytes
+from nec.store.journal import Mark, mark
 from nec.store.layout import chunks_in_shard
-from nec.store.lock import WriterLock
+from nec.store.patience import patiently
+from nec.store.product.home import home_of
 from nec.store.product.reader import Product, date, iso
 from nec.store.product.shard import EncodedShard, ShardEncoder
-from nec.store.product.skeleton import with_dates, write_metadata, write_skeleton, write_times
+from nec.store.product.skeleton import metadata_files, time_files, with_dates, write_skeleton
 from nec.store.product.spec import ProductSpec
 from nec.store.product.tiling import embeddings_key, list_key, valid_key
 from nec.store.spec import as_json
@@ -30,14 +30,15 @@ FailedTile = tuple[int, int, int]  # first row, first column and side, in pixels
 
 
 def create_product(path: str | Path, spec: ProductSpec, *, overwrite: bool = False) -> None:
-    """Begin a product without dates in the folder `path`; `ProductWriter` then fills it.
+    """Begin a product without dates at `path`, a folder or the URL of a bucket; `ProductWriter` then fills it.
 
     Raises:
         InputError: `path` exists and is not a store of ours, or is one and `overwrite` is not given, or another writer
-            has it open; or the CRS is unknown.
-        MissingExtraError: there is a CRS, and rasterio, which knows them, is not installed.
+            has it open; or the CRS is unknown; or the URL is none that can be written to.
+        MissingExtraError: there is a CRS, and rasterio, which knows them, is not installed; or what the URL needs.
+        NecError: the bucket cannot be reached, or refuses.
     """
-    begin(local_path(path), partial(write_skeleton, spec=spec), overwrite=overwrite).release()
+    home_of(path).begin(partial(write_skeleton, spec=spec), overwrite=overwrite)
 
 
 class _Record:
@@ -50,9 +51,13 @@ class _Record:
     def numbers(self) -> tuple[int, ...]:
         return (*self.embeddings, *self.valid, self.valid_tokens)
 
+    def marks(self, time: int, row: int, column: int) -> dict[str, Mark]:
+        """What was noted of each of the two files, by their keys."""
+        return {embeddings_key(time, row, column): self.embeddings, valid_key(time, row, column): self.valid}
+
 
 class ProductWriter:
-    """Adds dates to a local product, shard by shard; hold it in a `with` block, so that another writer may follow.
+    """Adds dates to a product, shard by shard; hold it in a `with` block, so that another writer may follow.
 
     >>> with ProductWriter(path) as writer:  # doctest: +SKIP
     ...     time = writer.append_time(np.datetime64("2026-05-01"))
@@ -65,26 +70,28 @@ class ProductWriter:
     called from several threads.
 
     Args:
-        path: a product that `create_product` made.
+        path: a product that `create_product` made, in a folder or a bucket.
         spec: where given, the product must have been made with it (grid, CRS, codec, quality, model, ...).
 
     Raises:
         InputError: there is no product, another writer has it open, or it was made with another spec.
         CorruptError: its metadata are damaged.
+        NecError: the bucket cannot be reached, or refuses, after several attempts; methods raise it too.
     """
 
     def __init__(self, path: str | Path, spec: ProductSpec | None = None) -> None:
-        self.path = local_path(path)
+        self._home = home_of(path)
+        self.path = self._home.path
         if spec is not None:
-            _check_identity(Product(self.path, allow_incomplete=True), spec)
-        self._lock = WriterLock(self.path) if self.path.is_dir() else None
+            _check_identity(self._opened(), spec)
+        self._lock = self._home.lock()
         try:
-            self.product = Product(self.path, allow_incomplete=True)
+            self.product = self._opened()
             self._attrs: dict[str, Any] = self.product.attrs
-            self._journal = Journal(self.path)
+            self._notes = self._home.notes
             self._records: dict[Place, _Record] = {
                 (t, row, column): _Record((size, crc), (valid_size, valid_crc), tokens)
-                for t, row, column, size, crc, valid_size, valid_crc, tokens in self._journal.entries(8)
+                for t, row, column, size, crc, valid_size, valid_crc, tokens in self._notes.entries(8)
             }
         except BaseException:
             self.close()
@@ -101,8 +108,11 @@ class ProductWriter:
 
     def close(self) -> None:
         """Let another writer in. What is written stays; a date that is not finished can be resumed."""
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.release()
+
+    def destroy(self) -> bool:
+        """Remove a product that was closed -> whether it is gone."""
+        return self._home.destroy()
 
     @property
     def encoder(self) -> ShardEncoder:
@@ -147,18 +157,21 @@ class ProductWriter:
         if time != len(self._attrs["times"]):
             raise InputError(f"{self.path}: only a date that is not finished can be discarded")
         for row, column in self.product.tiling.all_shards():
-            remove(self.path / embeddings_key(time, row, column))
-            remove(self.path / valid_key(time, row, column))
+            self._home.remove(embeddings_key(time, row, column))
+            self._home.remove(valid_key(time, row, column))
             self._records.pop((time, row, column), None)
-        self._journal.remove()
+        self._notes.remove()
         self._attrs = {**self._attrs, "complete": bool(self._attrs["times"]), "pending": []}
         self._write_metadata()
 
     def done(self, time: int) -> set[tuple[int, int]]:
-        """(row, column) of the shards of a date that are written and undamaged."""
+        """(row, column) of the shards of a date that are written and undamaged (in a bucket: of the size noted)."""
         self._check_time(time)
         self._load_list(time)
-        return {place for place in self.product.tiling.all_shards() if self._is_written(time, *place)}
+        records = {place: self._records.get((time, *place)) for place in self.product.tiling.all_shards()}
+        marks = {place: record.marks(time, *place) for place, record in records.items() if record is not None}
+        intact = self._home.intact({key: mark for pair in marks.values() for key, mark in pair.items()})
+        return {place for place, pair in marks.items() if pair.keys() <= intact}
 
     def missing(self, time: int) -> list[tuple[int, int]]:
         """(row, column) of the shards of a date that are not written yet, or damaged, row by row."""
@@ -180,27 +193,30 @@ class ProductWriter:
         """Write a shard that `encoder` made, here or elsewhere.
 
         `failed`: tiles that could not be read, whose tokens are not valid for that reason; see `failed`.
+
+        Raises:
+            CorruptError: what was sent is no whole shard.
         """
         self._check_time(time)
         self.product.tiling.check_shard(row, column)
-        write_bytes(self.path / valid_key(time, row, column), shard.valid)
-        file = self.path / embeddings_key(time, row, column)
+        self._home.write(valid_key(time, row, column), shard.valid)
         if shard.embeddings:
-            write_bytes(file, shard.embeddings)
+            chunks_in_shard(shard.embeddings, int(np.prod(self.product.tiling.slots)))
+            self._home.write(embeddings_key(time, row, column), shard.embeddings)
         else:
-            file.unlink(missing_ok=True)
+            self._home.remove(embeddings_key(time, row, column))
         record = _Record(mark(shard.embeddings), mark(shard.valid), shard.valid_tokens)
         with self._threads:
             self._records[time, row, column] = record
             for tile in failed:
-                self._journal.note(time, *tile)
-            self._journal.note(time, row, column, *record.numbers)
+                self._notes.note((time, *tile))
+            self._notes.note((time, row, column), record.numbers)
 
     def failed(self, time: int) -> list[FailedTile]:
         """The tiles of a date that could not be read, of all runs that wrote to it, in order."""
         self._check_time(time)
         run = self._entries()[time].get("run") or {}
-        noted = {(row, column, side) for t, row, column, side in self._journal.entries(4) if t == time}
+        noted = {(row, column, side) for t, row, column, side in self._notes.entries(4) if t == time}
         return sorted(noted | {tuple(tile) for tile in run.get("failed_tiles", [])})
 
     def finish(self, time: int, *, run: Mapping[str, Any] | None = None) -> None:
@@ -212,7 +228,6 @@ class ProductWriter:
 
         Raises:
             IncompleteError: some shards are not written, or damaged.
-            CorruptError: a shard holds other chunks than it should.
         """
         missing = self.missing(time)
         if missing:
@@ -225,15 +240,8 @@ class ProductWriter:
 
     def _seal(self, time: int, run: dict[str, Any] | None) -> None:
         records = {place: self._records[time, *place] for place in self.product.tiling.all_shards()}
-        for (row, column), record in records.items():
-            if record.embeddings[0]:
-                chunks_in_shard(
-                    (self.path / embeddings_key(time, row, column)).read_bytes(),
-                    int(np.prod(self.product.tiling.slots)),
-                )
         listed = json_bytes({"shards": [list(record.numbers) for record in records.values()]})
-        (self.path / list_key(time)).parent.mkdir(exist_ok=True)
-        write_bytes(self.path / list_key(time), listed)
+        self._home.write(list_key(time), listed)
         begun = self._entries()[time]
         entry = {
             "time": begun["time"],
@@ -246,13 +254,16 @@ class ProductWriter:
         times = list(self._attrs["times"])
         times[time : time + 1] = [entry]
         pending = [] if time == len(self._attrs["times"]) else self._attrs["pending"]
-        for leftover in self.path.rglob(f"*{PARTIAL}"):
-            remove(leftover)
+        self._home.tidy()
         self._attrs = {**self._attrs, "complete": not pending, "times": times, "pending": pending}
-        write_times(self.path, self.times[: len(times)])
+        for key, data in time_files(self.times[: len(times)]):
+            self._home.write(key, data)
         self._write_metadata()
         if not pending:
-            self._journal.remove()
+            self._notes.remove()
+
+    def _opened(self) -> Product:
+        return patiently(partial(Product, self.path, allow_incomplete=True))
 
     def _entries(self) -> list[dict[str, Any]]:
         return [*self._attrs["times"], *self._attrs["pending"]]
@@ -273,16 +284,10 @@ class ProductWriter:
             size, crc, valid_size, valid_crc, tokens = numbers
             self._records.setdefault((time, *place), _Record((size, crc), (valid_size, valid_crc), tokens))
 
-    def _is_written(self, time: int, row: int, column: int) -> bool:
-        record = self._records.get((time, row, column))
-        if record is None or not is_intact(self.path / valid_key(time, row, column), record.valid):
-            return False
-        file = self.path / embeddings_key(time, row, column)
-        return is_intact(file, record.embeddings) if record.embeddings[0] else not file.exists()
-
     def _write_metadata(self) -> None:
         arrays = with_dates(self.product.metadata, len(self._attrs["times"]))
-        write_metadata(self.path, self._attrs, arrays, self.product.conventions)
+        for key, data in metadata_files(self._attrs, arrays, self.product.conventions):
+            self._home.write(key, data)
 
 
 def _check_identity(product: Product, spec: ProductSpec) -> None:
