@@ -31,7 +31,7 @@ _BUCKET_SHIFT = np.uint64(24 - BUCKET_BITS)
 FINE_BITS = 11
 """The same for the values of one table in a block, where they are more than such buckets."""
 _FINE_SHIFT = np.uint64(24 - FINE_BITS)
-_DOMINANT = 5 << 21
+_DOMINANT = np.uint64(5 << 21)
 """Frequency from which on the most frequent entry is tried first: 5/8."""
 
 
@@ -63,15 +63,6 @@ def _refill(words: Words, count: int, state: State) -> tuple[int, State]:
         state = (state << _WORD) | np.uint64(words[count])
         count += 1
     return count, state
-
-
-@compiled
-def _find(start_of: Words, bucket: Ints, first: int, table: int, quantile: State) -> Any:
-    """The entry of a table, counted over all tables, that holds a quantile; entries start at `first`."""
-    entry = first + np.int64(bucket[(table << BUCKET_BITS) + np.int64(quantile >> _BUCKET_SHIFT)])
-    while np.uint64(start_of[entry + 1]) <= quantile:
-        entry += 1
-    return entry
 
 
 # ---- raw bits
@@ -252,7 +243,7 @@ def _order_by_table(table: Ints, ends: Ints) -> Ints:
 
 
 @compiled
-def _finer(start: Words, first: int, buckets: Ints) -> None:
+def _refine(start: Words, first: int, buckets: Ints) -> None:
     """Where a table's search begins for a quantile's upper `FINE_BITS`, counted from its first entry."""
     entry = 0
     for i in range(len(buckets)):
@@ -263,55 +254,28 @@ def _finer(start: Words, first: int, buckets: Ints) -> None:
 
 
 @compiled
-def _pull_mixed(
-    words: Words, count: int, state: State, bank: Any, table: int, order: Ints, residual: Ints, escaped: Ints,
-    found: int, buckets: Ints,
-) -> tuple[int, State, int]:  # fmt: skip
-    """`_pull_run` of many values of which none is by far the most frequent."""
-    first, radii, frequency, start = bank[0], bank[1], bank[2], bank[3]
-    begin = first[table]
-    zero = begin + np.int64(radii[table])
-    last = zero + np.int64(radii[table])
-    _finer(start, begin, buckets)
-    for i in range(len(order)):
-        quantile = state & _MASK
-        entry = begin + np.int64(buckets[np.int64(quantile >> _FINE_SHIFT)])
-        while np.uint64(start[entry + 1]) <= quantile:
-            entry += 1
-        state = np.uint64(frequency[entry]) * (state >> _PRECISION) + (quantile - np.uint64(start[entry]))
-        if entry > last:
-            escaped[found] = order[i]
-            found += 1
-        residual[order[i]] = entry - zero
-        if state < _REFILL and count < len(words):
-            state = (state << _WORD) | np.uint64(words[count])
-            count += 1
-    return count, state, found
-
-
-@compiled
 def _pull_run(
-    words: Words,
-    count: int,
-    state: State,
-    bank: Any,
-    table: int,
-    order: Ints,
-    residual: Ints,
-    escaped: Ints,
-    found: int,
-) -> tuple[int, State, int]:
+    words: Words, count: int, state: State, bank: Any, table: int, order: Ints, residual: Ints, escaped: Ints,
+    found: int, finer: Ints,
+) -> tuple[int, State, int]:  # fmt: skip
     """One table's values, to their places; places of escapes go to `escaped`, which holds `found` already."""
     first, radii, frequency, start, bucket, likely = bank
-    zero, guess = first[table] + np.int64(radii[table]), np.int64(likely[table])
-    f, c = np.uint64(frequency[guess]), np.uint64(start[guess])
+    begin, guess = first[table], np.int64(likely[table])
+    zero = begin + np.int64(radii[table])
     last = zero + np.int64(radii[table])
+    f, c = np.uint64(frequency[guess]), np.uint64(start[guess])
+    buckets, shift = bucket[table << BUCKET_BITS : (table + 1) << BUCKET_BITS], _BUCKET_SHIFT
+    if len(order) > len(finer) and f < _DOMINANT:
+        _refine(start, begin, finer)
+        buckets, shift, f = finer, _FINE_SHIFT, np.uint64(0)  # no value is tried first
     for i in range(len(order)):
         quantile, entry = state & _MASK, guess
         if quantile - c < f:
             state = f * (state >> _PRECISION) + (quantile - c)
         else:
-            entry = _find(start, bucket, first[table], table, quantile)
+            entry = begin + np.int64(buckets[np.int64(quantile >> shift)])
+            while np.uint64(start[entry + 1]) <= quantile:
+                entry += 1
             state = np.uint64(frequency[entry]) * (state >> _PRECISION) + (quantile - np.uint64(start[entry]))
             if entry > last:
                 escaped[found] = order[i]
@@ -332,13 +296,11 @@ def pull_block(
     ends = _ends_by_table(table, len(radii))
     order = _order_by_table(table, ends)
     escaped, found = np.empty(len(order), np.int32), 0
-    buckets = np.empty(1 << FINE_BITS, np.uint16)
+    finer = np.empty(1 << FINE_BITS, np.uint16)
     for t in range(len(radii)):
         run = order[ends[t] : ends[t + 1]]
-        if len(run) > len(buckets) and bank[2][bank[5][t]] < _DOMINANT:
-            count, state, found = _pull_mixed(words, count, state, bank, t, run, residual, escaped, found, buckets)
-        elif len(run):
-            count, state, found = _pull_run(words, count, state, bank, t, run, residual, escaped, found)
+        if len(run):
+            count, state, found = _pull_run(words, count, state, bank, t, run, residual, escaped, found, finer)
     if found:
         code = np.empty(found, np.int64)
         count, state = _pull_escapes(words, count, state, code, escapes)
