@@ -65,11 +65,9 @@ class NecEmbeddingCodec(ArrayBytesCodec):
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> NecEmbeddingCodec:
         """From Zarr metadata {"name", "configuration": {"codec", "quality", "axes"}}; `InputError` if malformed."""
-        config = data.get("configuration")
-        if data.get("name") != NAME or not isinstance(config, dict):
-            raise InputError(
-                f"Zarr metadata names codec {data.get('name')!r} without a configuration that {NAME} can read"
-            )
+        name, config = (data.get("name"), data.get("configuration")) if isinstance(data, dict) else (data, None)
+        if name != NAME or not isinstance(config, dict):
+            raise InputError(f"Zarr metadata names codec {name!r} without a configuration that {NAME} can read")
         missing = {"codec", "quality", "axes"} - config.keys()
         if missing or not isinstance(config["axes"], list | tuple):
             raise InputError(

@@ -49,10 +49,15 @@ class Coded:
 
 @dataclass(frozen=True)
 class _Wave:
-    """Places (tokens,) of a wave's coefficients, its class, and its features of what is known: (4 * tokens, known)."""
+    """Places (tokens,) of a wave's coefficients, its class, and its features of what is known: (4 * tokens, known).
+
+    Attributes:
+        level: counts the spacing levels, each of which has its own live channels in a frame.
+    """
 
     places: Tensor
     kind: int
+    level: int
     features: Tensor | None
 
 
@@ -65,6 +70,8 @@ class CodecBottleneck(nn.Module):
     - "noise": additive uniform noise in both terms, rated by the mass of its unit cell under a density whose cells have
       the mass of a geometric law (contexts see the rounded relatives);
     - "mixed": that rate of noisy values, straight-through rounding for the tokens.
+
+    In evaluation mode the batch is taken for a frame: channels behind a spacing level's last live one cost nothing.
 
     Raises `InputError` for a codec without a pyramid.
     """
@@ -160,7 +167,8 @@ class CodecBottleneck(nn.Module):
         base, slopes = self._parameters_at(levels)
         order, waves = _waves(rows, columns)
         known: list[Tensor] = []
-        decoded, bits = [], torch.zeros(len(tokens), device=exact.device)
+        decoded = list[Tensor]()
+        bits = exact.new_zeros(1 + waves[-1].level, len(tokens), exact.shape[2])
         for wave in waves:
             places = wave.places.to(exact.device)
             magnitude = base[:, wave.kind, None] + self._expected(wave, known, slopes)
@@ -168,15 +176,18 @@ class CodecBottleneck(nn.Module):
             symbols, inside = self._round(value, magnitude)
             rounded = straight_through(value, symbols)
             if self.training and self.quantization != "straight-through":
-                bits = bits + cell_lengths(noisy[:, places], magnitude).sum((1, 2))
+                cost = cell_lengths(noisy[:, places], magnitude)
             else:
-                bits = bits + self.table_lengths(rounded.abs(), magnitude).sum((1, 2))
+                cost = self.table_lengths(rounded.abs(), magnitude)
+            bits[wave.level] += cost.sum(1)
             known.append(rounded.abs())
             decoded.append(straight_through(value, symbols + inside))
         passed = torch.cat(decoded, 1)[:, order.to(exact.device)]
         if self.training and self.quantization == "noise":
             passed = noisy
-        return Coded(self.tokens_of(passed / zoom, rows, columns), bits)
+        if not self.training:
+            bits = bits * _live_channels(known, waves)[:, None]
+        return Coded(self.tokens_of(passed / zoom, rows, columns), bits.sum((0, 2)))
 
     def _parameters_at(self, levels: Tensor) -> tuple[Tensor, Tensor]:
         """b0 in symbols (n, classes, k) and slopes (4, n, classes, k), interpolated between the anchors."""
@@ -319,6 +330,14 @@ def _code_lengths(prior: Prior) -> NDArray[np.float32]:
     return lengths.astype(np.float32)
 
 
+def _live_channels(sizes: list[Tensor], waves: list[_Wave]) -> Tensor:
+    """1 up to each level's last channel with a symbol, 0 behind it: (levels, k), of the waves' sizes (n, tokens, k)."""
+    used = sizes[0].new_zeros(1 + waves[-1].level, sizes[0].shape[2])
+    for wave, size in zip(waves, sizes, strict=True):
+        used[wave.level] += size.sum((0, 1))
+    return (used.flip(1).cumsum(1).flip(1) > 0).to(used.dtype)
+
+
 @lru_cache(maxsize=16)
 def _pyramid_matrix(rows: int, columns: int, back: bool) -> Tensor:
     """(y * x, y * x): the pyramid over a grid, or its inverse."""
@@ -333,12 +352,13 @@ def _waves(rows: int, columns: int) -> tuple[Tensor, list[_Wave]]:
     unit = np.eye(rows * columns).reshape(rows, columns, rows * columns, 1)
     grid = np.arange(rows * columns).reshape(rows, columns)
     order, waves = list[int](), list[_Wave]()
-    for wave in (wave for level in spacing_levels(rows, columns, order=pyramid.ORDER) for wave in level):
+    levels = spacing_levels(rows, columns, order=pyramid.ORDER)
+    for level, wave in ((level, wave) for level, group in enumerate(levels) for wave in group):
         places = grid[wave.row :: wave.step, wave.column :: wave.step].flatten()
         features = None
         if wave.kind != "root":
             sums = np.stack(pyramid.Relatives(wave, rows, columns).features(unit)) / 64
             features = torch.from_numpy(sums.reshape(-1, rows * columns)[:, order].astype(np.float32))
-        waves.append(_Wave(torch.from_numpy(places), wave.parameter_class, features))
+        waves.append(_Wave(torch.from_numpy(places), wave.parameter_class, level, features))
         order += places.tolist()
     return torch.from_numpy(np.argsort(order)), waves
