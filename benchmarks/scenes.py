@@ -4,7 +4,7 @@
     python benchmarks/scenes.py idle        tiles/s beside the bare model's, ViT-S/16 at 224 px with random weights
     python benchmarks/scenes.py scaling     two Dask workers against one, each on one thread
     python benchmarks/scenes.py memory      peak memory and km2/s on generated scenes of 2,000 and 20,000 px width
-    python benchmarks/scenes.py real FILE.tif:SENSOR ...     km2/s and bytes a km2 with the shipped model
+    python benchmarks/scenes.py real FILE[:SENSOR[:METRES]] ...     km2/s and bytes a km2 with the shipped model
 
 Scenes are generated (but for `real`), 10 m pixels. What else the machine does is in every figure by the clock: the
 table begins with its load. `--threads` sets the model's threads for `idle`.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -134,27 +135,37 @@ def _turns(engines: list[Any], bares: list[Any]) -> Any:
 
 
 def scaling(folder: Path, size: int, rounds: int) -> Rows:
-    """Tiles a second of one and of two workers, start of the cluster not counted."""
+    """Tiles a second of one and of two workers, start of the cluster not counted, and their processor time a tile."""
+    model, path = make_model(12), make_scene(folder / "s.tif", size, size)
+    rates, costs = np.empty((rounds, 2)), np.empty((rounds, 2))
+    for turn in range(rounds):
+        for i in (0, 1):
+            rates[turn, i], costs[turn, i] = on_workers(i + 1, model, path, folder / f"{turn}-{i}.zarr")
+    one, two = rates.mean(axis=0)
+    alone, shared = costs.mean(axis=0)
+    each = "; ".join(f"{y / x:.2f}" for x, y in rates)
+    name = "ViT-S/16, Dask, 1 and 2 workers of 1 thread: "
+    return [
+        (name + "tiles/s of the clock", f"{one:.2f}, {two:.2f}: {two / one:.2f} times ({each})"),
+        (name + "processor time of the workers a tile", f"{alone:.3f} s, {shared:.3f} s: {shared / alone:.2f} times"),
+    ]
+
+
+def on_workers(workers: int, model: NecModel, path: Path, out: Path) -> tuple[float, float]:
+    """Tiles a second, and seconds of processor time a tile, of a cluster of so many workers."""
     import distributed
 
-    model, path = make_model(12), make_scene(folder / "s.tif", size, size)
-    rates = np.empty((rounds, 2))
-    for turn in range(rounds):
-        for workers in (1, 2):
-            with distributed.LocalCluster(n_workers=workers, threads_per_worker=2, dashboard_address=None) as cluster:
-                report = encode_scene(
-                    open_scene(path), model, folder / f"{turn}-{workers}.zarr", shard=(1, 1), chunk=(16, 16),
-                    batch_size=BATCH, engine="dask", scheduler=cluster.scheduler_address, threads=1,
-                )  # fmt: skip
-                rates[turn, workers - 1] = report["tiles_per_second"]
-    one, two = rates.mean(axis=0)
-    each = "; ".join(f"{y / x:.2f}" for x, y in rates)
-    return [
-        (
-            "ViT-S/16, Dask, 1 and 2 workers of 1 thread, tiles/s",
-            f"{one:.2f}, {two:.2f}: {two / one:.2f} times ({each})",
-        )
-    ]
+    with (
+        distributed.LocalCluster(n_workers=workers, threads_per_worker=2, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        before = sum(client.run(time.process_time).values())
+        report = encode_scene(
+            open_scene(path), model, out, shard=(1, 1), chunk=(16, 16), batch_size=BATCH,
+            engine="dask", scheduler=cluster.scheduler_address, threads=1,
+        )  # fmt: skip
+        worked = sum(client.run(time.process_time).values()) - before
+    return report["tiles_per_second"], worked / report["tiles"]
 
 
 def memory(folder: Path, widths: list[int], rows: int) -> Rows:
@@ -170,26 +181,34 @@ def memory(folder: Path, widths: list[int], rows: int) -> Rows:
 
 def describe(done: dict[str, Any]) -> str:
     """What `encode_one` returned, in words."""
-    area = "" if done["square_km"] is None else f", {done['square_km'] / done['seconds']:.2f} km2/s"
-    size = "" if done["bytes_per_km2"] is None else f", {done['bytes_per_km2'] / 1000:.1f} kB/km2"
-    token = f", {done['bytes_per_token']:.1f} bytes a token"
-    return f"peak {done['peak_mib']:,} MiB, {done['tiles']:,} tiles in {done['seconds']:.0f} s{area}{size}{token}"
+    area = ""
+    if done["square_km"] is not None:
+        density = done["stored_bytes"] / done["square_km"] / 1000
+        area = f", {done['square_km'] / done['seconds']:.2f} km2/s, {density:.1f} kB/km2"
+    pace = f"{done['tiles']:,} tiles in {done['seconds']:.1f} s"
+    return f"peak {done['peak_mib']:,} MiB, {pace}{area}, {done['bytes_per_token']:.1f} bytes a token"
 
 
-def encode_one(scene: Any, model: NecModel, out: str | Path) -> dict[str, Any]:
+def encode_one(scene: Any, model: NecModel, out: str | Path, **options: Any) -> dict[str, Any]:
     """A scene, and the peak of this process."""
-    report = encode_scene(scene, model, out, batch_size=BATCH, threads=1)
+    report = encode_scene(scene, model, out, batch_size=BATCH, threads=1, **options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    figures = ("tiles", "seconds", "square_km", "stored_bytes", "bytes_per_km2", "bytes_per_token")
+    figures = ("tiles", "seconds", "square_km", "stored_bytes", "bytes_per_token")
     return {"peak_mib": round(peak), **{name: report[name] for name in figures}}
 
 
 def real(folder: Path, files: list[str]) -> Rows:
-    """Rasters with the shipped model, FILE or FILE:SENSOR."""
+    """Rasters with the shipped model: FILE:SENSOR, or FILE, of which the first three bands are taken.
+
+    FILE:SENSOR:METRES gives the side of a pixel where the file's geotransform is none.
+    """
     model, table = load_model("eurosat-tiny"), []
-    for i, (path, _, sensor) in enumerate(file.partition(":") for file in files):
+    for i, file in enumerate(files):
+        path, sensor, metres = [*file.split(":"), "", ""][:3]
         scene = open_scene(path, **({"sensor": sensor} if sensor else {}))
-        done = encode_one(scene, model, folder / f"real-{i}.zarr")
+        done = encode_one(scene, model, folder / f"real-{i}.zarr", **({} if sensor else {"bands": [1, 2, 3]}))
+        if metres:
+            done["square_km"] = math.prod(scene.shape) * float(metres) ** 2 / 1e6
         table.append((f"eurosat-tiny, {Path(path).name}, {scene.shape[0]} x {scene.shape[1]} px", describe(done)))
     return table
 
@@ -199,7 +218,7 @@ def main() -> None:
     parser.add_argument(
         "what", choices=["all", "idle", "scaling", "memory", "real", "encode"], nargs="?", default="all"
     )
-    parser.add_argument("files", nargs="*", help="for real: FILE.tif or FILE.tif:SENSOR")
+    parser.add_argument("files", nargs="*", help="for real: FILE, FILE:SENSOR or FILE:SENSOR:METRES of a pixel")
     parser.add_argument("--size", type=int, default=2000, help="side of the scene of idle and scaling")
     parser.add_argument("--rows", type=int, default=4000, help="of the scenes of memory")
     parser.add_argument("--widths", type=int, nargs="+", default=[2000, 20000])
