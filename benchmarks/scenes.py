@@ -1,16 +1,21 @@
 """Scenes into products: is the model ever idle, do two workers do twice the work, does memory stay flat?
 
-    python benchmarks/scenes.py idle      tiles/s beside the bare model's, ViT-S/16 at 224 px with random weights
-    python benchmarks/scenes.py scaling   two Dask workers against one, each on one thread
-    python benchmarks/scenes.py memory    peak memory on generated scenes of 2,000 and 20,000 px width
+    python benchmarks/scenes.py             all of the below, as one table
+    python benchmarks/scenes.py idle        tiles/s beside the bare model's, ViT-S/16 at 224 px with random weights
+    python benchmarks/scenes.py scaling     two Dask workers against one, each on one thread
+    python benchmarks/scenes.py memory      peak memory and km2/s on generated scenes of 2,000 and 20,000 px width
+    python benchmarks/scenes.py real FILE[:SENSOR[:METRES]] ...     km2/s and bytes a km2 with the shipped model
 
-Run it on a quiet machine. `--threads` sets the model's threads for `idle`; rates are of one run, scenes are generated.
+Scenes are generated (but for `real`), 10 m pixels. What else the machine does is in every figure by the clock: the
+table begins with its load. `--threads` sets the model's threads for `idle`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import resource
 import subprocess
 import sys
@@ -24,13 +29,13 @@ import rasterio
 
 from nec import EmbeddingCodec
 from nec.data import open_scene
-from nec.models import ModelConfig, NecModel
-from nec.pipeline import encode_scene
+from nec.models import ModelConfig, NecModel, load_model
+from nec.pipeline import encode_scene, scene_work
 from nec.pipeline.engine import set_model_threads
-from nec.pipeline.scene_work import embed_pixels
 
 VIT_S = {"image_size": 224, "patch_size": 16, "embed_dim": 384, "num_heads": 6, "decoder_depth": 0}
 BATCH = 32
+Rows = list[tuple[str, str]]  # what, and its figure
 
 
 def make_scene(path: Path, rows: int, columns: int) -> Path:
@@ -58,92 +63,186 @@ def make_model(depth: int) -> NecModel:
     model = NecModel(ModelConfig.from_dict({**VIT_S, "depth": depth})).eval()
     model.name, model.sha256 = f"vit-s-{depth}", "0" * 64
     pixels = np.random.default_rng(1).normal(size=(16, 3, 224, 224)).astype(np.float32)
-    model.codec = EmbeddingCodec.fit(embed_pixels(model, pixels))
+    model.codec = EmbeddingCodec.fit(scene_work.embed_pixels(model, pixels))
     return model
+
+
+class ModelClock:
+    """Adds up what `embed_pixels` takes while the engine runs: seconds of the clock."""
+
+    def __enter__(self) -> ModelClock:
+        self.seconds, self._real = 0.0, scene_work.embed_pixels
+
+        def timed(*inputs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return self._real(*inputs)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        scene_work.embed_pixels = timed
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        scene_work.embed_pixels = self._real
 
 
 def bare(model: NecModel, batches: int) -> tuple[float, float]:
     """Images a second of the model alone, and a second of processor time."""
     pixels = np.random.default_rng(2).normal(size=(BATCH, 3, 224, 224)).astype(np.float32)
-    embed_pixels(model, pixels[:2])
+    scene_work.embed_pixels(model, pixels[:2])
     began, worked = time.perf_counter(), time.process_time()
     for _ in range(batches):
-        embed_pixels(model, pixels)
+        scene_work.embed_pixels(model, pixels)
     images = batches * BATCH
     return images / (time.perf_counter() - began), images / (time.process_time() - worked)
 
 
-def idle(folder: Path, size: int, threads: int, batches: int) -> dict[str, Any]:
-    """The engine beside the bare model, measured before and after it.
+def engine(model: NecModel, path: Path, out: Path, threads: int) -> tuple[float, float, float]:
+    """Tiles a second, and a second of processor time, of the engine; share of the clock in which the model ran."""
+    worked = time.process_time()
+    with ModelClock() as clock:
+        report = encode_scene(
+            open_scene(path), model, out, threads=threads, batch_size=BATCH, shard=(1, 1), overwrite=out.exists()
+        )
+    worked = time.process_time() - worked
+    return report["tiles_per_second"], report["tiles"] / worked, clock.seconds / report["seconds"]
 
-    `share` is of the clock. `cpu_share`, of the processor's time, is what one core can reach with reading, coding and
-    the model all on it, and hardly depends on what else the machine does.
-    """
+
+def idle(folder: Path, size: int, threads: int, batches: int, rounds: int) -> Rows:
+    """The engine between two measurements of the bare model, in turns, so that other work meets both."""
     set_model_threads(threads)
     model, path = make_model(12), make_scene(folder / "s.tif", size, size)
-    before = bare(model, batches)
-    worked = time.process_time()
-    report = encode_scene(open_scene(path), model, folder / "p.zarr", threads=threads, batch_size=BATCH)
-    engine = report["tiles_per_second"], report["tiles"] / (time.process_time() - worked)
-    after = bare(model, batches)
-    share, cpu_share = (2 * e / (x + y) for e, x, y in zip(engine, before, after, strict=True))
-    tiles = report["tiles"]
-    return {"bare": [before, after], "engine": engine, "share": share, "cpu_share": cpu_share, "tiles": tiles}
+    bares, engines = [bare(model, batches)], []
+    for _ in range(rounds):
+        engines.append(engine(model, path, folder / "p.zarr", threads))
+        bares.append(bare(model, batches))
+    (clock, cpu), (made, worked, busy) = np.mean(bares, axis=0), np.mean(engines, axis=0)
+    name = f"ViT-S/16 at 224 px, {threads} thread(s), {rounds} rounds: "
+    return [
+        (name + "bare model, engine, tiles/s of the clock", f"{clock:.2f}, {made:.2f}: {made / clock:.0%}"),
+        (name + "the same of processor time", f"{cpu:.2f}, {worked:.2f}: {worked / cpu:.0%}"),
+        (name + "share of the engine's clock in which the model runs", f"{busy:.1%}"),
+        (
+            name + "of each round",
+            "; ".join(f"{e[0] / np.mean([x[0], y[0]]):.0%}" for e, x, y in _turns(engines, bares)),
+        ),
+    ]
 
 
-def scaling(folder: Path, size: int) -> dict[str, Any]:
-    """Tiles a second of one and of two workers, start of the cluster not counted."""
+def _turns(engines: list[Any], bares: list[Any]) -> Any:
+    return zip(engines, bares[:-1], bares[1:], strict=True)
+
+
+def scaling(folder: Path, size: int, rounds: int) -> Rows:
+    """Tiles a second of one and of two workers, start of the cluster not counted, and their processor time a tile."""
+    model, path = make_model(12), make_scene(folder / "s.tif", size, size)
+    rates, costs = np.empty((rounds, 2)), np.empty((rounds, 2))
+    for turn in range(rounds):
+        for i in (0, 1):
+            rates[turn, i], costs[turn, i] = on_workers(i + 1, model, path, folder / f"{turn}-{i}.zarr")
+    one, two = rates.mean(axis=0)
+    alone, shared = costs.mean(axis=0)
+    each = "; ".join(f"{y / x:.2f}" for x, y in rates)
+    name = "ViT-S/16, Dask, 1 and 2 workers of 1 thread: "
+    return [
+        (name + "tiles/s of the clock", f"{one:.2f}, {two:.2f}: {two / one:.2f} times ({each})"),
+        (name + "processor time of the workers a tile", f"{alone:.3f} s, {shared:.3f} s: {shared / alone:.2f} times"),
+    ]
+
+
+def on_workers(workers: int, model: NecModel, path: Path, out: Path) -> tuple[float, float]:
+    """Tiles a second, and seconds of processor time a tile, of a cluster of so many workers."""
     import distributed
 
-    model, path = make_model(12), make_scene(folder / "s.tif", size, size)
-    rates = []
-    for workers in (1, 2):
-        with distributed.LocalCluster(n_workers=workers, threads_per_worker=2, dashboard_address=None) as cluster:
-            report = encode_scene(
-                open_scene(path), model, folder / f"{workers}.zarr", shard=(1, 1), batch_size=BATCH,
-                engine="dask", scheduler=cluster.scheduler_address, threads=1,
-            )  # fmt: skip
-            rates.append(report["tiles_per_second"])
-    return {"one": rates[0], "two": rates[1], "ratio": rates[1] / rates[0]}
+    with (
+        distributed.LocalCluster(n_workers=workers, threads_per_worker=2, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        before = sum(client.run(time.process_time).values())
+        report = encode_scene(
+            open_scene(path), model, out, shard=(1, 1), chunk=(16, 16), batch_size=BATCH,
+            engine="dask", scheduler=cluster.scheduler_address, threads=1,
+        )  # fmt: skip
+        worked = sum(client.run(time.process_time).values()) - before
+    return report["tiles_per_second"], worked / report["tiles"]
 
 
-def memory(folder: Path, widths: list[int], rows: int) -> dict[str, Any]:
+def memory(folder: Path, widths: list[int], rows: int) -> Rows:
     """Peak resident MiB of a process that encodes a scene of each width; a model of one block, for time."""
-    peaks = {}
+    table = []
     for width in widths:
         path = make_scene(folder / f"{width}.tif", rows, width)
         command = [sys.executable, __file__, "encode", "--scene", str(path), "--out", str(folder / f"{width}.zarr")]
-        peaks[width] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {"rows": rows, "widths": peaks}
+        done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        table.append((f"ViT-S/16 of one block, scene of {rows:,} x {width:,} px", describe(done)))
+    return table
 
 
-def encode_one(scene: str, out: str) -> dict[str, Any]:
-    """One scene in a process of its own, for `memory`."""
-    report = encode_scene(open_scene(scene), make_model(1), out, batch_size=BATCH, threads=1)
+def describe(done: dict[str, Any]) -> str:
+    """What `encode_one` returned, in words."""
+    area = ""
+    if done["square_km"] is not None:
+        density = done["stored_bytes"] / done["square_km"] / 1000
+        area = f", {done['square_km'] / done['seconds']:.2f} km2/s, {density:.1f} kB/km2"
+    pace = f"{done['tiles']:,} tiles in {done['seconds']:.1f} s"
+    return f"peak {done['peak_mib']:,} MiB, {pace}{area}, {done['bytes_per_token']:.1f} bytes a token"
+
+
+def encode_one(scene: Any, model: NecModel, out: str | Path, **options: Any) -> dict[str, Any]:
+    """A scene, and the peak of this process."""
+    report = encode_scene(scene, model, out, batch_size=BATCH, threads=1, **options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    figures = ("tiles", "seconds", "tiles_per_second", "square_km", "stored_bytes", "bytes_per_km2")
+    figures = ("tiles", "seconds", "square_km", "stored_bytes", "bytes_per_token")
     return {"peak_mib": round(peak), **{name: report[name] for name in figures}}
+
+
+def real(folder: Path, files: list[str]) -> Rows:
+    """Rasters with the shipped model: FILE:SENSOR, or FILE, of which the first three bands are taken.
+
+    FILE:SENSOR:METRES gives the side of a pixel where the file's geotransform is none.
+    """
+    model, table = load_model("eurosat-tiny"), []
+    for i, file in enumerate(files):
+        path, sensor, metres = [*file.split(":"), "", ""][:3]
+        scene = open_scene(path, **({"sensor": sensor} if sensor else {}))
+        done = encode_one(scene, model, folder / f"real-{i}.zarr", **({} if sensor else {"bands": [1, 2, 3]}))
+        if metres:
+            done["square_km"] = math.prod(scene.shape) * float(metres) ** 2 / 1e6
+        table.append((f"eurosat-tiny, {Path(path).name}, {scene.shape[0]} x {scene.shape[1]} px", describe(done)))
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["idle", "scaling", "memory", "encode"])
-    parser.add_argument("--size", type=int, default=2000, help="side of the scene of idle and scaling; rows for memory")
+    parser.add_argument(
+        "what", choices=["all", "idle", "scaling", "memory", "real", "encode"], nargs="?", default="all"
+    )
+    parser.add_argument("files", nargs="*", help="for real: FILE, FILE:SENSOR or FILE:SENSOR:METRES of a pixel")
+    parser.add_argument("--size", type=int, default=2000, help="side of the scene of idle and scaling")
+    parser.add_argument("--rows", type=int, default=4000, help="of the scenes of memory")
     parser.add_argument("--widths", type=int, nargs="+", default=[2000, 20000])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batches", type=int, default=4, help="of 32 images, through the bare model, before and after")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--scene")
     parser.add_argument("--out")
     args = parser.parse_args()
+    if args.what == "encode":
+        print(json.dumps(encode_one(open_scene(args.scene), make_model(1), args.out)))
+        return
+    print(f"| load of the last minute on {os.cpu_count()} cores | {os.getloadavg()[0]:.1f} |\n|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        report = {
-            "idle": lambda: idle(folder, args.size, args.threads, args.batches),
-            "scaling": lambda: scaling(folder, args.size),
-            "memory": lambda: memory(folder, args.widths, args.size),
-            "encode": lambda: encode_one(args.scene, args.out),
-        }[args.what]()
-    print(json.dumps(report))
+        parts = {
+            "idle": lambda: idle(folder, args.size, args.threads, args.batches, args.rounds),
+            "scaling": lambda: scaling(folder, args.size, args.rounds),
+            "memory": lambda: memory(folder, args.widths, args.rows),
+            "real": lambda: real(folder, args.files),
+        }
+        for part in parts if args.what == "all" else [args.what]:
+            for what, figure in parts[part]():
+                print(f"| {what} | {figure} |", flush=True)
 
 
 if __name__ == "__main__":
