@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="also the speed of so many threads against one")
     args = parser.parse_args()
+    coder.PATIENCE = 0
     with np.load(args.embeddings) as file:
         values = file["embeddings"].astype(np.float32)
     values = values[np.random.default_rng(0).permutation(len(values))]
@@ -150,7 +151,7 @@ def main() -> None:
         for prior, spatial in (("factorized", None), ("hierarchical", None), ("hierarchical", "haar"))
     )
     ans = load_ans(args.compressai) if args.compressai else None
-    print(f"{len(coded)} images of {coded.shape[1:]}; {os.cpu_count()} cores; compiled: {coder.compiled() is not None}")
+    print(f"{len(coded)} images of {coded.shape[1:]}; {os.cpu_count()} cores; compiled: {coder.kernel() is not None}")
     for level in LEVELS:
         quality = 2 ** (level / 8)
         symbols = factorised.symbols(coded, quality)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,8 +131,21 @@ def test_the_plain_coder_serves_where_numba_is_missing(monkeypatch: pytest.Monke
     monkeypatch.setattr(coder, "import_module", without)
     for variable in ("", "1"):
         monkeypatch.setenv("NEC_PLAIN", variable)
-        coder.compiled.cache_clear()
+        coder.kernel.cache_clear()
         assert isinstance(coder.new_writer(), Writer)
         assert isinstance(coder.new_reader(np.zeros(0, np.uint32)), Reader)
         monkeypatch.undo()
-    coder.compiled.cache_clear()
+    coder.kernel.cache_clear()
+
+
+def test_a_process_begins_with_the_plain_coder(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(coder, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(coder, "PATIENCE", 2.0)
+    coder._first_use.cache_clear()
+    found = []
+    for now in (100.0, 101.9, 102.1, 500.0):
+        clock[0] = now
+        found.append(type(coder.new_writer()))
+    coder._first_use.cache_clear()
+    assert found == [Writer, Writer, FastWriter, FastWriter]

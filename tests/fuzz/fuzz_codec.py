@@ -41,6 +41,7 @@ with atheris.instrument_imports(include=["nec"]) if atheris and __name__ == "__m
     from nec.codec.checksum import crc32c
     from nec.errors import CorruptError, InputError
 
+coder.PATIENCE = 0
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "codec"
 LIMIT = (8, 16, 16)
 SLOWEST = 1.0  # seconds of the processor for one input of a few hundred bytes, or of one of metadata

@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec import pyramid
-from nec.codec.coder import compiled, new_reader, new_writer
+from nec.codec import coder, pyramid
 from nec.codec.pyramid import Relatives
 from nec.codec.tables import Bank
 from nec.codec.waves import CLASSES, Neighbours, Wave, spacing_levels
@@ -260,7 +259,7 @@ class Prior:
     def _context_of(self, step: Step, grid: Ints, level: int) -> Context:
         """`context` of a step's images and channels of a C-ordered grid, compiled where that is possible."""
         wave, channels = step.wave, step.live
-        fast = compiled()
+        fast = coder.compiled()
         if fast is not None and wave.kind != "root":
             at, kind = self._at(level), wave.parameter_class
             b0 = at.b0[kind, :channels].astype(grid.dtype)
@@ -307,7 +306,7 @@ class Prior:
         `symbols` (y, x, n, k), |s| < 2^width, are zero from channel `live` of their level on.
         """
         grid = symbols.astype(self._dtype(level, width), order="C")
-        writer, below = new_writer(), []
+        writer, below = coder.new_writer(), []
         for steps in reversed(list(self._steps(grid.shape, live))):
             below.append(writer.words_below)
             for step in reversed(steps):
@@ -335,7 +334,7 @@ class Prior:
         lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), *shape[2:]
         grid = np.zeros(lattice, self._dtype(level, width))
         centroid = np.zeros(lattice, np.int8) if centred else None
-        reader = new_reader(words)
+        reader = coder.new_reader(words)
         for step in chain.from_iterable(self._steps(shape, live, spacing)):
             context = self._context_of(step, grid, level)
             residual = reader.pull_block(self.bank, context.table, context.shift)

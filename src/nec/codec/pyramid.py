@@ -43,11 +43,27 @@ def forward(values: Floats) -> Floats:
 
 def inverse(coefficients: Floats) -> Floats:
     """Tokens (n, y, x, k) of coefficients in place, a new array."""
-    out = np.array(coefficients)
-    for step in reversed(spacings(*coefficients.shape[1:3])):
-        for axis in (2, 1):
-            _butterfly(_lattice(out, step // 2), axis, back=True)
-    return out
+    tokens = coefficients * weights(*coefficients.shape[1:3])[..., None]
+    add_up(tokens.transpose(1, 2, 0, 3))
+    return tokens
+
+
+def weights(rows: int, columns: int) -> Floats:
+    """What `inverse` multiplies each place of a grid (rows, columns) by; then it only adds and subtracts."""
+    by_octave = [1 / scale(rows, columns, step) for step in spacings(rows, columns)]
+    return np.array([*by_octave, by_octave[-1] if by_octave else 1.0])[octaves(rows, columns)]
+
+
+def add_up(weighted: NDArray[Any]) -> None:
+    """Tokens (y, x, ...) of coefficients in place that were multiplied by their `weights`, in place."""
+    for step in reversed(spacings(*weighted.shape[:2])):
+        lattice = weighted[:: step // 2, :: step // 2]
+        for view in (lattice.swapaxes(0, 1), lattice):
+            pairs = len(view) // 2
+            first, second = view[: 2 * pairs : 2], view[1 : 2 * pairs : 2]
+            difference = first - second
+            first += second
+            second[...] = difference
 
 
 def averaged(values: Floats, spacing: int) -> Floats:
@@ -71,7 +87,7 @@ def _lattice(array: NDArray[Any], step: int) -> NDArray[Any]:
     return array[:, ::step, ::step]
 
 
-def _butterfly(view: Floats, axis: int, back: bool = False) -> None:
+def _butterfly(view: Floats, axis: int) -> None:
     """Sums and differences of pairs along an axis, in place; a last one without partner is scaled as if doubled."""
     view = np.moveaxis(view, axis, 0)
     pairs = len(view) // 2
@@ -79,7 +95,7 @@ def _butterfly(view: Floats, axis: int, back: bool = False) -> None:
     total, difference = (first + second) / _ROOT2, (first - second) / _ROOT2
     first[...], second[...] = total, difference
     if len(view) % 2 and len(view) > 1:
-        view[-1] *= 1 / _ROOT2 if back else _ROOT2
+        view[-1] *= _ROOT2
 
 
 def octaves(rows: int, columns: int) -> NDArray[np.int64]:

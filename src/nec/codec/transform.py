@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from nec.codec import pyramid
 from nec.errors import InputError
 
+Real = TypeVar("Real", np.float32, np.float64)
 Rounding = Callable[[NDArray[np.floating], int], NDArray[np.int32]]
 LEVELS_PER_OCTAVE = 8
 MIN_LEVEL, MAX_LEVEL = -128, 127
 MAX_SYMBOL_BITS = 24
 _BATCH_VALUES = 1 << 22
+_SINGLE = 1 << 10  # symbols below it are dequantised in single precision
 _WORTH_POSITIONS = 0.03  # of the variance; below that, the means by position cost more than they save
 
 
@@ -88,7 +91,7 @@ class Transform:
     def project(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """(n, y, x, d) -> (n, y, x, k) coefficients, before quantisation."""
         centred = self.centred(values)
-        turned = centred @ self._forward if self.basis is not None else centred[..., self.order]
+        turned = _turned(centred, self._forward) if self.basis is not None else centred[..., self.order]
         if self.gains is None:
             return turned
         return pyramid.forward(turned) * self._gain_of(*values.shape[1:3])
@@ -144,22 +147,49 @@ class Transform:
         cells of spacing x spacing.
         """
         out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
-        step, kept = self.step_at(level), symbols.shape[3]
-        whole = grid or (symbols.shape[1], symbols.shape[2])
-        mean, gain = self._coarse(whole, spacing)
+        rows, columns = grid or (symbols.shape[1], symbols.shape[2])
+        mean, gain = self._coarse((rows, columns), spacing)
+        steps = np.full((*symbols.shape[1:3], 1, 1), self.step_at(level))
+        if gain is not None:
+            unit = pyramid.weights(*symbols.shape[1:3]) / pyramid.scale(rows, columns, spacing)
+            steps *= (unit[..., None] / gain)[..., None]
         for part in _parts(out.shape):
-            scaled = symbols[part] * step
+            # Grids lie (y, x, n, channels) in memory, as they were decoded: whole rows to add, one matrix to multiply.
+            scaled = symbols[part].transpose(1, 2, 0, 3).astype(_exact_enough(symbols[part]))
             if centroids is not None:
-                scaled += centroids[part] * (step / 256)
+                scaled += centroids[part].transpose(1, 2, 0, 3) * scaled.dtype.type(1 / 256)
+            scaled *= steps.astype(scaled.dtype)
             if gain is not None:
-                scaled = pyramid.inverse(scaled / gain) / pyramid.scale(whole[0], whole[1], spacing)
-            if self.basis is not None:
-                out[part] = scaled @ self.basis[:kept].astype(np.float64) + mean
-            else:
-                out[part] = mean
-                assert self.order is not None
-                out[part][..., self.order[:kept]] += scaled
+                pyramid.add_up(scaled)
+            out[part] = self._turned_back(scaled, mean).transpose(2, 0, 1, 3)
         return out
+
+    def _turned_back(self, scaled: NDArray[np.floating], mean: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Coefficients (y, x, n, j) of the first channels -> embeddings (y, x, n, d), with their means."""
+        means = mean.astype(scaled.dtype)
+        means = means if mean.ndim == 1 else means[:, :, None]
+        kept = scaled.shape[3]
+        if self.basis is not None:
+            values = _turned(scaled, self.basis[:kept].astype(scaled.dtype))
+            values += means
+            return values
+        assert self.order is not None
+        values = np.empty((*scaled.shape[:3], self.dimensions), scaled.dtype)
+        values[...] = means
+        values[..., self.order[:kept]] += scaled
+        return values
+
+
+def _turned(values: NDArray[Real], matrix: NDArray[Real]) -> NDArray[Real]:
+    """values (..., a) @ matrix (a, b), as one product: NumPy makes one of each token row otherwise."""
+    rows = values.reshape(math.prod(values.shape[:-1]), len(matrix))
+    return (rows @ matrix).reshape(*values.shape[:-1], matrix.shape[1])
+
+
+def _exact_enough(symbols: NDArray[np.integer]) -> type[np.floating]:
+    """float32 where its errors are far below the distance of decoded values from the edges of their cells."""
+    largest = max(int(symbols.max()), -int(symbols.min())) if symbols.size else 0
+    return np.float32 if largest < _SINGLE else np.float64
 
 
 def _parts(shape: tuple[int, ...]) -> list[slice]:
