@@ -10,32 +10,26 @@ codec for each rate would need as many sets of tables.
 
 from __future__ import annotations
 
-import argparse
 from contextlib import ExitStack
 from unittest import mock
 
 import numpy as np
-from embeddings import split
+from embeddings import parts_of_arguments, rate_and_error
 from numpy.typing import NDArray
 
 from nec.codec import EmbeddingCodec, fitting
 
 LEVELS = (-32, -26, -20, -14, -8, -2, 4)
-FRAME = 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("embeddings", help=".npz with an array `embeddings` (n, y, x, d)")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    sample, coding = split(args.embeddings, args.seed)
+    sample, coding = parts_of_arguments(__doc__)
     every = EmbeddingCodec.fit(sample, spatial="haar", positions=None)
     print(f"fitted on {len(sample)}, coded {len(coding)} images of {coding.shape[1:]}; bytes an image")
     print(f"{'bits a value':>14}{'one for all':>14}{'for this rate':>14}{'lost':>8}")
     for level in LEVELS:
-        size, error = point(fitted_at(level, sample), coding, level)
-        near = sorted(point(every, coding, at)[::-1] for at in (level - 1, level, level + 1))
+        size, error = rate_and_error(fitted_at(level, sample), coding, level)
+        near = sorted(rate_and_error(every, coding, at)[::-1] for at in (level - 1, level, level + 1))
         errors, sizes = np.log(near).T
         whole = float(np.exp(np.interp(np.log(error), errors, sizes)))
         bits = 8 * size / np.prod(coding.shape[1:])
@@ -49,17 +43,6 @@ def fitted_at(level: int, sample: NDArray[np.float32]) -> EmbeddingCodec:
         for name, value in only.items():
             patches.enter_context(mock.patch.object(fitting, name, value))
         return EmbeddingCodec.fit(sample, spatial="haar", positions=None)
-
-
-def point(codec: EmbeddingCodec, coding: NDArray[np.float32], level: int) -> tuple[float, float]:
-    """Bytes an image, and squared error."""
-    size = error = 0.0
-    for start in range(0, len(coding), FRAME):
-        batch = coding[start : start + FRAME]
-        blob = codec.encode(batch, 2 ** (level / 8))
-        size += len(blob)
-        error += float(np.square(codec.decode(blob) - batch).sum())
-    return size / len(coding), error
 
 
 if __name__ == "__main__":

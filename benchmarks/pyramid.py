@@ -9,26 +9,20 @@ embeddings miss.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 from unittest import mock
 
 import numpy as np
-from embeddings import split
+from embeddings import parts_of_arguments, rate_and_error
 from numpy.typing import NDArray
 
 from nec.codec import EmbeddingCodec, fitting, prior
 
 ERRORS = (0.3, 0.2, 0.1, 0.05, 0.02)
-FRAME = 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("embeddings", help=".npz with an array `embeddings` (n, y, x, d)")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    sample, coding = split(args.embeddings, args.seed)
+    sample, coding = parts_of_arguments(__doc__)
     flat: dict[str, Any] = {"positions": None, "spatial": "haar", "gains": (1.0,)}
     rows: list[tuple[str, dict[str, Any], dict[Any, Any]]] = [
         ("factorised", {"prior": "factorized"}, {}),
@@ -64,13 +58,8 @@ def curve(
         patch.start()
     codec = EmbeddingCodec.fit(sample, **options)
     for level in range(-34, 9, 3):
-        size = error = 0.0
-        for start in range(0, len(coding), FRAME):
-            batch = coding[start : start + FRAME]
-            blob = codec.encode(batch, 2 ** (level / 8))
-            size += len(blob)
-            error += float(np.square(codec.decode(blob) - batch).sum())
-        points.append((error / variance, size / len(coding)))
+        size, error = rate_and_error(codec, coding, level)
+        points.append((error / variance, size))
     for patch in replaced:
         patch.stop()
     errors, sizes = np.array(sorted(points)).T
