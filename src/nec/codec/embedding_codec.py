@@ -365,9 +365,10 @@ class EmbeddingCodec:
     def decode_symbols(self, blob: bytes) -> tuple[NDArray[np.int32], float]:
         """Symbols (n, y, x, k) and quality of a frame. Raises `CorruptError` as `decode`."""
         symbols, _, level = self._decode(blob, None, centred=False)
-        full = np.zeros((*symbols.shape[:3], self.rank), np.int32)
-        full[..., : symbols.shape[3]] = symbols
-        return full, level_quality(level)
+        n, y, x, live = symbols.shape
+        full = np.zeros((y, x, n, self.rank), np.int32)  # as they were decoded: faster than a transposed copy
+        full[..., :live] = symbols.transpose(1, 2, 0, 3)
+        return full.transpose(2, 0, 1, 3), level_quality(level)
 
     def _decode(
         self, blob: bytes, limit: tuple[int, ...] | None, centred: bool

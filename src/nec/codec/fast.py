@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from nec.codec.pyramid import ORDER, ORIENTATIONS
 from nec.codec.tables import ESCAPE_FREQUENCIES, PRECISION, Bank, bad_escape, check_first_word, left_over
 from nec.codec.waves import FAR, NEAR, RECIPROCAL, Wave
 
+_PLANE = 1 << 15  # values of a wave whose contexts are taken at once
 _WORDS_A_VALUE = 5  # at most: 24 bits of its table, 24 of an escape's length, 39 of its bits, 40 low bits
 _NO_SHIFT = np.zeros(0, np.int32)
 _ESCAPE = (ESCAPE_FREQUENCIES << PRECISION - 16).astype(np.uint32)
@@ -38,30 +40,57 @@ def contexts(
     `spatial`, has weights (4, channels), and neither bases nor mirrors.
     """
     shape = (*wave.shape(*grid.shape[:2]), images[1] - images[0], len(at[0]))
-    kind, move, less = _EXPONENT[grid.itemsize]
-    magnitude = np.empty(len(at[0]), kind)
-    chosen = scales, table_of, (magnitude, magnitude.view(grid.dtype), move, less)
     tables = np.empty(shape, np.uint16)
-    values: tuple[Any, Any] = None, None
-    fill: Any
-    given: tuple[Any, ...]
+    chosen = scales, table_of
     if spatial:
         place = ORDER.index(wave.kind)
         bands = _BANDS[place : place + 1], _BANDS[:place], _BANDS
-        fill, given = kernel_pyramid.context, (grid, images, wave.step, *bands, at, *chosen, tables)
-    else:
-        values = np.empty(shape, grid.dtype), np.empty(shape, np.int8)
-        places = (wave.row, wave.column, wave.step), _OFFSETS[wave.kind], RECIPROCAL.astype(grid.dtype)
-        fill, given = kernel_contexts.context, (grid, images, *places, at, *chosen, offset_of, tables, *values)
-    if fill(*given, _no_shifts(shape)):
-        return tables, None, *values
+        shifts = _filled(
+            shape, lambda shifts: _fill_pyramid(grid, images, wave.step, bands, at, chosen, tables, shifts)
+        )
+        return tables, shifts, None, None
+    values = np.empty(shape, grid.dtype), np.empty(shape, np.int8)
+    places = (wave.row, wave.column, wave.step), _OFFSETS[wave.kind], RECIPROCAL.astype(grid.dtype)
+    given = grid, images, *places, at, *chosen, _exponent(grid, len(at[0])), offset_of, tables, *values
+    return tables, _filled(shape, lambda shifts: kernel_contexts.context(*given, shifts)), *values
+
+
+def _exponent(grid: NDArray[Any], lanes: int) -> tuple[NDArray[Any], NDArray[Any], int, int]:
+    """Floats, the same memory as integers, and how far and by what to move these to get `prior.scale_index`."""
+    kind, move, less = _EXPONENT[grid.itemsize]
+    magnitude = np.empty(lanes, kind)
+    return magnitude, magnitude.view(grid.dtype), move, less
+
+
+def _filled(shape: tuple[int, ...], fill: Callable[[NDArray[np.int32]], bool]) -> NDArray[np.int32] | None:
+    """Raw low bits, None if there are none: contexts are taken again with room for them where there are."""
+    if fill(np.empty((*shape[:3], 0), np.int32)):
+        return None
     shifts = np.empty(shape, np.int32)
-    fill(*given, shifts)
-    return tables, shifts, *values
+    fill(shifts)
+    return shifts
 
 
-def _no_shifts(shape: tuple[int, ...]) -> NDArray[np.int32]:
-    return np.empty((*shape[:3], 0), np.int32)
+def _fill_pyramid(
+    grid: NDArray[Any],
+    images: tuple[int, int],
+    step: int,
+    bands: tuple[NDArray[np.int64], ...],
+    at: tuple[NDArray[Any], NDArray[Any]],
+    chosen: tuple[Any, ...],
+    tables: NDArray[np.uint16],
+    shifts: NDArray[np.int32],
+) -> bool:
+    """As many images at once as keep the kernel's planes in the nearer caches."""
+    rows, columns, count, channels = tables.shape
+    group = max(1, min(count, _PLANE // (rows * columns * channels)))
+    exponent = _exponent(grid, group * channels)
+    flat = [array.reshape(rows, columns, count * array.shape[3]) for array in (tables, shifts)]
+    for first in range(0, count, group):
+        some = images[0] + first, images[0] + min(first + group, count)
+        if not kernel_pyramid.context(grid, some, step, *bands, at, *chosen, exponent, first * channels, *flat):
+            return False
+    return True
 
 
 class FastWriter:
@@ -75,8 +104,9 @@ class FastWriter:
         self, bank: Bank, table: NDArray[Any], residual: NDArray[Any], shift: NDArray[np.int32] | None = None
     ) -> None:
         words = np.empty(_WORDS_A_VALUE * table.size, np.uint32)  # memory is taken only where it is written
+        values = _line(residual, np.int32 if shift is None else np.int64)
         count, state = kernel.push_block(
-            words, 0, self._state, bank.lookup.arrays, _ESCAPES, *_flat(table, shift), _line(residual, np.int64)
+            words, 0, self._state, bank.lookup.arrays, _ESCAPES, *_flat(table, shift), values
         )
         self._parts.append(words[:count].copy())
         self._count, self._state = self._count + count, np.uint64(state)

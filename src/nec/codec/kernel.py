@@ -192,17 +192,10 @@ def _ends_by_table(table: Ints, tables: int) -> Ints:
 
 
 @compiled
-def push_block(
-    words: Words, count: int, state: State, bank: Any, escapes: Any, table: Ints, shift: Ints, residual: Ints
+def _push_values(
+    words: Words, count: int, state: State, bank: Any, escapes: Any, table: Ints, residual: Ints
 ) -> tuple[int, State]:
-    """Push a block's residuals, each under its table; `words` must have room. Returns the count and the state.
-
-    `bank` is `fast.Lookup.arrays`; `shift`, the raw low bits of each residual, is empty where there are none.
-    """
     first, radii, frequency, start, _, _ = bank
-    if len(shift):
-        residual, low = _split(residual, shift)
-        count, state = _push_low(words, count, state, low, shift)
     place = _ends_by_table(table, len(radii))
     entries = np.empty(len(table), np.int32)
     excess = np.empty(len(table), np.int64)  # of escaped values at their places in order, else -1
@@ -230,6 +223,21 @@ def push_block(
         entry = entries[i]
         count, state = _push(words, count, state, frequency[entry], start[entry])
     return count, state
+
+
+@compiled
+def push_block(
+    words: Words, count: int, state: State, bank: Any, escapes: Any, table: Ints, shift: Ints, residual: Ints
+) -> tuple[int, State]:
+    """Push a block's residuals, each under its table; `words` must have room. Returns the count and the state.
+
+    `bank` is `fast.Lookup.arrays`; `shift`, the raw low bits of each residual, is empty where there are none.
+    """
+    if len(shift):
+        high, low = _split(residual, shift)
+        count, state = _push_low(words, count, state, low, shift)
+        return _push_values(words, count, state, bank, escapes, table, high)
+    return _push_values(words, count, state, bank, escapes, table, residual)
 
 
 @compiled

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from nec.codec.kernel import compiled
 
 Ints = NDArray[Any]
-NO_OFFSET = np.zeros(0, np.uint8)
 _PREDICTION_BITS, _HALF = 13, 1 << 12
 
 
@@ -72,7 +71,7 @@ def _divide(prediction: Ints, base: Ints, mirror: Ints, offset: Ints) -> None:
 
 
 @compiled
-def look_up(
+def _look_up(
     exponent: Any, scales: tuple[int, int, int], table_of: Ints, bins_of: Ints, table: Ints, shift: Ints
 ) -> Any:
     """Tables of magnitudes, and their residuals' raw low bits where `shift` has room; returns the largest index."""
@@ -85,7 +84,7 @@ def look_up(
         if len(shift):
             shift[c] = max((index - top + 3) >> 2, 0)
             index -= 4 * np.int64(shift[c])
-        table[c] = table_of[min(index, top) * bins + (bins_of[c] if len(bins_of) else 0)]
+        table[c] = table_of[min(index, top) * bins + bins_of[c]]
     return largest
 
 
@@ -121,5 +120,5 @@ def context(
                 for c in range(channels):
                     offset[c] = offset_of[offset[c]]
                 table, shift = tables[row, column, i], shifts[row, column, i]
-                largest = max(largest, look_up(exponent, scales, table_of, offset, table, shift))
+                largest = max(largest, _look_up(exponent, scales, table_of, offset, table, shift))
     return bool(shifts.shape[3] or largest <= scales[1])

@@ -107,7 +107,8 @@ class Transform:
 
         `rounded` gives the symbols of coefficients (y, x, n, k) in steps, at a level; by default the nearest integers.
         """
-        out = np.empty((*values.shape[:3], self.rank), np.int32)
+        n, rows, columns = values.shape[:3]
+        out = np.empty((rows, columns, n, self.rank), np.int32).transpose(2, 0, 1, 3)  # in memory as it will be coded
         step, limit = self.step_at(level), 2.0**MAX_SYMBOL_BITS - 1
         for part in _parts(values.shape):
             scaled = self.project(values[part]) / step
