@@ -1,5 +1,5 @@
 # make demo    what the package does, on what ships in it (under 5 minutes)
-# make test    the whole test suite
+# make test    the whole test suite, in TEST_JOBS processes (2)
 # make lint    ruff and mypy
 # make bench   the codec's bytes and speed beside alternatives, in one run
 # make fuzz    a million mutated frames, coarse grids and metadata each, guided by coverage (hours)
@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo-out
 RUNS ?= runs
+TEST_JOBS ?= 2
 EUROSAT ?= $(or $(NEC_DATA),../shared/data)/EuroSAT_RGB.zip
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -29,7 +30,7 @@ demo: $(VENV)/user
 	$(BIN)/nec demo --out $(OUT)
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
