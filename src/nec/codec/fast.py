@@ -16,7 +16,7 @@ _WORDS_A_VALUE = 5  # at most: 24 bits of its table, 24 of an escape's length, 3
 _NO_SHIFT = np.zeros(0, np.int32)
 _ESCAPE = (ESCAPE_FREQUENCIES << PRECISION - 16).astype(np.uint32)
 _ESCAPES = _ESCAPE, np.concatenate([[0], np.cumsum(_ESCAPE)]).astype(np.uint32)
-_EXPONENT = {4: (np.float32, 21, 127 << 2), 8: (np.float64, 50, 1023 << 2)}  # by bytes of the grid's integers
+_EXPONENT = {4: (np.float32, 21, 127 << 2), 8: (np.float64, 50, 1023 << 2)}  # by bytes of the integers
 _BANDS = np.array([ORIENTATIONS[kind] for kind in ORDER], np.int64)
 _OFFSETS = {kind: tuple(np.array(o[kind], np.int64).reshape(-1, 2) for o in (NEAR, FAR)) for kind in NEAR}
 
@@ -33,14 +33,15 @@ def contexts(
 ) -> tuple[NDArray[np.uint16], NDArray[np.int32] | None, NDArray[Any] | None, NDArray[np.int8] | None]:
     """Tables, raw low bits, bases and mirrors of a wave (not the root) for images [first, last) of a grid (y, x, n, k).
 
-    `at` is b0 (channels,) and weights (5, channels) of the dtype of the C-ordered grid, which may have more channels;
-    `scales` the lowest and the last index and the offset bins. Low bits are None where there are none. A pyramid,
+    `at` is b0 (channels,) and weights (5, channels), whose dtype is computed in; the C-ordered grid may have more
+    channels. `scales` the lowest and the last index and the offset bins. Low bits are None where there are none. A pyramid,
     `spatial`, has weights (4, channels), and neither bases nor mirrors.
     """
     shape = (*wave.shape(*grid.shape[:2]), images[1] - images[0], len(at[0]))
-    kind, move, less = _EXPONENT[grid.itemsize]
+    b0, _ = at
+    kind, move, less = _EXPONENT[b0.itemsize]
     magnitude = np.empty(len(at[0]), kind)
-    chosen = scales, table_of, (magnitude, magnitude.view(grid.dtype), move, less)
+    chosen = scales, table_of, (magnitude, magnitude.view(b0.dtype), move, less)
     tables = np.empty(shape, np.uint16)
     values: tuple[Any, Any] = None, None
     fill: Any
@@ -50,8 +51,8 @@ def contexts(
         bands = _BANDS[place : place + 1], _BANDS[:place], _BANDS
         fill, given = kernel_pyramid.context, (grid, images, wave.step, *bands, at, *chosen, tables)
     else:
-        values = np.empty(shape, grid.dtype), np.empty(shape, np.int8)
-        places = (wave.row, wave.column, wave.step), _OFFSETS[wave.kind], RECIPROCAL.astype(grid.dtype)
+        values = np.empty(shape, b0.dtype), np.empty(shape, np.int8)
+        places = (wave.row, wave.column, wave.step), _OFFSETS[wave.kind], RECIPROCAL.astype(b0.dtype)
         fill, given = kernel_contexts.context, (grid, images, *places, at, *chosen, offset_of, tables, *values)
     if fill(*given, _no_shifts(shape)):
         return tables, None, *values

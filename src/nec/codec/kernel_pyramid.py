@@ -81,7 +81,7 @@ def context(
     `own`, `before` and `parents` are the places, in half steps, of the wave's band, its siblings and all bands.
     """
     b0, weights = at
-    kind, largest = grid.dtype.type, np.int64(0)
+    kind, largest = b0.dtype.type, np.int64(0)
     rows, columns = tables.shape[0], tables.shape[1]
     cell_rows, cell_columns = (rows + 1) // 2, (columns + 1) // 2
     coarsest = step >= max(grid.shape[0], grid.shape[1])
@@ -89,15 +89,15 @@ def context(
     for i in range(4):
         for c in range(len(b0)):
             units[i, c] = kind(weights[i, c] * (4 if i % 2 else 64))
-    above = np.empty((cell_rows, cell_columns, len(b0)), grid.dtype)
+    above = np.empty((cell_rows, cell_columns, len(b0)), b0.dtype)
     same, known, above_rows = np.empty_like(above), np.empty_like(above), np.empty_like(above)
-    beside = np.zeros((rows, columns, len(b0)), grid.dtype)
+    beside = np.zeros((rows, columns, len(b0)), b0.dtype)
     beside_rows = np.zeros_like(beside)
-    around = np.zeros(len(b0), grid.dtype)
+    around = np.zeros(len(b0), b0.dtype)
     for i in range(images[1] - images[0]):
         image = images[0] + i
         if coarsest:
-            root = np.abs(grid[0, 0, image, : len(b0)])
+            root = np.abs(grid[0, 0, image, : len(b0)]).astype(b0.dtype)
             _add_weighted((root, around), (units[0], units[1]), b0, known[0, 0])
         else:
             _fill(grid, image, 2 * step, own, same)

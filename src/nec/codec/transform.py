@@ -17,7 +17,7 @@ Rounding = Callable[[NDArray[np.floating], int], NDArray[np.int32]]
 LEVELS_PER_OCTAVE = 8
 MIN_LEVEL, MAX_LEVEL = -128, 127
 MAX_SYMBOL_BITS = 24
-_BATCH_VALUES = 1 << 22
+_BATCH_VALUES, _DECODED_VALUES = 1 << 22, 1 << 19  # at once, in double precision
 _WORTH_POSITIONS = 0.03  # of the variance; below that, the means by position cost more than they save
 
 
@@ -147,7 +147,7 @@ class Transform:
         step, kept = self.step_at(level), symbols.shape[3]
         whole = grid or (symbols.shape[1], symbols.shape[2])
         mean, gain = self._coarse(whole, spacing)
-        for part in _parts(out.shape):
+        for part in _parts(out.shape, _DECODED_VALUES):
             scaled = symbols[part] * step
             if centroids is not None:
                 scaled += centroids[part] * (step / 256)
@@ -162,9 +162,9 @@ class Transform:
         return out
 
 
-def _parts(shape: tuple[int, ...]) -> list[slice]:
+def _parts(shape: tuple[int, ...], values: int = _BATCH_VALUES) -> list[slice]:
     """Slices of images that bound the float64 copies."""
-    size = max(1, _BATCH_VALUES // max(math.prod(shape[1:]), 1))
+    size = max(1, values // max(math.prod(shape[1:]), 1))
     return [slice(start, start + size) for start in range(0, shape[0], size)]
 
 
