@@ -16,7 +16,7 @@ import zarr.storage
 from codec_samples import smooth_embeddings
 from zarr.storage import MemoryStore, WrapperStore
 
-from nec.codec import EmbeddingCodec, NecEmbeddingCodec
+from nec.codec import EmbeddingCodec, NecEmbeddingCodec, coder
 from nec.errors import CorruptError, InputError
 
 
@@ -58,6 +58,25 @@ def test_coarse_grids_take_no_memory_for_the_rest(name: str, codecs: dict[str, E
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20 * 32 * 32 * 5 * 4 / 2  # half of one array of the whole grid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plain", [False, True], ids=["compiled", "plain"])
+@pytest.mark.parametrize("quality", [1.0, 64.0])  # symbols of a few bits, and of more than 7
+def test_decoding_takes_three_times_the_batch_at_most(
+    codec: EmbeddingCodec, quality: float, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    symbols = np.tile(codec.symbols(smooth_embeddings(130, 16, 16, 5), quality), (50, 1, 1, 1))  # 32 MiB as floats
+    blob = codec.encode_symbols(symbols, quality)
+    del symbols
+    if plain:
+        monkeypatch.setattr(coder, "compiled", lambda: None)
+    codec.decode(codec.encode(smooth_embeddings(2, 16, 16, 5), quality))  # compiled, imported
+    tracemalloc.start()
+    decoded = codec.decode(blob)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * decoded.nbytes
 
 
 def test_coarse_grids_above_the_limit_are_refused(codecs: dict[str, EmbeddingCodec]) -> None:

@@ -27,3 +27,9 @@ def test_an_input_that_was_slow_while_others_computed() -> None:
     data = bytes.fromhex("9a4e0100624e905a78d654e70101010302 0046d210")
     assert fuzz_codec.check("frame", data)
     assert not fuzz_codec.check("coarse", data)  # one token has no coarse grid
+
+
+@pytest.mark.parametrize("data", [b'""', b"[]", b"3", b"null", b'{"name":"nec.embedding","configuration":[]}'])
+def test_metadata_that_is_no_object(data: bytes) -> None:
+    """atheris found the first: a string has no keys."""
+    assert not fuzz_codec.check("metadata", data)

@@ -18,7 +18,7 @@ _WORDS_A_VALUE = 5  # at most: 24 bits of its table, 24 of an escape's length, 3
 _NO_SHIFT = np.zeros(0, np.int32)
 _ESCAPE = (ESCAPE_FREQUENCIES << PRECISION - 16).astype(np.uint32)
 _ESCAPES = _ESCAPE, np.concatenate([[0], np.cumsum(_ESCAPE)]).astype(np.uint32)
-_EXPONENT = {4: (np.float32, 21, 127 << 2), 8: (np.float64, 50, 1023 << 2)}  # by bytes of the grid's integers
+_EXPONENT = {4: (np.float32, 21, 127 << 2), 8: (np.float64, 50, 1023 << 2)}  # by bytes of the integers
 _BANDS = np.array([ORIENTATIONS[kind] for kind in ORDER], np.int64)
 _OFFSETS = {kind: tuple(np.array(o[kind], np.int64).reshape(-1, 2) for o in (NEAR, FAR)) for kind in NEAR}
 
@@ -35,9 +35,9 @@ def contexts(
 ) -> tuple[NDArray[np.uint16], NDArray[np.int32] | None, NDArray[Any] | None, NDArray[np.int8] | None]:
     """Tables, raw low bits, bases and mirrors of a wave (not the root) for images [first, last) of a grid (y, x, n, k).
 
-    `at` is b0 (channels,) and weights (5, channels) of the dtype of the C-ordered grid, which may have more channels;
-    `scales` the lowest and the last index and the offset bins. Low bits are None where there are none. A pyramid,
-    `spatial`, has weights (4, channels), and neither bases nor mirrors.
+    `at` is b0 (channels,) and weights (5, channels), whose dtype is computed in; the C-ordered grid may have more
+    channels. `scales` are the lowest and the last index and the offset bins. Low bits are None where there are none.
+    A pyramid, `spatial`, has weights (4, channels), and neither bases nor mirrors.
     """
     shape = (*wave.shape(*grid.shape[:2]), images[1] - images[0], len(at[0]))
     tables = np.empty(shape, np.uint16)
@@ -49,17 +49,17 @@ def contexts(
             shape, lambda shifts: _fill_pyramid(grid, images, wave.step, bands, at, chosen, tables, shifts)
         )
         return tables, shifts, None, None
-    values = np.empty(shape, grid.dtype), np.empty(shape, np.int8)
-    places = (wave.row, wave.column, wave.step), _OFFSETS[wave.kind], RECIPROCAL.astype(grid.dtype)
-    given = grid, images, *places, at, *chosen, _exponent(grid, len(at[0])), offset_of, tables, *values
+    values = np.empty(shape, at[0].dtype), np.empty(shape, np.int8)
+    places = (wave.row, wave.column, wave.step), _OFFSETS[wave.kind], RECIPROCAL.astype(at[0].dtype)
+    given = grid, images, *places, at, *chosen, _exponent(at[0].dtype, len(at[0])), offset_of, tables, *values
     return tables, _filled(shape, lambda shifts: kernel_contexts.context(*given, shifts)), *values
 
 
-def _exponent(grid: NDArray[Any], lanes: int) -> tuple[NDArray[Any], NDArray[Any], int, int]:
+def _exponent(dtype: np.dtype[Any], lanes: int) -> tuple[NDArray[Any], NDArray[Any], int, int]:
     """Floats, the same memory as integers, and how far and by what to move these to get `prior.scale_index`."""
-    kind, move, less = _EXPONENT[grid.itemsize]
+    kind, move, less = _EXPONENT[dtype.itemsize]
     magnitude = np.empty(lanes, kind)
-    return magnitude, magnitude.view(grid.dtype), move, less
+    return magnitude, magnitude.view(dtype), move, less
 
 
 def _filled(shape: tuple[int, ...], fill: Callable[[NDArray[np.int32]], bool]) -> NDArray[np.int32] | None:
@@ -84,7 +84,7 @@ def _fill_pyramid(
     """As many images at once as keep the kernel's planes in the nearer caches."""
     rows, columns, count, channels = tables.shape
     group = max(1, min(count, _PLANE // (rows * columns * channels)))
-    exponent = _exponent(grid, group * channels)
+    exponent = _exponent(at[0].dtype, group * channels)
     flat = [array.reshape(rows, columns, count * array.shape[3]) for array in (tables, shifts)]
     for first in range(0, count, group):
         some = images[0] + first, images[0] + min(first + group, count)

@@ -35,8 +35,11 @@ _DRAFT_THRESHOLD = 0.6  # of rounding up, before tables tell what symbols cost
 _PULL = 2.0
 _MAX_RADIUS = 400
 _SLOPE_GRAIN, _WEIGHT_GRAIN, _BASE_GRAIN = 16, 8, 2  # coarser integers pack smaller; the loss is under 0.1%
+_NARROW = 256  # channels: up to these many, none shares its parameters with another
+_ALONE, _GROUPS_AN_OCTAVE = {False: 16, True: 96}, {False: 6, True: 16}  # in wider codecs, without and with a pyramid
 
 Floats = NDArray[np.floating]
+Groups = NDArray[np.int64] | None
 
 
 def default_scales(spatial: bool = False) -> Scales:
@@ -70,38 +73,62 @@ def _fit_parameters(coefficients: Floats, hierarchical: bool, spatial: bool, rng
     anchors = (LAST_LEVEL - FIRST_LEVEL) // spacing + 1
     base = np.zeros((anchors, classes, channels), np.int16)
     weights = np.zeros((len(weight_names(spatial)), anchors, classes, channels), np.int16)
-    groups = _waves_by_class(spacing_levels(rows, columns, hierarchical))
+    kinds, groups = _waves_by_class(spacing_levels(rows, columns, hierarchical)), _groups(channels, spatial)
     fit_class, round_ = (_fit_details, _draft_round) if spatial else (_fit_class, np.rint)
     start = np.repeat(np.array(_PYRAMID_START if spatial else _START, np.float32)[:, None], channels, 1)
-    for kind, waves in groups.items():
+    for kind, waves in kinds.items():
         chosen = _choose_images(waves, rows, columns, images, rng)
         sample, slopes = coefficients[:, :, chosen].astype(np.float32), start
         for anchor in reversed(range(anchors)):
             level = FIRST_LEVEL + spacing * anchor
-            b0, weights[:, anchor, kind], slopes = fit_class(waves, round_(sample * 2 ** (level / 8)), slopes)
+            b0, weights[:, anchor, kind], slopes = fit_class(waves, round_(sample * 2 ** (level / 8)), slopes, groups)
             grain = _BASE_GRAIN if hierarchical else 1
             eighths = np.rint(8 / grain * np.log2(b0 * 2.0**UNIT_BITS)) * grain
             base[anchor, kind] = eighths - level
     for kind in range(classes):
-        source = _stand_in(kind, groups)
+        source = _stand_in(kind, kinds)
         base[:, kind], weights[:, :, kind] = base[:, source], weights[:, :, source]
     return Parameters(FIRST_LEVEL, spacing, base, weights)
 
 
+def _groups(channels: int, spatial: bool) -> Groups:
+    """The group of each channel, None where each is its own.
+
+    Channels are ordered by variance, so neighbours behave alike, the more so the farther back. In a wide codec the
+    first ones have parameters of their own and the others share them in groups of growing size: few enough tables
+    of numbers to travel with a store.
+    """
+    if channels <= _NARROW:
+        return None
+    place = np.arange(channels)
+    alone = _ALONE[spatial]
+    octaves = np.log2(np.maximum(place, alone) / alone)
+    return np.where(place < alone, place, alone + (octaves * _GROUPS_AN_OCTAVE[spatial]).astype(np.int64))
+
+
+def _shared(sums: Floats, groups: Groups) -> Floats:
+    """Means of (..., channels) over the groups of channels, given to each channel of a group."""
+    if groups is None:
+        return sums
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    sizes = np.diff(starts, append=len(groups))
+    return np.repeat(np.add.reduceat(sums, starts, axis=-1) / sizes, sizes, axis=-1)
+
+
 def _waves_by_class(levels: list[list[Wave]]) -> dict[int, list[Wave]]:
-    groups: dict[int, list[Wave]] = {}
+    kinds: dict[int, list[Wave]] = {}
     for waves in levels:
         for wave in waves:
-            groups.setdefault(wave.parameter_class, []).append(wave)
-    return groups
+            kinds.setdefault(wave.parameter_class, []).append(wave)
+    return kinds
 
 
-def _stand_in(kind: int, groups: dict[int, list[Wave]]) -> int:
+def _stand_in(kind: int, kinds: dict[int, list[Wave]]) -> int:
     """The fitted class that a class absent from the sample's grid borrows from: nearest octave, nearest kind."""
-    if kind in groups or kind == 0:
+    if kind in kinds or kind == 0:
         return kind
     octave, place = divmod(kind - 1, 3)
-    fitted = [k for k in groups if k > 0]
+    fitted = [k for k in kinds if k > 0]
     return min(fitted, key=lambda k: (abs((k - 1) // 3 - octave) * 3 + abs((k - 1) % 3 - place), k)) if fitted else 0
 
 
@@ -115,18 +142,20 @@ def _choose_images(
     return np.sort(rng.choice(images, count, replace=False))
 
 
-def _fit_class(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Floats, NDArray[np.int16], Floats]:
+def _fit_class(
+    waves: list[Wave], symbols: Floats, start: Floats, groups: Groups
+) -> tuple[Floats, NDArray[np.int16], Floats]:
     """b0 (channels,) in symbols, integer weights (5, channels) and slopes (3, channels) of a class at one level."""
     gathered = [_features(wave, symbols) for wave in waves]
     target, *means = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
     if not means:
-        b0, _ = _fit_magnitude(np.abs(target), [], start)
+        b0, _ = _fit_magnitude(np.abs(target), [], start, groups)
         return b0, np.zeros((len(weight_names(False)), target.shape[1]), np.int16), start
     near, far, near_size, far_size = means
-    wn, wf = _fit_prediction(target, near, far)
+    wn, wf = _fit_prediction(target, near, far, groups)
     prediction = (near * wn + far * wf) / 128
     features = [near_size, far_size, np.abs(prediction)]
-    b0, slopes = _fit_magnitude(np.abs(target - np.rint(prediction)), features, start, _START)
+    b0, slopes = _fit_magnitude(np.abs(target - np.rint(prediction)), features, start, groups, _START)
     return b0, np.concatenate([wn[None], wf[None], _whole_slopes(slopes)]).astype(np.int16), slopes
 
 
@@ -138,19 +167,21 @@ def _draft_round(values: Floats) -> Floats:
     return np.copysign(np.floor(np.abs(values) + (1 - _DRAFT_THRESHOLD)), values)
 
 
-def _fit_details(waves: list[Wave], symbols: Floats, start: Floats) -> tuple[Floats, NDArray[np.int16], Floats]:
+def _fit_details(
+    waves: list[Wave], symbols: Floats, start: Floats, groups: Groups
+) -> tuple[Floats, NDArray[np.int16], Floats]:
     """As `_fit_class` for the coefficients of a pyramid: weights (4, channels), slopes (4, channels)."""
     channels, sizes = symbols.shape[3], np.abs(symbols)
     target = np.concatenate([sizes[w.row :: w.step, w.column :: w.step].reshape(-1, channels) for w in waves])
     if waves[0].kind == "root":
-        b0, _ = _fit_magnitude(target, [], start)
+        b0, _ = _fit_magnitude(target, [], start, groups)
         return b0, np.zeros((len(start), channels), np.int16), start
     gathered = [pyramid.Relatives(wave, *symbols.shape[:2]).features(sizes) for wave in waves]
     features = [
         np.concatenate([feature.reshape(-1, channels) for feature in parts]).astype(np.float32) / 64
         for parts in zip(*gathered, strict=True)
     ]
-    b0, slopes = _fit_magnitude(target, features, start, _PYRAMID_START)
+    b0, slopes = _fit_magnitude(target, features, start, groups, _PYRAMID_START)
     return b0, _whole_slopes(slopes).astype(np.int16), slopes
 
 
@@ -166,11 +197,12 @@ def _features(wave: Wave, symbols: Floats) -> tuple[Floats, ...]:
     return tuple(array.reshape(-1, channels).astype(np.float32) for array in arrays)
 
 
-def _fit_prediction(target: Floats, near: Floats, far: Floats) -> tuple[Floats, Floats]:
+def _fit_prediction(target: Floats, near: Floats, far: Floats, groups: Groups) -> tuple[Floats, Floats]:
     """Ridge regression of each channel on two means; integer weights in 1/128."""
     ridge = 3.0
-    nn, nf, ff = (near**2).sum(0) + ridge, (near * far).sum(0), (far**2).sum(0) + ridge
-    nt, ft = (near * target).sum(0), (far * target).sum(0)
+    products = (near**2, near * far, far**2, near * target, far * target)
+    nn, nf, ff, nt, ft = (_shared(product.sum(0), groups) for product in products)
+    nn, ff = nn + ridge, ff + ridge
     scale = nn * ff - nf**2
     solved = (ff * nt - nf * ft) / scale, (nn * ft - nf * nt) / scale
     wn, wf = (np.clip(np.rint(w * 128 / _WEIGHT_GRAIN) * _WEIGHT_GRAIN, -128, 127) for w in solved)
@@ -178,7 +210,7 @@ def _fit_prediction(target: Floats, near: Floats, far: Floats) -> tuple[Floats, 
 
 
 def _fit_magnitude(
-    size: Floats, features: Sequence[Floats], start: Floats, common: Sequence[float] = ()
+    size: Floats, features: Sequence[Floats], start: Floats, groups: Groups, common: Sequence[float] = ()
 ) -> tuple[Floats, Floats]:
     """Non-negative b0 (channels,) and slopes (features, channels) of E|e| = b0 + slopes . features.
 
@@ -186,11 +218,12 @@ def _fit_magnitude(
     channels with little data to the slopes `common` (features,). Channels without any non-zero residual are left at
     `start`.
     """
-    floor = 1.0 / (2 * len(size) + 8)
+    floor, mean_size = 1.0 / (2 * len(size) + 8), _shared(size.mean(0), groups)
     if not features:
-        return size.mean(0) + 2 * floor, start[:0]
-    b0, slopes = 0.5 * size.mean(0) + floor, start.copy()
-    alive = np.flatnonzero(size.any(0))
+        return mean_size + 2 * floor, start[:0]
+    b0, slopes = 0.5 * mean_size + floor, start.copy()
+    alive = np.flatnonzero(mean_size)
+    groups = None if groups is None else groups[alive]
     size, stack = size[:, alive], np.stack([feature[:, alive] for feature in features])
     first, pull = b0[alive], np.array(common, np.float32)[:, None] * _PULL
     level, slope = first.copy(), slopes[:, alive]
@@ -198,8 +231,10 @@ def _fit_magnitude(
         mean = np.einsum("ftc,fc->tc", stack, slope) + level
         down = 1 / (1 + mean)
         up = size * down / mean
-        level = (level * up.sum(0) + 0.2 * first) / (down.sum(0) + 0.2)
-        slope = (slope * np.einsum("tc,ftc->fc", up, stack) + pull) / (np.einsum("tc,ftc->fc", down, stack) + _PULL)
+        ups, downs = _shared(up.sum(0), groups), _shared(down.sum(0), groups)
+        level = (level * ups + 0.2 * first) / (downs + 0.2)
+        ups, downs = (_shared(np.einsum("tc,ftc->fc", change, stack), groups) for change in (up, down))
+        slope = (slope * ups + pull) / (downs + _PULL)
     b0[alive], slopes[:, alive] = level, slope
     return b0, slopes
 

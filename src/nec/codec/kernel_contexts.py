@@ -102,9 +102,10 @@ def context(
     """
     magnitude = exponent[0]
     channels, half = len(at[0]), wave[2] // 2
-    near, far = np.empty((2, channels), grid.dtype), np.empty((2, channels), grid.dtype)
+    kind = at[0].dtype
+    near, far = np.empty((2, channels), kind), np.empty((2, channels), kind)
     near_places, far_places = np.empty((8, 2), np.int64), np.empty((8, 2), np.int64)
-    prediction, offset = np.empty(channels, grid.dtype), np.empty(channels, np.uint8)
+    prediction, offset = np.empty(channels, kind), np.empty(channels, np.uint8)
     largest = np.int64(0)
     for row in range(tables.shape[0]):
         for column in range(tables.shape[1]):

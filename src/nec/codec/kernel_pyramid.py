@@ -97,8 +97,8 @@ def _known(
 ) -> None:  # fmt: skip
     """What cells (rows, columns, lanes) know of the spacing above: b0, and the parents by their weights."""
     b0, units = at
-    above = np.empty((*shape, len(b0)), grid.dtype)
-    same, rows, around = np.empty_like(above), np.empty_like(above), np.zeros(len(b0), grid.dtype)
+    above = np.empty((*shape, len(b0)), b0.dtype)
+    same, rows, around = np.empty_like(above), np.empty_like(above), np.zeros(len(b0), b0.dtype)
     if step >= max(grid.shape[0], grid.shape[1]):
         root, channels = above[0, 0], len(b0) // (images[1] - images[0])
         for i in range(len(b0)):
@@ -148,8 +148,8 @@ def context(
     cells = (rows + 1) // 2, (columns + 1) // 2
     known = np.empty((*cells, len(b0)), b0.dtype)
     _known(grid, images, step, own, parents, (b0, units), cells, known)
-    beside = np.zeros((rows, columns, len(b0)), grid.dtype)
-    beside_rows, around = np.zeros_like(beside), np.zeros(len(b0), grid.dtype)
+    beside = np.zeros((rows, columns, len(b0)), b0.dtype)
+    beside_rows, around = np.zeros_like(beside), np.zeros(len(b0), b0.dtype)
     if len(before):
         _fill(grid, images, step, before, beside)
         _blur_rows(beside, beside_rows)

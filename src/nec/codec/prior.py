@@ -256,21 +256,24 @@ class Prior:
             total += weight * feature
         return total
 
-    def _context_of(self, step: Step, grid: Ints, level: int) -> Context:
-        """`context` of a step's images and channels of a C-ordered grid, compiled where that is possible."""
+    def _context_of(self, step: Step, grid: Ints, level: int, kind: type[np.integer]) -> Context:
+        """`context` of a step's images and channels of a C-ordered grid, compiled where that is possible.
+
+        Computed in the integers `kind`, see `_arithmetic`; the grid itself stays int32, which halves its memory.
+        """
         wave, channels = step.wave, step.live
         fast = coder.compiled()
         if fast is not None and wave.kind != "root":
-            at, kind = self._at(level), wave.parameter_class
-            b0 = at.b0[kind, :channels].astype(grid.dtype)
-            weights = np.ascontiguousarray(at.weights[:, kind, :channels], grid.dtype)
+            at, place = self._at(level), wave.parameter_class
+            b0 = at.b0[place, :channels].astype(kind)
+            weights = np.ascontiguousarray(at.weights[:, place, :channels], kind)
             scales = (self.scales.low, self.scales.split + self.scales.wide - 1, self.scales.offsets)
             images = step.images.indices(grid.shape[2])[:2]
             table, shift, base, mirror = fast.contexts(
                 grid, images, wave, (b0, weights), scales, self.scales.offset_of, self._table_of, self.spatial
             )
             return Context(base, mirror, table, shift)
-        return self.context(wave, grid[:, :, step.images, :channels], step.relatives, level)
+        return self.context(wave, grid[:, :, step.images, :channels].astype(kind, copy=False), step.relatives, level)
 
     def _tables(
         self, magnitude: Ints, offset: NDArray[np.uint8]
@@ -286,7 +289,8 @@ class Prior:
         index += offset
         return self._table_of[index], shift
 
-    def _dtype(self, level: int, width: int) -> type[np.integer]:
+    def _arithmetic(self, level: int, width: int) -> type[np.integer]:
+        """The integers that contexts of symbols below 2^width are computed in."""
         narrow = width <= _NARROW_BITS[self.spatial] and self._at(level).b0.max(initial=0) <= _NARROW_MAGNITUDE
         return np.int32 if narrow else np.int64
 
@@ -305,12 +309,12 @@ class Prior:
 
         `symbols` (y, x, n, k), |s| < 2^width, are zero from channel `live` of their level on.
         """
-        grid = symbols.astype(self._dtype(level, width), order="C")
+        grid, kind = symbols.astype(np.int32, order="C"), self._arithmetic(level, width)
         writer, below = coder.new_writer(), []
         for steps in reversed(list(self._steps(grid.shape, live))):
             below.append(writer.words_below)
             for step in reversed(steps):
-                context = self._context_of(step, grid, level)
+                context = self._context_of(step, grid, level, kind)
                 writer.push_block(self.bank, context.table, context.fold(grid[step.tokens]), context.shift)
         words = writer.finish()
         ends = [len(words) - count for count in reversed(below)]
@@ -332,11 +336,11 @@ class Prior:
         `CorruptError` if the stream does not end as it should.
         """
         lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), *shape[2:]
-        grid = np.zeros(lattice, self._dtype(level, width))
+        grid, kind = np.zeros(lattice, np.int32), self._arithmetic(level, width)
         centroid = np.zeros(lattice, np.int8) if centred else None
         reader = coder.new_reader(words)
         for step in chain.from_iterable(self._steps(shape, live, spacing)):
-            context = self._context_of(step, grid, level)
+            context = self._context_of(step, grid, level, kind)
             residual = reader.pull_block(self.bank, context.table, context.shift)
             if centroid is not None:
                 centroid[step.tokens] = self._centroids(context, residual)
@@ -346,7 +350,7 @@ class Prior:
             grid[step.tokens] = symbols
         if spacing == 1:
             reader.check_finished()
-        return grid.astype(np.int32, copy=False), centroid
+        return grid, centroid
 
     def _centroids(self, context: Context, residual: Ints) -> NDArray[np.int8]:
         row = context.table.astype(np.int32)
@@ -388,14 +392,14 @@ class Prior:
     def quantise(self, scaled: NDArray[np.floating], level: int) -> NDArray[np.int32]:
         """Symbols of a pyramid's coefficients (y, x, n, k), given in steps: wave by wave, by what each will cost."""
         width = int(np.abs(scaled).max(initial=0.0) + 1).bit_length()
-        grid = np.zeros(scaled.shape, self._dtype(level, width))
+        grid, kind = np.zeros(scaled.shape, np.int32), self._arithmetic(level, width)
         live = self.live((np.abs(scaled) >= self.thresholds.min()).any(axis=2))
         for step in chain.from_iterable(self._steps(grid.shape, live)):
-            context = self._context_of(step, grid, level)
+            context = self._context_of(step, grid, level, kind)
             value = scaled[step.tokens]
             size = np.floor(np.abs(value) + (1 - self.thresholds[context.table]))
             grid[step.tokens] = np.copysign(size, value)
-        return grid.astype(np.int32, copy=False)
+        return grid
 
 
 def weight_names(spatial: bool) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ Rounding = Callable[[NDArray[np.floating], int], NDArray[np.int32]]
 LEVELS_PER_OCTAVE = 8
 MIN_LEVEL, MAX_LEVEL = -128, 127
 MAX_SYMBOL_BITS = 24
-_BATCH_VALUES = 1 << 22
+_BATCH_VALUES, _DECODED_VALUES = 1 << 22, 1 << 19  # at once, to bound copies
 _SINGLE = 1 << 10  # symbols below it are dequantised in single precision
 _WORTH_POSITIONS = 0.03  # of the variance; below that, the means by position cost more than they save
 
@@ -154,7 +154,7 @@ class Transform:
         if gain is not None:
             unit = pyramid.weights(*symbols.shape[1:3]) / pyramid.scale(rows, columns, spacing)
             steps *= (unit[..., None] / gain)[..., None]
-        for part in _parts(out.shape):
+        for part in _parts(out.shape, _DECODED_VALUES):
             # Grids lie (y, x, n, channels) in memory, as they were decoded: whole rows to add, one matrix to multiply.
             scaled = symbols[part].transpose(1, 2, 0, 3).astype(_exact_enough(symbols[part]))
             if centroids is not None:
@@ -193,9 +193,9 @@ def _exact_enough(symbols: NDArray[np.integer]) -> type[np.floating]:
     return np.float32 if largest < _SINGLE else np.float64
 
 
-def _parts(shape: tuple[int, ...]) -> list[slice]:
+def _parts(shape: tuple[int, ...], values: int = _BATCH_VALUES) -> list[slice]:
     """Slices of images that bound the float64 copies."""
-    size = max(1, _BATCH_VALUES // max(math.prod(shape[1:]), 1))
+    size = max(1, values // max(math.prod(shape[1:]), 1))
     return [slice(start, start + size) for start in range(0, shape[0], size)]
 
 
