@@ -113,6 +113,7 @@ def test_layout_and_batches_do_not_change_the_tokens(model: Any, path: Path, who
     assert np.nanmean(difference) < 0.06 * np.nanvar(fine)
 
 
+@pytest.mark.slow
 def test_what_is_held_does_not_grow_with_the_scene(model: Any, tmp_path: Path) -> None:
     def peak(name: str, columns: int) -> int:
         scene = open_scene(write_scene(tmp_path / f"{name}.tif", smooth(1, columns, 3, seed=3)[0, :90]))
@@ -123,8 +124,8 @@ def test_what_is_held_does_not_grow_with_the_scene(model: Any, tmp_path: Path) -
         finally:
             tracemalloc.stop()
 
-    peak("warm", 2400)  # which fills the caches of codec and kernel
-    assert peak("wide", 2400) < 1.3 * peak("narrow", 400)
+    peak("warm", 1600)  # which fills the caches of codec and kernel
+    assert peak("wide", 1600) < 1.3 * peak("narrow", 400)
 
 
 def test_target_bytes(model: Any, path: Path, tmp_path: Path) -> None:
