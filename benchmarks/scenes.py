@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -192,9 +191,14 @@ def describe(done: dict[str, Any]) -> str:
 def encode_one(scene: Any, model: NecModel, out: str | Path, **options: Any) -> dict[str, Any]:
     """A scene, and the peak of this process."""
     report = encode_scene(scene, model, out, batch_size=BATCH, threads=1, **options)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     figures = ("tiles", "seconds", "square_km", "stored_bytes", "bytes_per_token")
-    return {"peak_mib": round(peak), **{name: report[name] for name in figures}}
+    return {"peak_mib": peak_mib(), **{name: report[name] for name in figures}}
+
+
+def peak_mib() -> int:
+    """Peak resident MiB of this process, on Linux; `getrusage` would count what its parent held when it began."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) // 1024
 
 
 def real(folder: Path, files: list[str]) -> Rows:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasters import LEFT, TOP, noise, write
 
+import nec
 from nec.data import open_scene
 from nec.errors import InputError
 
@@ -151,6 +155,26 @@ def test_threads_and_pickles_read_the_same(tmp_path: Path) -> None:
             read = list(pool.map(lambda corner, s=source: s.read(*corner, 40, 60)[0], corners))
             for (row, column), pixels in zip(corners, read, strict=True):
                 np.testing.assert_array_equal(pixels, bands[:, row : row + 40, column : column + 60].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize(("own", "megabytes"), [(None, 128), ("99", 99)])
+def test_gdal_s_cache_is_limited_in_every_thread(tmp_path: Path, own: str | None, megabytes: int) -> None:
+    path = write(tmp_path / "a.tif", noise(3, "uint16", 200, 300))
+    code = f"""
+from concurrent.futures import ThreadPoolExecutor
+from rasterio.env import get_gdal_config
+from nec.data import open_scene
+
+scene = open_scene({str(path)!r})
+scene.read(0, 0, 9, 9)
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(lambda row: scene.read(row, 0, 9, 9), range(20)))
+    print(get_gdal_config("GDAL_CACHEMAX"), pool.submit(get_gdal_config, "GDAL_CACHEMAX").result())
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "GDAL_CACHEMAX"}
+    environment |= {"PYTHONPATH": str(Path(nec.__file__).parents[1]), **({"GDAL_CACHEMAX": own} if own else {})}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert [int(number) >> 20 for number in told.stdout.split()] == [megabytes] * 2
 
 
 def test_finer_pixels_are_interpolated_and_coarser_ones_averaged(tmp_path: Path) -> None:

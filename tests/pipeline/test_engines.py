@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -29,6 +30,7 @@ from nec.data import ArrayDataset, open_scene
 from nec.errors import InputError, NecError
 from nec.models import save_model
 from nec.pipeline import encode, encode_scene
+from nec.pipeline.engine import read_ahead
 from nec.store import open_product
 
 HERE = Path(__file__).parent
@@ -50,6 +52,23 @@ def cluster() -> Iterator[str]:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_reading_begins_before_the_first_item_is_asked_for_and_stays_near() -> None:
+    begun, read = threading.Semaphore(0), []
+
+    def note(item: int) -> int:
+        read.append(item)
+        begun.release()
+        return item
+
+    items = read_ahead(note, range(20), 2)
+    assert all(begun.acquire(timeout=10) for _ in range(3))
+    assert sorted(read) == [0, 1, 2]
+    for item in range(20):
+        assert next(items) == item
+        assert max(read) <= item + 3
+    assert next(items, None) is None
 
 
 # -- Dask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import tracemalloc
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,21 @@ def test_layout_and_batches_do_not_change_the_tokens(model: Any, path: Path, who
     assert report["square_km"] == pytest.approx(ROWS * COLUMNS * 1e-4)
     difference = np.square(open_product(whole).read(0) - fine)
     assert np.nanmean(difference) < 0.06 * np.nanvar(fine)
+
+
+@pytest.mark.slow
+def test_what_is_held_does_not_grow_with_the_scene(model: Any, tmp_path: Path) -> None:
+    def peak(name: str, columns: int) -> int:
+        scene = open_scene(write_scene(tmp_path / f"{name}.tif", smooth(1, columns, 3, seed=3)[0, :90]))
+        tracemalloc.start()
+        try:
+            encode_scene(scene, model, tmp_path / f"{name}.zarr", chunk=(8, 8), shard=(4, 4), batch_size=8)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    _, *wide = [peak(f"wide{i}", 1600) for i in range(3)]  # the first fills caches of codec and kernel
+    assert min(wide) < 1.3 * peak("narrow", 400)
 
 
 def test_target_bytes(model: Any, path: Path, tmp_path: Path) -> None:

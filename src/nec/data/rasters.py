@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ REMOTE_OPTIONS = {
     "GDAL_HTTP_MULTIPLEX": "YES",
     "CPL_VSIL_CURL_CACHE_SIZE": str(32 * 2**20),
 }
-#: Decoded blocks that GDAL keeps, in bytes, a process. Its own default is 5% of the machine's memory.
-CACHE_BYTES = 256 * 2**20
+#: Decoded blocks that GDAL keeps, in bytes, a process, unless `GDAL_CACHEMAX` is set. Its own default is 5% of the
+#: machine's memory. A row of tiles of a shard, in 12 bands of Sentinel-2's JPEG 2000, takes some 100 MiB.
+CACHE_BYTES = 128 * 2**20
 
 Affine = tuple[float, float, float, float, float, float]
 
@@ -108,7 +110,8 @@ def is_remote(path: str) -> bool:
 def open_raster(path: str) -> Any:
     """Open dataset of rasterio at a path of `gdal_path`; `InputError` where it is missing or none that GDAL reads."""
     rasterio = import_rasterio()
-    with reading(path), _cache_limited():
+    _limit_cache()
+    with reading(path):
         if not path.startswith("/vsi") and not os.path.exists(path):
             raise InputError(f"{path} does not exist")
         return rasterio.open(path)
@@ -248,14 +251,14 @@ def _unset(options: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in options.items() if key not in present and key not in os.environ}
 
 
-@contextmanager
-def _cache_limited() -> Iterator[None]:
-    options = _unset({"GDAL_CACHEMAX": str(CACHE_BYTES)})
-    if not options:
-        yield
-        return
-    with import_rasterio().Env(GDAL_CACHEMAX=CACHE_BYTES):  # GDAL keeps the limit when the block is left
-        yield
+@cache
+def _limit_cache() -> None:
+    """Set GDAL's limit for this process, once. `rasterio.Env` would put GDAL's own back when it is left."""
+    import_rasterio()
+    from rasterio.env import set_gdal_config
+
+    if _unset({"GDAL_CACHEMAX": ""}):
+        set_gdal_config("GDAL_CACHEMAX", CACHE_BYTES)
 
 
 def import_rasterio() -> Any:

@@ -44,8 +44,9 @@ def _make(name: str, task: Task) -> Any:
     """One shard on a worker: what `Work.code` gives, or the error of ours that it met, which no retry would mend."""
     plugin: Any = distributed.get_worker().plugins[name]
     try:
+        blocks = plugin.work.blocks([task], _ignore)  # which begins to read, while another shard has its turn
         with plugin.turn:
-            (block,) = plugin.work.blocks([task], _ignore)
+            (block,) = blocks
         return plugin.work.code(task, block)
     except NecError as error:
         return error

@@ -164,12 +164,12 @@ class Stream:
 
     def pairs(self, batches: Sequence[range]) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
         """Pixels (len(batch), height, width, bands) as they were read and resized, and the embeddings of `embed`."""
-        for pixels in read_ahead(self._read, batches, self.workers):
-            if self.inputs.windowed:
-                scenes = [embed_scene(self.model, scene, self.inputs, self.batch_size) for scene in pixels]
-                yield pixels, np.stack(scenes)
-            else:
-                yield pixels, _embed(self.model, pixels, self.inputs)
+        return ((pixels, self._embedded(pixels)) for pixels in read_ahead(self._read, batches, self.workers))
+
+    def _embedded(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        if self.inputs.windowed:
+            return np.stack([embed_scene(self.model, scene, self.inputs, self.batch_size) for scene in pixels])
+        return _embed(self.model, pixels, self.inputs)
 
     def blocks(
         self, ranges: Sequence[tuple[int, int]], done: Callable[[int], None] = lambda images: None
@@ -179,12 +179,16 @@ class Stream:
         `done` is called with the number of images of each finished batch.
         """
         parts = self.embed([batch for start, stop in ranges for batch in self.batches(start, stop)])
-        for start, stop in ranges:
-            block = np.empty((stop - start, *self.inputs.grid, self.model.config.embed_dim), np.float32)
-            for batch in self.batches(start, stop):
-                block[batch.start - start : batch.stop - start] = next(parts)
-                done(len(batch))
-            yield block
+        return (self._block(start, stop, parts, done) for start, stop in ranges)
+
+    def _block(
+        self, start: int, stop: int, parts: Iterator[NDArray[np.float32]], done: Callable[[int], None]
+    ) -> NDArray[np.float32]:
+        block = np.empty((stop - start, *self.inputs.grid, self.model.config.embed_dim), np.float32)
+        for batch in self.batches(start, stop):
+            block[batch.start - start : batch.stop - start] = next(parts)
+            done(len(batch))
+        return block
 
     def _read(self, batch: range) -> NDArray[Any]:
         indices = self.order[batch.start : batch.stop]

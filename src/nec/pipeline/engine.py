@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +24,8 @@ class Work(Protocol):
 
     def blocks(self, tasks: Sequence[Task], done: Callable[[int], None]) -> Iterator[Any]:
         """What the model makes of each task, in order, computed in the caller's thread; other threads read ahead.
+
+        They begin before the first block is asked for.
 
         `done` is called with the number of units of each finished batch.
         """
@@ -105,14 +108,23 @@ def _finish(work: Work, task: Task, block: Any, put: Callable[[Task, Any], None]
 
 
 def read_ahead(read: Callable[[_Item], _Result], items: Iterable[_Item], workers: int) -> Iterator[_Result]:
-    """`read` of each item, in order; `workers` threads run at most `workers` + 1 items ahead of the caller."""
+    """`read` of each item, in order; `workers` threads run at most `workers` + 1 items ahead of the caller.
+
+    They begin at once, not when the first result is asked for.
+    """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="nec-read")
+    rest = iter(items)
+    pending = deque(pool.submit(read, item) for item in islice(rest, workers + 1))
+    return _in_turn(pool, pending, (pool.submit(read, item) for item in rest))
+
+
+def _in_turn(
+    pool: ThreadPoolExecutor, pending: deque[Future[_Result]], following: Iterator[Future[_Result]]
+) -> Iterator[_Result]:
     try:
-        pending: deque[Future[_Result]] = deque()
-        for item in items:
-            pending.append(pool.submit(read, item))
-            if len(pending) > workers + 1:
-                yield pending.popleft().result()
+        for future in following:
+            pending.append(future)
+            yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:

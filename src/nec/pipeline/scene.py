@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CHUNK_TOKENS = 64  # along a side of a chunk, or the next multiple below of what a tile contributes
 SHARD_CHUNKS = 4  # along a side of a shard, if its tokens take no more than SHARD_BYTES as floats
-SHARD_BYTES = 256 * 2**20
+SHARD_BYTES = 64 * 2**20
 BATCH_TILES = 32
 SAMPLE_CHUNKS = 4  # that a wanted size is measured on
 #: What stands for the date of a scene that has none.

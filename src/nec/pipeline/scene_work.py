@@ -120,20 +120,22 @@ class SceneWork:
     def windows(
         self, windows: Sequence[TokenWindow], done: Callable[[int], None] = lambda tiles: None
     ) -> Iterator[Tokens]:
-        """Tokens of each window of the scene's grid."""
+        """Tokens of each window of the scene's grid; reading begins at once."""
         # Planned as they are needed: the tiles of a large scene would take as much memory as its shards.
         read = read_ahead(self._read, (batch for window in windows for batch in self._batches(window)), self.readers)
-        for window in windows:
-            shape = (window[1] - window[0], window[3] - window[2])
-            values = np.full((*shape, self.model.config.embed_dim), np.nan, np.float32)
-            valid = np.zeros(shape, bool)
-            failed: list[FailedTile] = []
-            for _ in self._batches(window):
-                batch = next(read)
-                self._embed(batch, window, values, valid)
-                failed.extend(batch.failed)
-                done(len(batch.tiles) + len(batch.failed))
-            yield Tokens(values, valid, tuple(failed))
+        return (self._window(window, read, done) for window in windows)
+
+    def _window(self, window: TokenWindow, read: Iterator[_Batch], done: Callable[[int], None]) -> Tokens:
+        shape = (window[1] - window[0], window[3] - window[2])
+        values = np.full((*shape, self.model.config.embed_dim), np.nan, np.float32)
+        valid = np.zeros(shape, bool)
+        failed: list[FailedTile] = []
+        for _ in self._batches(window):
+            batch = next(read)
+            self._embed(batch, window, values, valid)
+            failed.extend(batch.failed)
+            done(len(batch.tiles) + len(batch.failed))
+        return Tokens(values, valid, tuple(failed))
 
     def _batches(self, window: TokenWindow) -> list[Sequence[Tile]]:
         tiles = self.tiling.tiles(window)
