@@ -347,12 +347,12 @@ class EmbeddingCodec:
 
     def encode_symbols(self, symbols: NDArray[np.integer], quality: float = 1.0) -> bytes:
         """Entropy-code integers (n, y, x, k), absolute values below 2^24, as a frame of that quality."""
-        symbols, level = _check_symbols(symbols, self.rank), quality_level(quality)
+        symbols, level = np.asarray(symbols), quality_level(quality)
+        sizes = _sizes(symbols, self.rank)
         n, y, x, _ = symbols.shape
         framing.check_extent(n, y, x, self.dimensions)
-        live = self._prior.live(np.any(symbols, axis=0, keepdims=False))
-        channels = max(live, default=0)
-        width = int(max(symbols.max(), -symbols.min())).bit_length() if channels else 0
+        live = self._prior.live(sizes > 0)
+        channels, width = max(live, default=0), int(sizes.max(initial=0)).bit_length()
         words, segments = np.zeros(0, np.uint32), list[int]()
         if channels:
             grid = symbols[..., :channels].transpose(1, 2, 0, 3)
@@ -392,13 +392,14 @@ class EmbeddingCodec:
         return symbols, None if centroids is None else centroids.transpose(2, 0, 1, 3)
 
 
-def _check_symbols(symbols: NDArray[np.integer], rank: int) -> NDArray[np.int32]:
-    symbols = np.asarray(symbols)
+def _sizes(symbols: NDArray[np.integer], rank: int) -> NDArray[np.int64]:
+    """The largest absolute value at each place (y, x, rank) of symbols (n, y, x, rank); `InputError` if none."""
     if symbols.dtype.kind not in "iu" or symbols.ndim != 4 or symbols.shape[3] != rank:
         raise InputError(f"symbols must be integers (n, y, x, {rank}), got {symbols.dtype} {symbols.shape}")
-    if symbols.size and max(int(symbols.max()), -int(symbols.min())) >= 1 << MAX_SYMBOL_BITS:
+    top, bottom = symbols.max(axis=0, initial=0), symbols.min(axis=0, initial=0)
+    if symbols.size and max(int(top.max()), -int(bottom.min())) >= 1 << MAX_SYMBOL_BITS:
         raise InputError(f"symbols must lie below 2^{MAX_SYMBOL_BITS} in absolute value")
-    return symbols.astype(np.int32, copy=False)
+    return np.maximum(top.astype(np.int64), -bottom.astype(np.int64))
 
 
 def _subsample(embeddings: NDArray[Any], seed: int) -> NDArray[Any]:

@@ -303,7 +303,7 @@ class Prior:
         return [slice(start, start + size) for start in range(0, n, size)]
 
     def encode(
-        self, symbols: NDArray[np.int32], level: int, width: int, live: tuple[int, ...]
+        self, symbols: NDArray[np.integer], level: int, width: int, live: tuple[int, ...]
     ) -> tuple[NDArray[np.uint32], list[int]]:
         """Words in reading order, and the words that each spacing level adds.
 
