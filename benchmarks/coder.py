@@ -93,7 +93,7 @@ def ours(codec: EmbeddingCodec, symbols: Ints, quality: float, compiled: bool) -
 
 
 def zstd(symbols: Ints) -> Pair:
-    narrow = symbols.astype(np.int8 if np.abs(symbols).max(initial=0) < 128 else np.int16)
+    narrow = np.ascontiguousarray(symbols, np.int8 if np.abs(symbols).max(initial=0) < 128 else np.int16)
     compressor = Zstd(3)
     return lambda: compressor.encode(narrow), lambda data: np.frombuffer(compressor.decode(data), narrow.dtype)
 
