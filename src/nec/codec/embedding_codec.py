@@ -284,14 +284,30 @@ class EmbeddingCodec:
         """
         return self.encode_symbols(self.symbols(batch, quality), quality)
 
-    def decode(self, blob: bytes, limit: tuple[int, ...] | None = None) -> NDArray[np.float32]:
-        """Embeddings (n, y, x, d) float32 of a frame.
+    def decode(
+        self,
+        blob: bytes,
+        limit: tuple[int, ...] | None = None,
+        part: tuple[slice, slice, slice, slice] | None = None,
+    ) -> NDArray[np.float32]:
+        """Embeddings (n, y, x, d) float32 of a frame, or the `part` (images, rows, columns, channels) of them.
+
+        A frame is one code, so its symbols are all read; what follows (most of the time at low rates) is done for the
+        part alone, and memory for embeddings is taken for it alone. Its values are those of the whole up to the
+        rounding of float32 sums. Slices have step 1 and are cut where the frame ends.
 
         Raises `CorruptError` if any bit of it changed, if another codec wrote it, or if it holds more than `limit`
-        images, rows or columns.
+        images, rows or columns, `InputError` for slices of another step.
         """
+        if part is None:
+            symbols, centroids, level = self._decode(blob, limit, centred=True)
+            return self._transform.reconstruct(symbols, centroids, level)
+        if len(part) != 4 or any(axis.step not in (None, 1) for axis in part):
+            raise InputError(f"a part is four slices of step 1 (images, rows, columns, channels), not {part!r}")
+        images, window = part[0], part[1:]
         symbols, centroids, level = self._decode(blob, limit, centred=True)
-        return self._transform.reconstruct(symbols, centroids, level)
+        some = None if centroids is None else centroids[images]
+        return self._transform.reconstruct(symbols[images], some, level, window=window)
 
     def coarse_size(self, start: bytes, spacing: int) -> int:
         """Bytes of a frame that `decode_coarse` needs at a spacing; `start` is its first 64 bytes or more.

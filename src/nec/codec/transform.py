@@ -39,6 +39,11 @@ def level_quality(level: int) -> float:
     return 2.0 ** (level / LEVELS_PER_OCTAVE)
 
 
+Window = tuple[slice, slice, slice]
+"""Rows, columns and channels of a batch; slices of step 1, cut where the batch ends."""
+EVERYTHING: Window = (slice(None), slice(None), slice(None))
+
+
 @dataclass(frozen=True)
 class Transform:
     """y = (x - mean) pinv(basis), symbol = round(y / step); x = mean + step * symbol @ basis.
@@ -140,21 +145,28 @@ class Transform:
         level: int,
         grid: tuple[int, int] | None = None,
         spacing: int = 1,
+        window: Window = EVERYTHING,
     ) -> NDArray[np.float32]:
         """Symbols (n, y, x, j) of the first j <= k channels (the others are zero) -> float32 (n, y, x, d).
 
         `centroids`, same shape, are added to the symbols in units of 1/256. At a `spacing` above 1, symbols are those
         at its multiples in the whole `grid` (rows, columns), and tokens the ones there, or of a pyramid the means of
-        cells of spacing x spacing.
+        cells of spacing x spacing. `window` are the rows, columns and channels to return, all of them by default.
         """
-        out = np.empty((*symbols.shape[:3], self.dimensions), np.float32)
+        ends = (*symbols.shape[1:3], self.dimensions)
+        place = tuple(slice(*wanted.indices(end)) for wanted, end in zip(window, ends, strict=True))
+        out = np.empty(
+            (len(symbols), *(len(range(end)[part]) for end, part in zip(ends, place, strict=True))), np.float32
+        )
         rows, columns = grid or (symbols.shape[1], symbols.shape[2])
         mean, gain = self._coarse((rows, columns), spacing)
         steps = np.full((*symbols.shape[1:3], 1, 1), self.step_at(level))
         if gain is not None:
             unit = pyramid.weights(*symbols.shape[1:3]) / pyramid.scale(rows, columns, spacing)
             steps *= (unit[..., None] / gain)[..., None]
-        for part in _parts(out.shape, _DECODED_VALUES):
+        if mean.ndim == 3:
+            mean = mean[place[0], place[1]]
+        for part in _parts((len(symbols), *ends), _DECODED_VALUES):
             # Grids lie (y, x, n, channels) in memory, as they were decoded: whole rows to add, one matrix to multiply.
             scaled = symbols[part].transpose(1, 2, 0, 3).astype(_exact_enough(symbols[part]))
             if centroids is not None:
@@ -162,23 +174,25 @@ class Transform:
             scaled *= steps.astype(scaled.dtype)
             if gain is not None:
                 pyramid.add_up(scaled)
-            out[part] = self._turned_back(scaled, mean).transpose(2, 0, 1, 3)
+            out[part] = self._turned_back(scaled[place[0], place[1]], mean, place[2]).transpose(2, 0, 1, 3)
         return out
 
-    def _turned_back(self, scaled: NDArray[np.floating], mean: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Coefficients (y, x, n, j) of the first channels -> embeddings (y, x, n, d), with their means."""
+    def _turned_back(
+        self, scaled: NDArray[np.floating], mean: NDArray[np.floating], channels: slice
+    ) -> NDArray[np.floating]:
+        """Coefficients (y, x, n, j) of the first axes -> `channels` of embeddings (y, x, n, d), with their means."""
         means = mean.astype(scaled.dtype)
         means = means if mean.ndim == 1 else means[:, :, None]
         kept = scaled.shape[3]
         if self.basis is not None:
-            values = _turned(scaled, self.basis[:kept].astype(scaled.dtype))
-            values += means
+            values = _turned(scaled, self.basis[:kept, channels].astype(scaled.dtype))
+            values += means[..., channels]
             return values
         assert self.order is not None
         values = np.empty((*scaled.shape[:3], self.dimensions), scaled.dtype)
         values[...] = means
         values[..., self.order[:kept]] += scaled
-        return values
+        return values[..., channels]
 
 
 def _turned(values: NDArray[Real], matrix: NDArray[Real]) -> NDArray[Real]:

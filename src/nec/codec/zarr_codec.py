@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.abc.codec import ArrayBytesCodec
+from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 from zarr.registry import register_codec
 
 from nec.codec.embedding_codec import EmbeddingCodec
@@ -20,6 +20,7 @@ from nec.codec.transform import quality_level
 from nec.errors import CorruptError, InputError
 
 if TYPE_CHECKING:
+    from zarr.abc.store import ByteGetter
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, NDBuffer
 
@@ -30,7 +31,7 @@ INSTALL = "pip install neural-embedding-compression"
 
 
 @dataclass(frozen=True, init=False)
-class NecEmbeddingCodec(ArrayBytesCodec):
+class NecEmbeddingCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """Stores chunks of token embeddings as nec frames.
 
     `axes` names the array's axes, any order of n (images), y, x (token grid) and c (embedding channels). Each chunk
@@ -101,16 +102,30 @@ class NecEmbeddingCodec(ArrayBytesCodec):
         return self.codec.encode(batch[_valid_extent(batch)], self.quality)
 
     def decode_chunk(
-        self, blob: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Any
+        self,
+        blob: bytes,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        fill: Any,
+        selection: tuple[slice, ...] | None = None,
     ) -> NDArray[np.floating]:
-        """The chunk of that shape; what lies beyond the frame's extent is `fill`."""
-        batch = self.codec.decode(blob, limit=tuple(shape[self.axes.index(axis)] for axis in AXES[:3]))
-        if batch.shape[3] != shape[self.axes.index("c")]:
-            raise CorruptError(f"frame holds {batch.shape[3]} channels for a chunk of shape {shape}")
+        """The chunk of that shape, or a selection of it (slices of step 1 in the array's axis order).
+
+        What lies beyond the frame's extent is `fill`.
+        """
+        if self.codec.dimensions != shape[self.axes.index("c")]:
+            raise CorruptError(f"frame holds {self.codec.dimensions} channels for a chunk of shape {shape}")
+        part, wanted = None, tuple(shape)
+        if selection is not None:
+            bounds = [slice(*axis.indices(size)[:2]) for axis, size in zip(selection, shape, strict=True)]
+            wanted = tuple(max(0, axis.stop - axis.start) for axis in bounds)
+            images, rows, columns, channels = (bounds[self.axes.index(axis)] for axis in AXES)
+            part = images, rows, columns, channels
+        batch = self.codec.decode(blob, tuple(shape[self.axes.index(axis)] for axis in AXES[:3]), part)
         ordered = batch.transpose([AXES.index(axis) for axis in self.axes])
-        if ordered.shape == tuple(shape):
+        if ordered.shape == wanted:
             return np.ascontiguousarray(ordered, dtype)
-        chunk = np.full(shape, fill, dtype)
+        chunk = np.full(wanted, fill, dtype)
         chunk[tuple(slice(size) for size in ordered.shape)] = ordered
         return chunk
 
@@ -123,6 +138,30 @@ class NecEmbeddingCodec(ArrayBytesCodec):
         fill = chunk_spec.fill_value
         chunk = await asyncio.to_thread(self.decode_chunk, chunk_data.to_bytes(), chunk_spec.shape, dtype, fill)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(chunk)
+
+    async def _decode_partial_single(
+        self, byte_getter: ByteGetter, selection: Any, chunk_spec: ArraySpec
+    ) -> NDBuffer | None:
+        blob = await byte_getter.get(prototype=chunk_spec.prototype)
+        if blob is None:
+            return None
+        dtype, fill = chunk_spec.dtype.to_native_dtype(), chunk_spec.fill_value
+        values = await asyncio.to_thread(self._select, blob.to_bytes(), chunk_spec.shape, dtype, fill, selection)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(values)
+
+    def _select(
+        self, blob: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Any, selection: Any
+    ) -> NDArray[np.floating]:
+        """What `decode_chunk(...)[selection]` gives, decoded alone where the selection is of numbers and ranges."""
+        axes = selection if isinstance(selection, tuple) else (selection,)
+        simple = len(axes) == len(shape) and all(
+            isinstance(axis, int | np.integer) or (isinstance(axis, slice) and axis.step in (None, 1)) for axis in axes
+        )
+        if not simple:
+            return self.decode_chunk(blob, shape, dtype, fill)[selection]
+        ranges = tuple(axis if isinstance(axis, slice) else slice(int(axis), int(axis) + 1) for axis in axes)
+        chunk = self.decode_chunk(blob, shape, dtype, fill, ranges)
+        return chunk[tuple(slice(None) if isinstance(axis, slice) else 0 for axis in axes)]
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         # What Zarr asks of a codec whose output has no fixed size.

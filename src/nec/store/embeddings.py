@@ -7,7 +7,7 @@ from typing import NoReturn
 import numpy as np
 import zarr
 
-from nec.errors import CorruptError, NecError
+from nec.errors import CorruptError, InputError, NecError
 from nec.store.files import DAMAGE, reachable
 from nec.store.images import ImageArray
 from nec.store.layout import Tiling
@@ -24,16 +24,23 @@ class Embeddings(ImageArray):
         super().__init__(tuple(array.shape), np.float32, tiling, where)
         self._array = array
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Images [start, stop) as float32 (stop - start, y, x, d).
+    def read(self, start: int, stop: int, window: tuple[slice, slice, slice] | None = None) -> np.ndarray:
+        """Images [start, stop) as float32 (stop - start, y, x, d), or a `window` (rows, columns, channels) of each.
+
+        Embeddings are computed for the window alone (slices of step 1); chunks are read whole.
 
         Raises:
             CorruptError: a chunk among them is damaged or missing; the message names it.
+            InputError: the window has nothing in it, or another step.
         """
+        window = (slice(None),) * 3 if window is None else window
+        inside = [len(range(size)[axis]) for axis, size in zip(window, self.shape[1:], strict=True)]
+        if 0 in inside or any(axis.step not in (None, 1) for axis in window):
+            raise InputError(f"a window is three slices of step 1 with something in them, not {window!r}")
         if stop <= start:
-            return np.empty((0, *self.shape[1:]), np.float32)
+            return np.empty((0, *inside), np.float32)
         try:
-            block = self._decode(start, stop)
+            block = self._decode(start, stop, window)
         except DAMAGE as error:
             self._raise_fault(start, stop, error)
         if np.isnan(block[:, 0, 0, 0]).any():  # the codec stores no NaN: this is the fill value of a missing chunk
@@ -43,14 +50,14 @@ class Embeddings(ImageArray):
     def fault(self, chunk: int) -> str | None:
         """Why a chunk cannot be read, or None if it can."""
         try:
-            block = self._decode(*self.tiling.chunk_images(chunk))
+            block = self._decode(*self.tiling.chunk_images(chunk), (slice(None),) * 3)
         except DAMAGE as error:
             return str(error) or type(error).__name__
         return "missing" if np.isnan(block[:, 0, 0, 0]).any() else None
 
-    def _decode(self, start: int, stop: int) -> np.ndarray:
+    def _decode(self, start: int, stop: int, window: tuple[slice, slice, slice]) -> np.ndarray:
         with reachable(self._where):
-            return np.asarray(self._array[start:stop])
+            return np.asarray(self._array[(slice(start, stop), *window)])
 
     def _raise_fault(self, start: int, stop: int, error: Exception | None) -> NoReturn:
         """Name the first chunk at fault among images [start, stop)."""

@@ -14,6 +14,7 @@ from typing import Any
 import google_crc32c
 import zarr.abc.store
 import zarr.storage
+from zarr.abc.store import ByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -146,10 +147,10 @@ def reachable(where: str) -> Iterator[None]:
         raise NecError(f"cannot read {where}: {reason}; repeat it when it can be reached") from error
 
 
-def read_key(store: ZarrStore, key: str) -> bytes | None:
-    """Bytes under `key`, or None where there are none."""
+def read_key(store: ZarrStore, key: str, part: ByteRequest | None = None) -> bytes | None:
+    """Bytes under `key`, or a part of them, or None where there are none."""
     with reachable(f"{key} of {store}"):
-        buffer = sync(store.get(key, prototype=default_buffer_prototype()))
+        buffer = sync(store.get(key, prototype=default_buffer_prototype(), byte_range=part))
     return None if buffer is None else buffer.to_bytes()
 
 

@@ -122,13 +122,28 @@ def chunks_in_shard(shard: bytes, slots: int) -> int:
     Raises:
         CorruptError: the shard is cut short or its index is damaged.
     """
-    size = 16 * slots + 4
+    return sum(place is not None for place in shard_index(shard, slots))
+
+
+def index_bytes(slots: int) -> int:
+    """Bytes of the index at the end of a shard."""
+    return 16 * slots + 4
+
+
+def shard_index(shard: bytes, slots: int) -> list[tuple[int, int] | None]:
+    """(offset, length) of each inner chunk, None where there is none, from a shard or its last `index_bytes`.
+
+    Raises:
+        CorruptError: the shard is cut short or its index is damaged.
+    """
+    size = index_bytes(slots)
     index = shard[-size:]
     if len(index) < size:
         raise CorruptError(f"cut short: {len(shard)} bytes do not hold the {size} of its index")
     if int(checksum(index[:-4]), 16) != int.from_bytes(index[-4:], "little"):
         raise CorruptError("its index is damaged (CRC-32C)")
-    return int((np.frombuffer(index[:-4], "<u8")[::2] != _ABSENT).sum())
+    pairs = np.frombuffer(index[:-4], "<u8").reshape(-1, 2)
+    return [None if pair[0] == _ABSENT else (int(pair[0]), int(pair[1])) for pair in pairs]
 
 
 def side_arrays(arrays: dict[str, Any]) -> list[str]:

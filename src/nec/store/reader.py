@@ -12,6 +12,7 @@ import numpy as np
 
 from nec.errors import CorruptError, IncompleteError
 from nec.store import assets
+from nec.store.coarse import read_coarse
 from nec.store.document import member, open_group, read_document
 from nec.store.embeddings import Embeddings
 from nec.store.files import (
@@ -151,6 +152,25 @@ class Store:
         """(red, green, blue) in bytes of each class of `masks`, or None."""
         colors = (self.attrs.get(MASKS) or {}).get("colors")
         return None if colors is None else [(red, green, blue) for red, green, blue in colors]
+
+    def coarse(self, spacing: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Small grids of images [start, stop): float32 (m, ceil(y / spacing), ceil(x / spacing), d).
+
+        Frames are progressive, so the beginnings of their bytes are read and no more: for the shipped store at the
+        spacing of its whole grid one token an image. They are means of cells, or the tokens at multiples of
+        `spacing`; see `EmbeddingCodec.decode_coarse`. A frame's checksum covers the whole frame, so damage is found
+        here only where it breaks the code; `nec verify` finds it all.
+
+        Raises:
+            InputError: `spacing` is not a power of 2 from 1 to the larger side of the grid, rounded up to one.
+            CorruptError: a frame is damaged, cut or missing; the message names it.
+        """
+        start, stop, _ = slice(start, stop).indices(len(self))
+        if spacing == 1:
+            return self.embeddings.read(start, stop)
+        if stop <= start:
+            return np.empty((0, *(-(-size // spacing) for size in self.grid), self.dimensions), np.float32)
+        return read_coarse(self.zarr_store, self.codec, self.tiling, self.grid, (start, stop), spacing, self.path)
 
     def _side(self, name: str) -> np.ndarray:
         """Read labels, names, split or groups and check them against the checksum in the sealed attributes."""
