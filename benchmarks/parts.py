@@ -2,8 +2,8 @@
 
     python benchmarks/parts.py [STORE]
 
-Prints, for the first chunk of a store (the shipped one by default): the best of 20 readings and the bytes of shards that
-it fetched. One thread, compiled path where it is installed.
+Prints, for the first chunk of a store (the shipped one by default), the best of 20 readings and the bytes of shards
+that it fetched. One thread, compiled path where it is installed.
 """
 
 from __future__ import annotations
