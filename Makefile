@@ -1,5 +1,6 @@
 # make demo    what the package does, on what ships in it (under 5 minutes)
 # make test    the whole test suite, in TEST_JOBS processes (2)
+# make oldest  the base install's tests under the oldest NumPy, zarr and constriction that it allows
 # make lint    ruff and mypy
 # make bench   the codec's bytes and speed beside alternatives, in one run
 # make fuzz    a million mutated frames, coarse grids and metadata each, guided by coverage (hours)
@@ -14,7 +15,9 @@ TEST_JOBS ?= 2
 EUROSAT ?= $(or $(NEC_DATA),../shared/data)/EuroSAT_RGB.zip
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format bench fuzz model clean
+OLDEST := numpy==1.26.4 zarr==3.1.4 constriction==0.4.1
+
+.PHONY: demo test oldest lint format bench fuzz model clean
 
 $(VENV)/user: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nec needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -31,6 +34,13 @@ demo: $(VENV)/user
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+
+# NumPy 1.26 has wheels for Python 3.11 and 3.12.
+oldest:
+	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check $(OLDEST) pytest pytest-xdist hypothesis
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(VENV)-oldest/bin/python -m pytest -n $(TEST_JOBS) --dist worksteal tests/codec tests/store --ignore tests/store/product
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -56,4 +66,4 @@ model: $(VENV)/user
 	PATH="$(abspath $(BIN)):$$PATH" EUROSAT="$(EUROSAT)" RUNS="$(RUNS)" sh recipes/eurosat-tiny.sh
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

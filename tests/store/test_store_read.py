@@ -131,8 +131,9 @@ def test_wrong_indices_are_refused(shared_store: Store, index: Any, error: type[
 def test_iterating_and_copies(shared_store: Store, decoded: np.ndarray) -> None:
     np.testing.assert_array_equal(np.stack(list(shared_store.embeddings)), decoded)
     assert np.asarray(shared_store.embeddings, dtype=np.float64).dtype == np.float64
-    with pytest.raises(ValueError, match="copy"):
-        np.array(shared_store.embeddings, copy=False)
+    if int(np.__version__.split(".")[0]) >= 2:  # NumPy 1 copies in silence
+        with pytest.raises(ValueError, match="copy"):
+            np.array(shared_store.embeddings, copy=False)
 
 
 def test_plain_zarr_and_xarray_read_it_without_warnings(store_path: Path, decoded: np.ndarray) -> None:
