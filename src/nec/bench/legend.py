@@ -47,6 +47,11 @@ STYLES = {
         "from coarser coefficients",
         "#004D9E", "#7FB2FF", "*",
     ),
+    "codec-symmetric": Style(
+        "codec, pyramid, symmetric",
+        "the same codec on means over the turns and flips of the image (so many passes of the unadapted model)",
+        "#5B2A86", "#C9A0F0", "D",
+    ),
     "codec-hierarchical": Style(
         "codec, tokens",
         "the codec's first version: coarse-to-fine contexts over the tokens themselves",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from nec.training import AdaptSettings, TrainingSettings
 from nec.training.recipes import Recipe, read_recipe, section_settings
 
 ADAPTED = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
+SYMMETRIC = "codec-symmetric"
 REFERENCES = ("float", "original", "fine-tune")
 HEADS = ("classification", "classification_decoder", "segmentation", "segmentation_decoder", "fine_tune")
 
@@ -39,6 +40,7 @@ class MethodPoint:
         quality: of the product codec that codes an adapted model's tokens; 1 is the rounding it was adapted for.
         adapt: how the model was adapted; None for the base model.
         head_seeds: seeds of the heads that are trained on this adaptation's tokens; empty for all of the recipe's.
+        symmetries: the base model's embeddings are means over so many; None: as the base model has them.
     """
 
     method: str
@@ -48,6 +50,7 @@ class MethodPoint:
     quality: float = 1.0
     adapt: AdaptSettings | None = None
     head_seeds: tuple[int, ...] = ()
+    symmetries: int | None = None
 
     @property
     def adapt_seed(self) -> int | None:
@@ -73,6 +76,8 @@ class MethodPoint:
 
             version = methods(self.spec)[0].version
             identity |= {"version": version} if version > 1 else {}
+        if self.symmetries is not None:
+            identity["symmetries"] = self.symmetries
         return identity
 
 
@@ -221,8 +226,12 @@ def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any], seeds: tuple[i
     where = f"recipe {recipe.path}: methods"
     if isinstance(entry, Mapping) and len(entry) == 1:
         family, values = next(iter(entry.items()))
+        if family == SYMMETRIC:
+            return _symmetric_points(recipe, _mapping(values, f"{where}: {family}"))
         if family not in ADAPTED:
-            raise InputError(f"{where}: {family!r} takes no options; those that do are {', '.join(ADAPTED)}")
+            raise InputError(
+                f"{where}: {family!r} takes no options; those that do are {', '.join((*ADAPTED, SYMMETRIC))}"
+            )
         return _adapted_points(recipe, str(family), _mapping(values, f"{where}: {family}"), adapt, seeds)
     if not isinstance(entry, str):
         raise InputError(f"{where}: {entry!r} is neither a method nor one with options")
@@ -231,6 +240,8 @@ def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any], seeds: tuple[i
         return [MethodPoint(family, family, 0.0)]
     if family in ADAPTED:
         raise InputError(f"{where}: write {family} with its options, as in {{{family}: {{lmbda: [30, 100]}}}}")
+    if family == SYMMETRIC:
+        raise InputError(f"{where}: write {family} with its options, as in {{{family}: {{qualities: [0.1, 0.2]}}}}")
     return _baseline_points(entry, where)
 
 
@@ -268,6 +279,20 @@ def _adapted_points(
             else:
                 points.append(MethodPoint(family, f"λ={place:g}", place, "", quality, settings, heads))
     return points
+
+
+def _symmetric_points(recipe: Recipe, values: dict[str, Any]) -> list[MethodPoint]:
+    """A point for each quality of the pyramid codec on means over symmetries of the square."""
+    where = f"recipe {recipe.path}: methods: {SYMMETRIC}"
+    unknown = sorted(set(values) - {"symmetries", "qualities"})
+    if unknown:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known: qualities, symmetries")
+    symmetries = values.get("symmetries", 8)
+    if type(symmetries) is not int or symmetries not in (2, 4, 8):
+        raise InputError(f"{where}: symmetries must be 2, 4 or 8, not {symmetries!r}")
+    qualities = _list(values.get("qualities"), float, f"{where}: qualities")
+    pyramids = [_baseline_points(f"codec-pyramid:{quality!r}", where)[0] for quality in qualities]
+    return [replace(point, method=SYMMETRIC, symmetries=symmetries) for point in pyramids]
 
 
 def _baseline_points(entry: str, where: str) -> list[MethodPoint]:

@@ -119,10 +119,10 @@ def _names(text: str, dataset: str, point: MethodPoint) -> bool:
 
 @dataclass(frozen=True)
 class _Model:
-    """Where a model lies, and the hash of its weights."""
+    """Where a model lies, and what decides its embeddings (`NecModel.fingerprint`)."""
 
     path: str
-    sha256: str
+    fingerprint: str
 
     def load(self) -> NecModel:
         from nec.models import load_model
@@ -178,7 +178,7 @@ class _Bench:
         from nec.models import load_model
 
         subset, origin = Subset(plan), load_model(self.model)
-        base: _Model | None = _Model(self.model, origin.sha256)
+        base: _Model | None = _Model(self.model, origin.fingerprint)
         if plan.base is not None:
             base = self._trained(plan, "base", plan.base, origin, train)
         if subset.task == "segmentation":  # fine-tuning is for classification only
@@ -206,7 +206,7 @@ class _Bench:
                 return open_plan(maker, tile)
 
             found = trained(folder, name, settings, origin, images, progress=not self.log.quiet)
-        return None if found is None else _Model(str(found), load_model(found).sha256)
+        return None if found is None else _Model(str(found), load_model(found).fingerprint)
 
     def _model(self, work: _Open, point: MethodPoint, train: bool = False) -> _Model | None:
         """The model whose tokens a point codes; None where it is not trained yet and not to be."""
@@ -229,7 +229,7 @@ class _Bench:
         model = self._model(work, point)
         if model is None:
             return None
-        facts = {"model": model.sha256, **work.identity}
+        facts = {"model": model.fingerprint, **work.identity}
         own = key_of({"point": point.identity(), **facts})
         return own, key_of(facts) if shares_float_tokens(point) else own
 
@@ -288,6 +288,8 @@ class _Bench:
         """Where a point's decoded tokens are; makes them, and measures the point on the way."""
         assert work.base is not None
         model = work.base.load()
+        if point.symmetries is not None:
+            model.config = replace(model.config, symmetries=point.symmetries)
         tokens_key, tokens = embedded(self.cache, "tokens", model, work.subset)
         known = self.cache.get("measured", key) is not None
         if shares_float_tokens(point):

@@ -139,7 +139,7 @@ def batches(count: int, size: int = BATCH) -> list[tuple[int, int]]:
 
 def embedded(cache: Cache, kind: str, model: NecModel, subset: Subset) -> tuple[str, Tokens]:
     """Key and unquantised tokens of a model on a subset, from the cache or computed into it."""
-    key = key_of({"tokens": model.sha256, **subset.identity()})
+    key = key_of({"tokens": model.fingerprint, **subset.identity()})
     folder = cache.path(kind, key, "")
     if not folder.is_dir():
         inputs = model_inputs(model, subset)

@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--distortion", choices=["pixels", "features", "mix"], help="of the hierarchical prior (default pixels)"
     )
     parser.add_argument(
+        "--symmetries",
+        type=int,
+        metavar="N",
+        help="aim the distortion of features at means over N (2, 4, 8) turns and flips of the image (default 1)",
+    )
+    parser.add_argument(
         "--quality-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="it trains for (default 0.03 2)"
     )
     parser.add_argument("--hyper-channels", type=int, metavar="C", help="of the hyperprior (default 96)")

@@ -75,7 +75,7 @@ def _measure(args: argparse.Namespace, dataset: Dataset, model: NecModel, wanted
         "image_shape": [height, width, bands],
         "grid": list(inputs.grid),
         "dimensions": model.config.embed_dim,
-        "model": {"name": model.name, "sha256": model.sha256},
+        "model": model.identity,
         "batch_size": args.batch_size,
         "files": {"stored_bytes": sum(sizes), **spread(sum(sizes) / len(sizes), sizes)},
         "pixel_bytes_per_image": next((row.pixel_bytes / row.images for row in rows if row.images), None),

@@ -125,7 +125,7 @@ def _from_images(args: argparse.Namespace, head: SavedHead) -> tuple[int, Iterat
     from nec.tasks.prediction import Embedder, check_model, predict_image
 
     model = load_model(args.model)
-    check_model(head, {"name": model.name, "sha256": model.sha256})
+    check_model(head, model.identity)
     if model.config.embed_dim != head.dimensions:
         raise InputError(f"the model gives {model.config.embed_dim} values a token, the head takes {head.dimensions}")
     recorded = head.model.get("input") or {}

@@ -125,7 +125,7 @@ class CodecBottleneck(nn.Module):
         `own_gains` False: without the trained gains a channel, in the codec's own metric.
         """
         rows, columns = tokens.shape[1:3]
-        turned = ((tokens.float() - self._mean_of(rows, columns)) @ self.forward_basis).flatten(1, 2)
+        turned = ((tokens.float() - self.means(rows, columns)) @ self.forward_basis).flatten(1, 2)
         scale = self._scale(rows, columns, own_gains)
         return (_pyramid_matrix(rows, columns, False).to(turned) @ turned) * scale
 
@@ -133,14 +133,15 @@ class CodecBottleneck(nn.Module):
         """Inverse of `coefficients`: (n, y, x, d)."""
         flat = coefficients / self._scale(rows, columns, True)
         flat = _pyramid_matrix(rows, columns, True).to(flat) @ flat
-        return flat.unflatten(1, (rows, columns)) @ self.back_basis + self._mean_of(rows, columns)
+        return flat.unflatten(1, (rows, columns)) @ self.back_basis + self.means(rows, columns)
 
     def _scale(self, rows: int, columns: int, own_gains: bool) -> Tensor:
         octaves = torch.from_numpy(pyramid.octaves(rows, columns)).flatten().to(self.mean.device)
         gains = self.octave_gains[octaves.clamp(max=len(self.octave_gains) - 1)][:, None] / self.step
         return gains * torch.exp2(self.channel_gains) if own_gains else gains
 
-    def _mean_of(self, rows: int, columns: int) -> Tensor:
+    def means(self, rows: int, columns: int) -> Tensor:
+        """What the codec takes off every image's tokens: (d,), or (rows, columns, d) with means by position."""
         if self.places is None:
             return self.mean
         repeats = [-(-size // period) for size, period in zip((rows, columns), self.places.shape, strict=False)]

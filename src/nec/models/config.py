@@ -14,6 +14,7 @@ _POSITIVE = (
     "hyper_heads",
 )  # fmt: skip
 KINDS = ("mae", "factorized", "hyperprior", "hierarchical")
+SYMMETRIES = (1, 2, 4, 8)
 
 # Names in other people's configurations (timm, MAE, the published NEC code) -> ours.
 _ALIASES = {"img_size": "image_size", "in_chans": "in_channels", "drop_path": None, "num_classes": None}
@@ -30,6 +31,8 @@ class ModelConfig:
 
     `bands` (names or STAC common names, in order) and `reflectance` (what 0 and 1 of the scaled images stand for) tell
     how a scene becomes input, see `nec.data.normalization`; None where it is not known.
+
+    `symmetries`: embeddings are means over so many symmetries of the square, see `nec.models.symmetry`; 1: plain ones.
     """
 
     image_size: int = 224
@@ -51,6 +54,7 @@ class ModelConfig:
     std: tuple[float, ...] = IMAGENET_STD
     bands: tuple[str, ...] | None = None
     reflectance: tuple[float, float] | None = None
+    symmetries: int = 1
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -62,6 +66,8 @@ class ModelConfig:
             )
         if self.kind not in KINDS:
             raise InputError(f"model config: kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        if type(self.symmetries) is not int or self.symmetries not in SYMMETRIES:
+            raise InputError(f"model config: symmetries must be 1, 2, 4 or 8, got {self.symmetries!r}")
         if self.hyper_channels % self.hyper_heads:
             raise InputError(
                 f"model config: hyper_channels {self.hyper_channels} is no multiple of hyper_heads {self.hyper_heads}"

@@ -15,6 +15,7 @@ from nec.errors import InputError
 from nec.models.bottleneck import Bottleneck, FactorizedBottleneck, HyperpriorBottleneck
 from nec.models.codec_bottleneck import CodecBottleneck
 from nec.models.config import ModelConfig
+from nec.models.symmetry import GROUPS, symmetric_mean
 from nec.models.vit import Block, PatchEmbed, resize_positions, sincos_positions
 
 if TYPE_CHECKING:
@@ -103,6 +104,17 @@ class NecModel(nn.Module):
         self.codec, self.bottleneck = codec, CodecBottleneck(codec)
         self.bottleneck.train(self.training)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells its embeddings from other models': name, sha256 of the weights, and symmetries if any."""
+        found: dict[str, Any] = {"name": self.name, "sha256": self.sha256}
+        return found if self.config.symmetries == 1 else found | {"symmetries": self.config.symmetries}
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides its embeddings, in one word: sha256 of the weights, with the number of symmetries if any."""
+        return self.sha256 if self.config.symmetries == 1 else f"{self.sha256}-{self.config.symmetries}"
+
     # -- images ---------------------------------------------------------------------------------------------------
 
     def normalize(self, images: np.ndarray | Tensor) -> Tensor:
@@ -163,9 +175,16 @@ class NecModel(nn.Module):
         return self.norm(x)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Normalised images (n, c, h, w) -> unquantised embeddings (n, y, x, d), without CLS."""
-        y, x = self.grid_of(images)
-        return self.tokens(images)[:, 1:].unflatten(1, (y, x))
+        """Normalised images (n, c, h, w) -> unquantised embeddings (n, y, x, d), without CLS.
+
+        Means over the symmetries that the configuration names: that many passes.
+        """
+        if self.config.symmetries == 1:
+            return self._patch_tokens(images)
+        return symmetric_mean(self._patch_tokens, images, GROUPS[self.config.symmetries])
+
+    def _patch_tokens(self, images: Tensor) -> Tensor:
+        return self.tokens(images)[:, 1:].unflatten(1, self.grid_of(images))
 
     def quantized(self, images: Tensor) -> Tensor:
         """Dequantised tokens (n, 1 + y*x, d), CLS first, rounded as at test time. Needs a bottleneck.

@@ -103,8 +103,7 @@ def encode(
         **_masks(dataset, order, inputs),
         "grid": inputs.grid,
         "model": {
-            "name": model.name,
-            "sha256": model.sha256,
+            **model.identity,
             "input": {**inputs.identity(), "batch_size": batch_size},
         },
         "provenance": _provenance(model, dataset, order, seed, target_bytes),

@@ -155,7 +155,7 @@ def _spec(
         patch_px=tiling.patch_px,
         chunk=chunk,
         shard=shard or _shard(chunk, model.config.embed_dim),
-        model={"name": model.name, "sha256": model.sha256, "input": {**tiles, **seen}},
+        model={**model.identity, "input": {**tiles, **seen}},
         bands=[band.name for band in scene.bands],
         title=scene.name,
     )

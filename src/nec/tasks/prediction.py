@@ -51,8 +51,14 @@ class Embedder:
 
 
 def check_model(head: SavedHead, model: dict[str, Any] | None) -> None:
-    """`InputError` where the head was trained on embeddings of another model than `model` {name, sha256} says."""
-    ours, theirs = head.model.get("sha256"), (model or {}).get("sha256")
+    """`InputError` where the head was trained on embeddings of another model than `model`, an identity, says."""
+    other = model or {}
+    ours, theirs = head.model.get("sha256"), other.get("sha256")
+    if ours and theirs and head.model.get("symmetries", 1) != other.get("symmetries", 1):
+        raise InputError(
+            f"the head was trained on means over {head.model.get('symmetries', 1)} symmetries, these embeddings are"
+            f" over {other.get('symmetries', 1)}: nec fit --symmetries makes such a model"
+        )
     if ours and theirs and ours != theirs:
         raise InputError(
             f"the head was trained on embeddings of the model {head.model.get('name')!r} ({ours[:12]}), these are of"

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from nec.data.augment import random_resized_crop_flip
 from nec.models.codec_bottleneck import BIT_WORTH, CodecBottleneck, draw_levels
 from nec.models.mae import MASK_RATIO, NecModel
+from nec.models.symmetry import GROUPS, symmetric_mean
 from nec.training.batches import Images, StepBatches, rank_share, step_generator
 from nec.training.optim import MuonAdamW, warmup_cosine
 from nec.training.settings import AdaptSettings, TrainingSettings
@@ -86,8 +87,10 @@ class MaskedTraining(lightning.LightningModule):
             return torch.rand(s.batch_size, *shape, generator=generator)[share]
 
         crops, mask_noise, noise = draw(7), draw(grid[0] * grid[1]), None
+        symmetries = GROUPS[1]
         if isinstance(self.model.bottleneck, CodecBottleneck):
             noise = {"level": draw(1)}
+            symmetries = drawn_symmetries(s, generator)
             if self.model.bottleneck.quantization != "straight-through":
                 noise["latent"] = draw(*self.model.bottleneck.noise_shape(*grid)) - 0.5
         elif self.model.bottleneck is not None:
@@ -101,7 +104,9 @@ class MaskedTraining(lightning.LightningModule):
             part_noise = None if noise is None else {name: drawn[part].to(views) for name, drawn in noise.items()}
             if isinstance(self.model.bottleneck, CodecBottleneck):
                 assert part_noise is not None
-                loss, values = self._coded_loss(views, mask_noise[part].to(views), part_noise, s.decoded_share)
+                loss, values = self._coded_loss(
+                    views, mask_noise[part].to(views), part_noise, symmetries, s.decoded_share
+                )
             else:
                 out = self.model(views, mask_noise[part].to(views), part_noise, s.decoded_share)
                 loss, values = self._loss(out)
@@ -137,7 +142,8 @@ class MaskedTraining(lightning.LightningModule):
         mask_noise = validation_mask_noise(self.model, size, step)[share].to(views)
         if isinstance(self.model.bottleneck, CodecBottleneck):
             places = (torch.arange(size)[share, None].to(views) + 0.5) / size  # all qualities, evenly
-            loss, figures = self._coded_loss(views, mask_noise, {"level": places})
+            assert isinstance(self.settings, AdaptSettings)
+            loss, figures = self._coded_loss(views, mask_noise, {"level": places}, GROUPS[self.settings.symmetries])
         else:
             loss, figures = self._loss(self.model(views, mask_noise))
         self.log_dict({f"val/{key}": value for key, value in {"loss": loss, **figures}.items()}, sync_dist=True)
@@ -154,13 +160,19 @@ class MaskedTraining(lightning.LightningModule):
         return self.settings.lmbda * out["recon_loss"] + bits + out["aux_loss"], figures
 
     def _coded_loss(
-        self, views: Tensor, mask_noise: Tensor, noise: dict[str, Tensor], decoded_share: float = 1.0
+        self,
+        views: Tensor,
+        mask_noise: Tensor,
+        noise: dict[str, Tensor],
+        symmetries: tuple[int, ...],
+        decoded_share: float = 1.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over images of (bits + distortion's weight * distortion) / typical bits, each at its own level.
 
         `noise`: "level" (n, 1) in 0..1 chooses the level, "latent" is the quantiser's. The bits are those of whole
         grids from a pass without a mask; what coding does to the tokens there is done to the visible ones of the masked
-        pass, whose reconstruction is the distortion of pixels.
+        pass, whose reconstruction is the distortion of pixels. `symmetries`: those over which the features' target is
+        the mean.
         """
         s, bottleneck = self.settings, self.model.bottleneck
         assert isinstance(s, AdaptSettings)
@@ -171,7 +183,7 @@ class MaskedTraining(lightning.LightningModule):
         parts, figures = [], {"bytes_per_image": coded.bits.detach().mean() / 8}
         if self.teacher is not None:
             with torch.no_grad():
-                target = self.teacher.embed(views)
+                target = self._target(self.teacher, bottleneck, views, symmetries)
             distances = bottleneck.distance(coded.tokens, target)
             figures["squared_steps"] = distances.detach().mean()
             parts.append(BIT_WORTH * distances)
@@ -182,6 +194,18 @@ class MaskedTraining(lightning.LightningModule):
             parts.append(s.lmbda * out["recon_losses"])
         distortion = bottleneck.level_weight(levels) * sum(parts) / len(parts)
         return ((coded.bits + distortion) / bottleneck.typical_bits(levels)).mean(), figures
+
+    @staticmethod
+    def _target(teacher: NecModel, bottleneck: CodecBottleneck, views: Tensor, symmetries: tuple[int, ...]) -> Tensor:
+        """Tokens (n, y, x, d) that the features aim at: the teacher's mean over `symmetries`.
+
+        What its tokens have in common at each place of the grid, most of it position embeddings, is no matter of
+        images: it stays as it is instead of being turned with them.
+        """
+        if symmetries == GROUPS[1]:
+            return teacher.embed(views)
+        places = bottleneck.means(*teacher.grid_of(views))
+        return symmetric_mean(lambda turned: teacher.embed(turned) - places, views, symmetries) + places
 
     # -- optimiser ------------------------------------------------------------------------------------------------
 
@@ -205,6 +229,14 @@ class MaskedTraining(lightning.LightningModule):
         factors: list[Any] = [stay if group.get("constant") else follow for group in groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def drawn_symmetries(settings: TrainingSettings, generator: torch.Generator) -> tuple[int, ...]:
+    """The symmetries of a step's target: two of the group, whose mean has the group's mean as its expectation."""
+    if not isinstance(settings, AdaptSettings) or settings.symmetries == 1:
+        return GROUPS[1]
+    group = GROUPS[settings.symmetries]
+    return tuple(group[i] for i in torch.randperm(len(group), generator=generator)[:2].tolist())
 
 
 def validation_mask_noise(model: NecModel, images: int, step: int) -> Tensor:

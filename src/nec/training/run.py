@@ -68,7 +68,7 @@ def continue_pretraining(
     lightning.seed_everything(settings.seed, verbose=False)
     copy = NecModel(model.config)
     copy.load_state_dict(model.state_dict())
-    made = {"method": "masked autoencoder, continued", "from": _origin(model)}
+    made = {"method": "masked autoencoder, continued", "from": model.identity}
     return _run(copy, dataset, Path(out), settings, made, **options)
 
 
@@ -86,7 +86,7 @@ def refit_decoder(
     in fewer bytes. The encoder stays as it is, under a plain LayerNorm; the decoder starts from the old one.
     """
     lightning.seed_everything(settings.seed, verbose=False)
-    made = {"method": f"first {blocks} encoder blocks, decoder trained anew", "from": _origin(model)}
+    made = {"method": f"first {blocks} encoder blocks, decoder trained anew", "from": model.identity}
     return _run(cut_encoder(model, blocks), dataset, Path(out), settings, made, **options)
 
 
@@ -118,7 +118,7 @@ def adapt(
     start = _in_principal_axes(model, dataset, settings.seed) if settings.principal_axes else model
     adapted = with_bottleneck(start, settings)
     freeze(adapted, settings.trainable_blocks)
-    made = {"method": f"NEC adaptation, prior {settings.prior}", "from": _origin(model)}
+    made = {"method": f"NEC adaptation, prior {settings.prior}", "from": model.identity}
     if settings.prior == "hierarchical":
         if Path(out).exists() and not options.get("overwrite"):
             raise InputError(f"{out} exists: choose another name, or give --overwrite")
@@ -352,10 +352,6 @@ def _parts(dataset: Dataset, config: ModelConfig, limit: int | None) -> tuple[Im
     return Images(dataset, train, size, bands), (
         Images(dataset, val, size, bands) if val is not None and val.size else None
     )
-
-
-def _origin(model: NecModel) -> dict[str, str]:
-    return {"name": model.name, "sha256": model.sha256}
 
 
 def _versions() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nec.errors import InputError
+from nec.models.config import SYMMETRIES
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ class AdaptSettings(TrainingSettings):
         distortion: of the hierarchical prior. "pixels": the MAE's, in a second, masked pass; "features": the squared
             distance to the tokens before adaptation, in the codec's metric, weighted as the codec's rounding weighs it
             against bits; "mix": the mean of both.
+        symmetries: of the distortion of features (and mix): what is aimed at is the mean of the old tokens over so many
+            symmetries of the square (`nec.models.symmetry`), of which a step takes two drawn ones. One pass then gives
+            what would have taken so many.
         quality_range: of the hierarchical prior: each image of a step is coded at its own, drawn between these.
     """
 
@@ -104,6 +108,7 @@ class AdaptSettings(TrainingSettings):
     quantization: Literal["noise", "mixed", "straight-through"] = "noise"
     prior: Literal["factorized", "hyperprior", "hierarchical"] = "factorized"
     distortion: Literal["pixels", "features", "mix"] = "pixels"
+    symmetries: int = 1
     quality_range: tuple[float, float] = (0.03, 2.0)
     hyper_channels: int = 96
     hyper_heads: int = 4
@@ -126,6 +131,10 @@ class AdaptSettings(TrainingSettings):
                 raise InputError(
                     f"{name} {getattr(self, name)!r} is not one of {', '.join(known)} (prior {self.prior})"
                 )
+        if self.symmetries not in SYMMETRIES:
+            raise InputError(f"symmetries must be 1, 2, 4 or 8, got {self.symmetries}")
+        if self.symmetries > 1 and (not hierarchical or self.distortion == "pixels"):
+            raise InputError("symmetries are of the features' target: give prior hierarchical and distortion features")
         low, high = self.quality_range
         if not 0 < low <= high:
             raise InputError(f"quality_range must be LOW HIGH with 0 < LOW <= HIGH, got {low} {high}")
