@@ -61,9 +61,27 @@ def test_one_adapted_model_is_coded_at_several_qualities(tmp_path: Path) -> None
     assert len({point.name for point in plan.points}) == 4
 
 
+def test_means_over_symmetries_are_a_method_with_qualities(tmp_path: Path) -> None:
+    (plan,) = load(  # type: ignore[attr-defined]
+        tmp_path, "methods: ['codec-pyramid:0.5', {codec-symmetric: {symmetries: 4, qualities: [0.5, 1]}}]\n"
+    ).datasets
+    assert [(p.method, p.label, p.setting, p.symmetries) for p in plan.points] == [
+        ("codec-pyramid", "quality 0.5", 0.5, None),
+        ("codec-symmetric", "quality 0.5", 0.5, 4),
+        ("codec-symmetric", "quality 1", 1.0, 4),
+    ]
+    assert plan.points[0].spec == plan.points[1].spec
+    assert plan.points[0].identity() != plan.points[1].identity() | {"method": "codec-pyramid"}
+    assert len({point.name for point in plan.points}) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
+        ("methods: [codec-symmetric]", "qualities"),
+        ("methods: [{codec-symmetric: {symmetries: 8}}]", "qualities"),
+        ("methods: [{codec-symmetric: {symmetries: 3, qualities: [1]}}]", "2, 4 or 8"),
+        ("methods: [{codec-symmetric: {quality: 1}}]", "'quality'"),
         ("methods: [{nec-hierarchical: {lmbda: 3}}]", "qualities"),
         ("methods: [{nec-factorized: {lmbda: 3, distortion: features}}]", "distortion"),
         ("colour: blue", "'colour'"),

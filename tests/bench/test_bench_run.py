@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,29 @@ def test_adaptations_take_turns_with_heads_and_methods_are_compared(
     assert all(item["method"] == "uqe" and item["reference"] == "nec-factorized" for item in results.bd_rate)
     assert {item["decoder"] for item in results.bd_rate if item["resampled"] == "images"} <= {False, True}
     assert Results.read(out).bd_rate == results.bd_rate
+
+
+@pytest.mark.slow
+def test_means_over_symmetries_are_the_base_models_own(dataset: str, model: str, tmp_path: Path) -> None:
+    """The point's tokens are those of a model folder with as many symmetries, in the same benchmark's bytes."""
+    (tmp_path / "r.yaml").write_text(
+        "methods: ['codec-pyramid:0.5', {codec-symmetric: {symmetries: 4, qualities: [0.5]}}]\n"
+        "seeds: [0]\ndecoder: [false]\ndatasets: {eurosat: {limits: {train: 60, val: 12, test: 24}}}\n"
+        "heads: {classification: {epochs: 1, batch: 16}}\n"
+    )
+    plain, symmetric = run_bench(
+        load_recipe(tmp_path / "r.yaml", [dataset]), model, tmp_path / "out", jobs=1, quiet=True
+    ).rows
+    folder = tmp_path / "turning"
+    shutil.copytree(model, folder)
+    document = json.loads((folder / "config.json").read_text())
+    document["model"]["symmetries"] = 4
+    (folder / "config.json").write_text(json.dumps(document))
+    same, again = run_bench(
+        load_recipe(tmp_path / "r.yaml", [dataset]), str(folder), tmp_path / "out", jobs=1, quiet=True
+    ).rows
+    assert symmetric.bytes_per_image == same.bytes_per_image == again.bytes_per_image != plain.bytes_per_image
+    assert symmetric.metrics == same.metrics
 
 
 @pytest.mark.slow

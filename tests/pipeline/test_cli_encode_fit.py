@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import build_model, smooth
 
@@ -144,6 +145,30 @@ def test_fit_writes_a_model_folder_that_encodes(
     codec = EmbeddingCodec.load(out / "codec.json")
     assert codec.id == report["codec"]["id"]
     assert not (tmp_path / "bare" / "codec.json").exists()
+
+
+def test_fit_to_means_over_symmetries(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder's configuration says so, and its codec suits such means: half the error of one for plain tokens."""
+    (tmp_path / "bare" / "config.json").write_text(json.dumps({"format": 1, "model": {}}))
+    out, command = tmp_path / "symmetric", ["fit", str(tmp_path / "bare"), f"folder:{folder}", "--symmetries", "8"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert json.loads((out / "config.json").read_text()) == {"format": 1, "model": {"symmetries": 8}}
+    assert (out / "model.safetensors").read_bytes() == b"weights"
+    tokens = np.zeros((60, 4, 4, 16), np.float32)
+    images = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*/*.png"))])
+    for index in range(8):
+        turned = np.rot90(images, index % 4, (1, 2))
+        turned = (turned[:, :, ::-1] if index >= 4 else turned).copy()
+        with torch.no_grad():
+            part = build_model().embed(build_model().normalize(turned)).numpy()
+        tokens += np.rot90(part[:, :, ::-1] if index >= 4 else part, -(index % 4), (1, 2)) / 8
+    assert main(["fit", str(tmp_path / "bare"), f"folder:{folder}", "--out", str(tmp_path / "plain.json")]) == 0
+    errors = []
+    for codec in (EmbeddingCodec.load(out / "codec.json"), EmbeddingCodec.load(tmp_path / "plain.json")):
+        errors.append(np.square(codec.decode(codec.encode(tokens, 1 / 64)) - tokens).mean())
+    assert errors[0] < 0.5 * errors[1]
+    check_refused([*command, "--out", str(tmp_path / "c.json")], "write a model folder", capsys)
+    check_refused([*command, "--out", str(tmp_path / "bare")], "another model", capsys)
 
 
 def test_fit_into_the_models_own_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,10 @@ def test_resume_refuses_what_would_change_the_embeddings(model: Any, images: Arr
     for changes in ({"batch_size": 8}, {"image_size": 24}, {"quality": 2.0}):
         with pytest.raises(InputError, match="differ"):
             encode(model, images, tmp_path / "a.zarr", **{"batch_size": 16, "resume": True, **changes})
+    symmetric = copy.copy(model)
+    symmetric.config = replace(model.config, symmetries=4)  # the same weights
+    with pytest.raises(InputError, match="differ"):
+        encode(symmetric, images, tmp_path / "a.zarr", batch_size=16, resume=True)
     with pytest.raises(InputError, match="exists"):
         encode(model, images, tmp_path / "a.zarr", batch_size=16)
     with pytest.raises(InputError, match="one of them"):

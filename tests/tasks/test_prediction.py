@@ -21,7 +21,7 @@ from nec.data import ArrayDataset  # noqa: E402
 from nec.models import ModelConfig, NecModel, load_model, save_model  # noqa: E402
 from nec.pipeline import encode  # noqa: E402
 from nec.tasks import classify, segment  # noqa: E402
-from nec.tasks.prediction import predict_classes, sliding_probabilities  # noqa: E402
+from nec.tasks.prediction import check_model, predict_classes, sliding_probabilities  # noqa: E402
 from nec.tasks.saved import load_head, save_head  # noqa: E402
 
 CLASSES, COLORS = ["left", "right"], [(200, 30, 30), (30, 30, 200)]
@@ -200,6 +200,13 @@ def test_saving_from_the_commands(made: dict[str, Any], tmp_path: Path) -> None:
     assert main(["classify", store, "--head", "linear", "--json", "--save", str(tmp_path / "c")]) == 0
     assert (load_head(tmp_path / "s").kind, load_head(tmp_path / "c").kind) == ("segmenter", "linear")
     assert main(["segment", store, "--json", "--save", str(tmp_path / "s")]) == 2
+
+
+def test_a_head_is_held_to_the_symmetries_of_its_embeddings(made: dict[str, Any]) -> None:
+    head, model = load_head(made["folder"] / "plain"), load_model(made["folder"] / "model")
+    check_model(head, model.identity)
+    with pytest.raises(InputError, match="over 8"):
+        check_model(head, model.identity | {"symmetries": 8})
 
 
 BAD: dict[str, tuple[list[str], str]] = {

@@ -218,6 +218,32 @@ def test_what_trains_through_the_codec(distortion: str, config, dataset, tmp_pat
     assert not torch.equal(weights(first), weights(other))
 
 
+@pytest.mark.slow
+def test_features_can_aim_at_means_over_symmetries(config, dataset, tmp_path: Path) -> None:
+    """What one pass of the adapted model gives turns with the image as the teacher's mean does, and lies nearer to it.
+
+    Means by position are the teacher's own: they do not turn.
+    """
+    base = NecModel(config).eval()
+    settings = replace(
+        CODED, distortion="features", quantization="straight-through", symmetries=8, turns=True, epochs=40,
+        blr=0.05, trainable_blocks=None, quality_range=(2.0, 2.0),
+    )  # fmt: skip
+    adapted = adapt(base, dataset, tmp_path / "m", settings, **QUIET)
+    images = base.normalize(dataset.images[70:])
+    with torch.no_grad():
+        plain, found = base.embed(images), adapted.embed(images)
+        places = base.embed(base.normalize(dataset.images[:70])).mean(0)
+        total = torch.zeros_like(plain)
+        for flipped in (False, True):
+            for turns in range(4):
+                view = torch.rot90(images.flip(3) if flipped else images, turns, (2, 3))
+                tokens = torch.rot90(base.embed(view) - places, -turns, (1, 2))
+                total += tokens.flip(2) if flipped else tokens
+    aim = total / 8 + places
+    assert (found - aim).square().mean() < 0.5 * (plain - aim).square().mean()
+
+
 def test_settings_of_the_hierarchical_prior_are_its_own() -> None:
     assert [AdaptSettings(prior=p).lmbda for p in ("factorized", "hyperprior", "hierarchical")] == [3e4, 3e4, 2.3e6]
     assert replace(AdaptSettings(prior="hierarchical"), trainable_blocks=2).lmbda == 2.3e6
@@ -227,8 +253,10 @@ def test_settings_of_the_hierarchical_prior_are_its_own() -> None:
         {"prior": "hyperprior", "distortion": "pixels", "quantization": "straight-through"},
         {"quality_range": (2.0, 1.0)},
         {"distortion": "edges"},
+        {"symmetries": 3},
+        {"symmetries": 8, "distortion": "pixels"},
     ):
-        with pytest.raises(nec.InputError, match=r"distortion|quantization|quality_range"):
+        with pytest.raises(nec.InputError, match=r"distortion|quantization|quality_range|symmetries"):
             replace(CODED, **wrong)
 
 

@@ -142,8 +142,8 @@ class MaskedTraining(lightning.LightningModule):
         mask_noise = validation_mask_noise(self.model, size, step)[share].to(views)
         if isinstance(self.model.bottleneck, CodecBottleneck):
             places = (torch.arange(size)[share, None].to(views) + 0.5) / size  # all qualities, evenly
-            assert isinstance(self.settings, AdaptSettings)
-            loss, figures = self._coded_loss(views, mask_noise, {"level": places}, GROUPS[self.settings.symmetries])
+            symmetries = drawn_symmetries(self.settings, step_generator(step, 0))
+            loss, figures = self._coded_loss(views, mask_noise, {"level": places}, symmetries)
         else:
             loss, figures = self._loss(self.model(views, mask_noise))
         self.log_dict({f"val/{key}": value for key, value in {"loss": loss, **figures}.items()}, sync_dist=True)

@@ -38,7 +38,7 @@ from nec.training.settings import AdaptSettings, TrainingSettings
 CHECKPOINT = "last.ckpt"
 _AXES_IMAGES = 1024
 _CODEC_IMAGES, _CALIBRATION_IMAGES, _REFIT_IMAGES = 512, 128, 2048
-_VALIDATIONS = 20  # a run
+_VALIDATIONS = (5, 20)  # fewest and most in a run, else one an epoch: each goes through all validation images
 
 
 def pretrain(
@@ -261,7 +261,7 @@ def _run(
         enable_checkpointing=False,  # `_Checkpoints` does
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        val_check_interval=max(1, module.steps // _VALIDATIONS),
+        val_check_interval=max(1, module.steps // min(max(_VALIDATIONS[0], round(settings.epochs)), _VALIDATIONS[1])),
         check_val_every_n_epoch=None,
         log_every_n_steps=1,
         use_distributed_sampler=False,
