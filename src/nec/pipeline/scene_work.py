@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from math import gcd, prod
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,26 @@ from nec.store.patience import passing, patiently
 
 if TYPE_CHECKING:
     from nec.models.mae import NecModel
-    from nec.store.product.shard import EncodedShard, ShardEncoder
+    from nec.store.product.shard import EncodedChunks, ShardEncoder
 
 Shard = tuple[int, int]
+
+
+class Part(NamedTuple):
+    """The unit of work: chunks of a shard, [start, stop) of its rows and of its columns of chunks."""
+
+    shard: Shard
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    def __str__(self) -> str:
+        rows, columns = (f"{start}..{stop - 1}" for start, stop in self[1:])
+        return f"{self.shard}, rows {rows} and columns {columns} of its chunks"
+
+    @property
+    def chunks(self) -> tuple[slice, slice]:
+        """The same as slices."""
+        return slice(*self.rows), slice(*self.columns)
 
 
 @dataclass(frozen=True)
@@ -50,10 +68,10 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class CodedShard:
-    """What is written of a shard; `data` is None where a tile failed that must not be skipped."""
+class CodedPart:
+    """What is written of a part; `data` is None where a tile failed that must not be skipped."""
 
-    data: EncodedShard | None
+    data: EncodedChunks | None
     failed: tuple[FailedTile, ...]
 
 
@@ -69,13 +87,13 @@ class _Batch:
 
 @dataclass(frozen=True)
 class SceneWork:
-    """A `nec.pipeline.engine.Work` whose tasks are the (row, column) of a product's shards.
+    """A `nec.pipeline.engine.Work` whose tasks are parts of a product's shards, see `parts`.
 
     Attributes:
         scene: with the bands of the model, in its order.
         encoder: of the product.
         places: (tile, tile, d), what is taken off a tile's tokens, see `nec.data.places`, or None.
-        batch_size: tiles that go through the model at once; batches begin at each shard's first tile.
+        batch_size: tiles that go through the model at once; batches begin at each part's first tile.
         readers: threads that read.
         skip_failed: mark the tokens of tiles that cannot be read as not valid, instead of leaving their shard out.
     """
@@ -96,25 +114,53 @@ class SceneWork:
 
     # -- what an engine asks for
 
-    def blocks(self, tasks: Sequence[Shard], done: Callable[[int], None]) -> Iterator[Tokens]:
-        """Tokens of each shard; batches of tiles are read ahead, across the borders of shards."""
-        return self.windows([self.window(shard) for shard in tasks], done)
+    def blocks(self, tasks: Sequence[Part], done: Callable[[int], None]) -> Iterator[Tokens]:
+        """Tokens of each part; batches of tiles are read ahead, across the borders of parts."""
+        return self.windows([self.window(part) for part in tasks], done)
 
-    def code(self, task: Shard, block: Tokens) -> CodedShard:
-        """The shard's files."""
+    def code(self, task: Part, block: Tokens) -> CodedPart:
+        """The part's chunks."""
         if block.failed and not self.skip_failed:
-            return CodedShard(None, block.failed)
-        return CodedShard(self.encoder.encode(*task, block.values, block.valid), block.failed)
+            return CodedPart(None, block.failed)
+        chunks = self.encoder.encode_chunks(*task.shard, task.chunks, block.values, block.valid)
+        return CodedPart(chunks, block.failed)
 
-    def size(self, task: Shard) -> int:
-        """Tiles of a shard."""
+    def size(self, task: Part) -> int:
+        """Tiles of a part."""
         return len(self.tiling.tiles(self.window(task)))
 
     # -- how it is done
 
-    def window(self, shard: Shard) -> TokenWindow:
-        """The tokens of a shard."""
-        rows, columns = self.encoder.tiling.shard_window(*shard)
+    def parts(self, shard: Shard) -> list[Part]:
+        """The parts of a shard, row by row: a function of the product and of `batch_size`, as are their batches.
+
+        A part is as few chunks as fill a batch, for it is held in memory as floats and keeps a worker busy while
+        others may wait; and parts share no tiles with each other that shards would not share.
+        """
+        rows, columns = self.encoder.tiling.chunks_of(*shard)
+        height, width = self._part_chunks
+        return [
+            Part(shard, (top, min(top + height, rows)), (left, min(left + width, columns)))
+            for top in range(0, rows, height)
+            for left in range(0, columns, width)
+        ]
+
+    @property
+    def _part_chunks(self) -> tuple[int, int]:
+        """(rows, columns) of chunks a part."""
+        raster, step = self.encoder.tiling, self.tiling.step
+        least = [_aligned(chunk, slots, step) for chunk, slots in zip(raster.chunk, raster.slots, strict=True)]
+        rows, columns = least
+        while prod(raster.chunk) * rows * columns < self.batch_size * step**2 and (rows, columns) != raster.slots:
+            if columns < raster.slots[1]:
+                columns = min(columns + least[1], raster.slots[1])
+            else:
+                rows = min(rows + least[0], raster.slots[0])
+        return rows, columns
+
+    def window(self, part: Part) -> TokenWindow:
+        """The tokens of a part."""
+        rows, columns = self.encoder.tiling.part_window(*part.shard, part.chunks)
         return rows.start, rows.stop, columns.start, columns.stop
 
     def windows(
@@ -183,6 +229,12 @@ class SceneWork:
                     failed.append(FailedTile(tile.row, tile.column, tile.side, str(reason)))
         else:
             read.extend((tile, *read_tile(strip, tile)) for tile in tiles)  # type: ignore[arg-type]
+
+
+def _aligned(chunk: int, slots: int, step: int) -> int:
+    """Chunks along a side of the least part that ends where a tile's tokens do; all `slots` where no shard does."""
+    chunks = step // gcd(chunk, step)
+    return chunks if slots % chunks == 0 else slots
 
 
 class _Strip:
