@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from math import gcd, prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from nec.store.product.shard import EncodedChunks, ShardEncoder
 
 Shard = tuple[int, int]
+_Read = tuple[Tile, NDArray[np.float32], NDArray[np.bool_]]  # a tile, its pixels, and which of them are valid
 
 
 class Part(NamedTuple):
@@ -167,9 +167,15 @@ class SceneWork:
         self, windows: Sequence[TokenWindow], done: Callable[[int], None] = lambda tiles: None
     ) -> Iterator[Tokens]:
         """Tokens of each window of the scene's grid; reading begins at once."""
+        self._keep_blocks(windows[0])
         # Planned as they are needed: the tiles of a large scene would take as much memory as its shards.
         read = read_ahead(self._read, (batch for window in windows for batch in self._batches(window)), self.readers)
         return (self._window(window, read, done) for window in windows)
+
+    def _keep_blocks(self, window: TokenWindow) -> None:
+        """Limit GDAL's cache to what the readers use at once: a larger one would fill with what is not read again."""
+        rows, columns = _span(self._batches(window)[0])
+        self.scene.keep_blocks(rows.stop - rows.start, columns.stop - columns.start, self.readers)
 
     def _window(self, window: TokenWindow, read: Iterator[_Batch], done: Callable[[int], None]) -> Tokens:
         shape = (window[1] - window[0], window[3] - window[2])
@@ -192,7 +198,8 @@ class SceneWork:
         some = [i for i, tile in enumerate(batch.tiles) if batch.valid[i][tile.inner].any()]
         if not some:
             return
-        tokens = embed_pixels(self.model, batch.pixels[some])
+        whole = len(some) == len(batch.tiles)  # as a rule; choosing would copy
+        tokens = embed_pixels(self.model, batch.pixels if whole else batch.pixels[some])
         if self.places is not None:
             tokens -= self.places
         for i, made in zip(some, tokens, strict=True):
@@ -203,10 +210,7 @@ class SceneWork:
     # -- reading
 
     def _read(self, tiles: Sequence[Tile]) -> _Batch:
-        read: list[tuple[Tile, NDArray[np.float32], NDArray[np.bool_]]] = []
-        failed: list[FailedTile] = []
-        for _, row in groupby(tiles, key=lambda tile: tile.row):
-            self._read_row(list(row), read, failed)
+        read, failed = self._pixels(tiles)
         side = self.tiling.tile_px
         pixels = np.empty((len(read), len(self.scene.bands), side, side), np.float32)
         valid = np.empty((len(read), self.tiling.tile_tokens, self.tiling.tile_tokens), bool)
@@ -215,20 +219,25 @@ class SceneWork:
             valid[i] = self.tiling.valid_tokens(inside)
         return _Batch([tile for tile, _, _ in read], pixels, valid, tuple(failed))
 
-    def _read_row(self, tiles: list[Tile], read: list[Any], failed: list[FailedTile]) -> None:
-        """Read neighbouring tiles in one go, since they overlap; one by one where that fails."""
+    def _pixels(self, tiles: Sequence[Tile]) -> tuple[list[_Read], list[FailedTile]]:
+        """Read a batch in one go, since its tiles overlap; one by one where that fails."""
         try:
-            strip = _Strip(self.scene, tiles)
+            scene = _Excerpt(self.scene, tiles)
         except InputError as error:
             _raise_passing(error)
-            for tile in tiles:
-                try:
-                    read.append((tile, *patiently(lambda tile=tile: read_tile(self.scene, tile))))  # type: ignore[misc]
-                except InputError as reason:
-                    _raise_passing(reason)
-                    failed.append(FailedTile(tile.row, tile.column, tile.side, str(reason)))
-        else:
-            read.extend((tile, *read_tile(strip, tile)) for tile in tiles)  # type: ignore[arg-type]
+            return self._one_by_one(tiles)
+        return [(tile, *read_tile(scene, tile)) for tile in tiles], []  # type: ignore[arg-type]
+
+    def _one_by_one(self, tiles: Sequence[Tile]) -> tuple[list[_Read], list[FailedTile]]:
+        read: list[_Read] = []
+        failed: list[FailedTile] = []
+        for tile in tiles:
+            try:
+                read.append((tile, *patiently(lambda tile=tile: read_tile(self.scene, tile))))  # type: ignore[misc]
+            except InputError as reason:
+                _raise_passing(reason)
+                failed.append(FailedTile(tile.row, tile.column, tile.side, str(reason)))
+        return read, failed
 
 
 def _aligned(chunk: int, slots: int, step: int) -> int:
@@ -237,14 +246,21 @@ def _aligned(chunk: int, slots: int, step: int) -> int:
     return chunks if slots % chunks == 0 else slots
 
 
-class _Strip:
-    """Pixels of a row of tiles in memory, read like the scene that they come from."""
+def _span(tiles: Sequence[Tile]) -> tuple[slice, slice]:
+    """Rows and columns of pixels that tiles lie in; they may reach beyond the scene's end."""
+    rows, columns = [tile.row for tile in tiles], [tile.column for tile in tiles]
+    side = tiles[0].side
+    return slice(min(rows), max(rows) + side), slice(min(columns), max(columns) + side)
+
+
+class _Excerpt:
+    """Pixels of the window that neighbouring tiles fill, in memory, read like the scene that they come from."""
 
     def __init__(self, scene: Scene, tiles: Sequence[Tile]) -> None:
         self.shape = scene.shape
-        self._row, self._column = tiles[0].row, min(tile.column for tile in tiles)
-        rows = min(tiles[0].side, scene.shape[0] - self._row)
-        columns = min(max(tile.column + tile.side for tile in tiles), scene.shape[1]) - self._column
+        window = _span(tiles)
+        self._row, self._column = (side.start for side in window)
+        rows, columns = (min(s.stop, end) - s.start for s, end in zip(window, scene.shape, strict=True))
         self._pixels, self._valid = patiently(lambda: scene.read(self._row, self._column, rows, columns))
 
     def read(self, row: int, column: int, rows: int, columns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
