@@ -151,7 +151,8 @@ def test_parts_of_a_shard(
     tiling = Tiling((ROWS, COLUMNS), 16, 4, 1)
     raster = RasterTiling(tiling.grid, chunk, (chunk[0] * shard[0], chunk[1] * shard[1]))
     encoder = ShardEncoder(model.codec, 1.0, raster)
-    work = SceneWork(model, open_scene(path), tiling, Normalization(), encoder, batch_size=batch_size)
+    plain = Normalization((0.0,) * 3, (1.0,) * 3)
+    work = SceneWork(model, open_scene(path), tiling, plain, encoder, batch_size=batch_size)
     parts = [each for place in raster.all_shards() for each in work.parts(place)]
     assert parts[0] == Part((0, 0), (0, part[0]), (0, part[1]))
     times = np.zeros(GRID, int)
