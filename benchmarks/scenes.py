@@ -2,7 +2,7 @@
 
     python benchmarks/scenes.py             all of the below, as one table
     python benchmarks/scenes.py idle        tiles/s beside the bare model's, ViT-S/16 at 224 px with random weights
-    python benchmarks/scenes.py scaling     two Dask workers against one, each on one thread
+    python benchmarks/scenes.py scaling     two Dask workers against one (--pinned: each on one processor)
     python benchmarks/scenes.py memory      peak memory and km2/s on generated scenes of 2,000 and 20,000 px width
     python benchmarks/scenes.py real FILE[:SENSOR[:METRES]] ...     km2/s and bytes a km2 with the shipped model
 
@@ -133,38 +133,51 @@ def _turns(engines: list[Any], bares: list[Any]) -> Any:
     return zip(engines, bares[:-1], bares[1:], strict=True)
 
 
-def scaling(folder: Path, size: int, rounds: int) -> Rows:
-    """Tiles a second of one and of two workers, start of the cluster not counted, and their processor time a tile."""
+def scaling(folder: Path, size: int, rounds: int, pinned: bool) -> Rows:
+    """Tiles a second of one and of two workers, and their processor time a tile.
+
+    The clock runs from the call to the sealed product: workers that are there import PyTorch, get the model, compile
+    the coder. `pinned`: each worker may use one processor only, of its own.
+    """
     model, path = make_model(12), make_scene(folder / "s.tif", size, size)
     rates, costs = np.empty((rounds, 2)), np.empty((rounds, 2))
     for turn in range(rounds):
         for i in (0, 1):
-            rates[turn, i], costs[turn, i] = on_workers(i + 1, model, path, folder / f"{turn}-{i}.zarr")
+            rates[turn, i], costs[turn, i] = on_workers(i + 1, model, path, folder / f"{turn}-{i}.zarr", pinned)
     one, two = rates.mean(axis=0)
     alone, shared = costs.mean(axis=0)
     each = "; ".join(f"{y / x:.2f}" for x, y in rates)
-    name = "ViT-S/16, Dask, 1 and 2 workers of 1 thread: "
+    name = f"ViT-S/16, {size:,} px, Dask, 1 and 2 workers of 1 thread, {'a' if pinned else 'any'} processor each: "
     return [
         (name + "tiles/s of the clock", f"{one:.2f}, {two:.2f}: {two / one:.2f} times ({each})"),
         (name + "processor time of the workers a tile", f"{alone:.3f} s, {shared:.3f} s: {shared / alone:.2f} times"),
     ]
 
 
-def on_workers(workers: int, model: NecModel, path: Path, out: Path) -> tuple[float, float]:
+def on_workers(workers: int, model: NecModel, path: Path, out: Path, pinned: bool) -> tuple[float, float]:
     """Tiles a second, and seconds of processor time a tile, of a cluster of so many workers."""
     import distributed
 
-    with (
-        distributed.LocalCluster(n_workers=workers, threads_per_worker=2, dashboard_address=None) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    from nec.pipeline.cluster import local_cluster
+
+    with local_cluster(workers) as cluster, distributed.Client(cluster) as client:
+        client.wait_for_workers(workers)
+        for number, address in enumerate(client.scheduler_info(n_workers=-1)["workers"] if pinned else ()):
+            client.run(pin, number, workers=[address])
         before = sum(client.run(time.process_time).values())
         report = encode_scene(
-            open_scene(path), model, out, shard=(1, 1), chunk=(16, 16), batch_size=BATCH,
-            engine="dask", scheduler=cluster.scheduler_address, threads=1,
+            open_scene(path), model, out,
+            batch_size=BATCH, engine="dask", scheduler=cluster.scheduler_address, threads=1,
         )  # fmt: skip
         worked = sum(client.run(time.process_time).values()) - before
     return report["tiles_per_second"], worked / report["tiles"]
+
+
+def pin(number: int) -> None:
+    """Hold every thread of this process, and those to come, on one of its processors. Linux."""
+    processors = sorted(os.sched_getaffinity(0))
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), {processors[number % len(processors)]})
 
 
 def memory(folder: Path, widths: list[int], rows: int) -> Rows:
@@ -229,6 +242,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batches", type=int, default=4, help="of 32 images, through the bare model, before and after")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--pinned", action="store_true", help="scaling: each worker on one processor of its own")
     parser.add_argument("--scene")
     parser.add_argument("--out")
     args = parser.parse_args()
@@ -240,7 +254,7 @@ def main() -> None:
         folder = Path(name)
         parts = {
             "idle": lambda: idle(folder, args.size, args.threads, args.batches, args.rounds),
-            "scaling": lambda: scaling(folder, args.size, args.rounds),
+            "scaling": lambda: scaling(folder, args.size, args.rounds, args.pinned),
             "memory": lambda: memory(folder, args.widths, args.rows),
             "real": lambda: real(folder, args.files),
         }

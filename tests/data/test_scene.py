@@ -157,9 +157,16 @@ def test_threads_and_pickles_read_the_same(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(pixels, bands[:, row : row + 40, column : column + 60].transpose(1, 2, 0))
 
 
-@pytest.mark.parametrize(("own", "megabytes"), [(None, 128), ("99", 99)])
-def test_gdal_s_cache_is_limited_in_every_thread(tmp_path: Path, own: str | None, megabytes: int) -> None:
-    path = write(tmp_path / "a.tif", noise(3, "uint16", 200, 300))
+@pytest.mark.parametrize(
+    ("own", "windows", "megabytes"),
+    [(None, None, 128), ("99", None, 99), (None, 1, 16), (None, 200, 32), (None, 10**5, 128), ("99", 200, 99)],
+)
+def test_gdal_s_cache_is_limited_in_every_thread(
+    tmp_path: Path, own: str | None, windows: int | None, megabytes: int
+) -> None:
+    """A window of 100 x 200 px touches up to 8 x 14 blocks of 16 x 16 px, 3 bands of 2 bytes: 172,032 bytes."""
+    path = write(tmp_path / "a.tif", noise(3, "uint16", 200, 300), tiled=True, blockxsize=16, blockysize=16)
+    keep = "" if windows is None else f"scene.keep_blocks(100, 200, {windows})"
     code = f"""
 from concurrent.futures import ThreadPoolExecutor
 from rasterio.env import get_gdal_config
@@ -167,6 +174,7 @@ from nec.data import open_scene
 
 scene = open_scene({str(path)!r})
 scene.read(0, 0, 9, 9)
+{keep}
 with ThreadPoolExecutor(2) as pool:
     list(pool.map(lambda row: scene.read(row, 0, 9, 9), range(20)))
     print(get_gdal_config("GDAL_CACHEMAX"), pool.submit(get_gdal_config, "GDAL_CACHEMAX").result())

@@ -126,6 +126,16 @@ def test_no_cluster_there(model: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "p.zarr").exists()
 
 
+@pytest.mark.slow
+def test_workers_started_here_keep_the_memory_they_freed() -> None:
+    distributed = pytest.importorskip("distributed")
+    from nec.pipeline.cluster import local_cluster
+
+    with local_cluster(1) as made, distributed.Client(made) as client:
+        told = [client.run(os.getenv, name) for name in ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS")]
+    assert [list(values.values()) for values in told] == [[None], ["1"]]
+
+
 # -- processes that are killed
 
 

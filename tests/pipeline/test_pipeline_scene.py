@@ -19,10 +19,15 @@ from scenes import COLUMNS, LAYOUT, ROWS, faulty, pixels, write_scene
 
 from nec.codec import EmbeddingCodec
 from nec.data import open_scene
+from nec.data.normalization import Normalization
+from nec.data.tiling import Tiling
 from nec.errors import InputError, NecError
 from nec.pipeline import encode_scene
+from nec.pipeline.scene_work import Part, SceneWork
 from nec.store import ProductWriter, open_product, verify
 from nec.store.patience import passing, patiently
+from nec.store.product.shard import ShardEncoder
+from nec.store.product.tiling import RasterTiling
 
 GRID = (23, 30)
 
@@ -114,9 +119,11 @@ def test_layout_and_batches_do_not_change_the_tokens(model: Any, path: Path, who
 
 
 @pytest.mark.slow
-def test_what_is_held_does_not_grow_with_the_scene(model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("narrow", [400, 68])  # px: several shards, and less than one: 17 tokens of its 32
+def test_what_is_held_does_not_grow_with_the_scene(model: Any, tmp_path: Path, narrow: int) -> None:
     def peak(name: str, columns: int) -> int:
-        scene = open_scene(write_scene(tmp_path / f"{name}.tif", smooth(1, columns, 3, seed=3)[0, :90]))
+        wide = smooth(1, 1600, 3, seed=3)[0, :140, :columns]
+        scene = open_scene(write_scene(tmp_path / f"{name}.tif", wide))
         tracemalloc.start()
         try:
             encode_scene(scene, model, tmp_path / f"{name}.zarr", chunk=(8, 8), shard=(4, 4), batch_size=8)
@@ -125,7 +132,33 @@ def test_what_is_held_does_not_grow_with_the_scene(model: Any, tmp_path: Path) -
             tracemalloc.stop()
 
     _, *wide = [peak(f"wide{i}", 1600) for i in range(3)]  # the first fills caches of codec and kernel
-    assert min(wide) < 1.3 * peak("narrow", 400)
+    assert min(wide) < 1.3 * peak("narrow", narrow)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "shard", "batch_size", "part"),
+    [
+        ((8, 8), (3, 3), 16, (1, 1)),  # a chunk has 4 x 4 tiles
+        ((8, 8), (3, 3), 17, (1, 2)),
+        ((8, 8), (3, 3), 100, (3, 3)),
+        ((3, 3), (4, 4), 1, (2, 2)),  # chunks that end within a tile
+        ((3, 4), (3, 2), 1, (3, 1)),  # shards that do
+    ],
+)
+def test_parts_of_a_shard(
+    model: Any, path: Path, chunk: tuple[int, int], shard: tuple[int, int], batch_size: int, part: tuple[int, int]
+) -> None:
+    tiling = Tiling((ROWS, COLUMNS), 16, 4, 1)
+    raster = RasterTiling(tiling.grid, chunk, (chunk[0] * shard[0], chunk[1] * shard[1]))
+    encoder = ShardEncoder(model.codec, 1.0, raster)
+    plain = Normalization((0.0,) * 3, (1.0,) * 3)
+    work = SceneWork(model, open_scene(path), tiling, plain, encoder, batch_size=batch_size)
+    parts = [each for place in raster.all_shards() for each in work.parts(place)]
+    assert parts[0] == Part((0, 0), (0, part[0]), (0, part[1]))
+    times = np.zeros(GRID, int)
+    for each in parts:
+        times[raster.part_window(*each.shard, each.chunks)] += 1
+    assert (times == 1).all()
 
 
 def test_target_bytes(model: Any, path: Path, tmp_path: Path) -> None:

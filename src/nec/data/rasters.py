@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -37,9 +38,10 @@ REMOTE_OPTIONS = {
     "GDAL_HTTP_MULTIPLEX": "YES",
     "CPL_VSIL_CURL_CACHE_SIZE": str(32 * 2**20),
 }
-#: Decoded blocks that GDAL keeps, in bytes, a process, unless `GDAL_CACHEMAX` is set. Its own default is 5% of the
-#: machine's memory. A row of tiles of a shard, in 12 bands of Sentinel-2's JPEG 2000, takes some 100 MiB.
+#: Decoded blocks that GDAL keeps at most, in bytes, a process, unless `GDAL_CACHEMAX` is set. Its own default is 5% of
+#: the machine's memory. What two threads read of Sentinel-2's JPEG 2000 in some bands at a time takes about as much.
 CACHE_BYTES = 128 * 2**20
+LEAST_CACHE_BYTES = 16 * 2**20
 
 Affine = tuple[float, float, float, float, float, float]
 
@@ -76,6 +78,8 @@ class Header:
         names: a band's own description, or the colour it is declared to be, or None.
         wavelengths: in µm, from GDAL's IMAGERY metadata, or None.
         scales, offsets: value = number * scale + offset; 1 and 0 where nothing is declared.
+        block: (rows, columns) that are decoded together.
+        interleaved: whether a block's bands are decoded together.
     """
 
     path: str
@@ -86,6 +90,17 @@ class Header:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     tags: dict[str, str]
+    block: tuple[int, int]
+    interleaved: bool
+
+    def block_bytes(self, rows: float, columns: float, indexes: Sequence[int]) -> int:
+        """Bytes of the decoded blocks under a window of so many pixels of the file, wherever it lies, at most."""
+        touched = [
+            min(math.ceil(size / side) + 1, math.ceil(whole / side))
+            for size, side, whole in zip((rows, columns), self.block, self.grid.shape, strict=True)
+        ]
+        dtypes = self.dtypes if self.interleaved else [self.dtypes[index - 1] for index in indexes]
+        return math.prod(touched) * math.prod(self.block) * sum(np.dtype(dtype).itemsize for dtype in dtypes)
 
 
 def gdal_path(source: str | Path) -> str:
@@ -146,6 +161,8 @@ def read_header(path: str) -> Header:
             tuple(file.scales),
             tuple(file.offsets),
             dict(file.tags()),
+            tuple(file.block_shapes[0]),
+            file.profile.get("interleave") == "pixel",
         )
 
 
@@ -253,12 +270,23 @@ def _unset(options: dict[str, str]) -> dict[str, str]:
 
 @cache
 def _limit_cache() -> None:
-    """Set GDAL's limit for this process, once. `rasterio.Env` would put GDAL's own back when it is left."""
+    """Set GDAL's limit for this process, once; `limit_cache` may then lower it."""
+    _set_cache(CACHE_BYTES)
+
+
+def limit_cache(size: int) -> None:
+    """Let GDAL keep `size` bytes of decoded blocks in this process, or what is sensible where that is less or more."""
+    _limit_cache()  # or the next file that is opened would undo it
+    _set_cache(min(max(size, LEAST_CACHE_BYTES), CACHE_BYTES))
+
+
+def _set_cache(size: int) -> None:
+    # `rasterio.Env` would put GDAL's own limit back when it is left.
     import_rasterio()
     from rasterio.env import set_gdal_config
 
     if _unset({"GDAL_CACHEMAX": ""}):
-        set_gdal_config("GDAL_CACHEMAX", CACHE_BYTES)
+        set_gdal_config("GDAL_CACHEMAX", size)
 
 
 def import_rasterio() -> Any:

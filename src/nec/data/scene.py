@@ -17,6 +17,7 @@ from nec.data.rasters import (
     Header,
     import_rasterio,
     invalid_pixels,
+    limit_cache,
     open_raster,
     read_header,
     reading,
@@ -167,6 +168,17 @@ class Scene:
             self._fill(pixels[place], valid[place], top, left)
             pixels[~valid] = np.nan
         return pixels, valid
+
+    def keep_blocks(self, rows: int, columns: int, windows: int) -> None:
+        """Let GDAL keep the blocks under so many windows at once of (rows, columns) pixels, and not much more."""
+        layers: list[Layer] = [*self._contents.layers, *([self._mask.layer] if self._mask else [])]
+        total = 0
+        for path in dict.fromkeys(layer.path for layer in layers):
+            header = self._files[path]
+            high, wide = (own / side for own, side in zip(header.grid.shape, self.shape, strict=True))
+            indexes = [layer.index for layer in layers if layer.path == path]
+            total += header.block_bytes(rows * high, columns * wide, indexes)
+        limit_cache(windows * total)
 
     def _fill(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_], row: int, column: int) -> None:
         rows, columns = valid.shape

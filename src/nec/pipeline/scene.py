@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time as clock
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from nec.data.tiling import Tiling, default_halo, token_transform
 from nec.errors import InputError
 from nec.pipeline.encode import CLUSTER_READERS, codec_of, software
 from nec.pipeline.engine import Engine, Stored, resumable
-from nec.pipeline.scene_work import CodedShard, FailedTile, SceneWork, Shard
+from nec.pipeline.scene_work import CodedPart, FailedTile, Part, SceneWork, Shard
 from nec.pipeline.target import quality_for_bytes
 from nec.progress import Progress
 from nec.store import info
@@ -67,9 +68,9 @@ def encode_scene(
 ) -> dict[str, Any]:
     """Encode a scene into a product, as its first date or a further one.
 
-    Tiles that overlap by `halo` tokens go through the model, and only their inner tokens are kept. The unit of work,
-    and of resuming, is a shard of the product. The same scene, model and arguments on as many `threads` give the same
-    bytes, on any engine, interrupted or not.
+    Tiles that overlap by `halo` tokens go through the model, and only their inner tokens are kept. The unit of work is
+    some chunks of a shard, that of resuming a shard. The same scene, model and arguments on as many `threads` give the
+    same bytes, on any engine, interrupted or not.
 
     Args:
         scene: what `nec.data.open_scene` returns.
@@ -227,7 +228,9 @@ class _Run:
 
     def __init__(self, work: SceneWork, writer: ProductWriter, date: int, state: Stored) -> None:
         self.work, self.writer, self.date, self.state = work, writer, date, state
-        self.tasks = writer.missing(date)
+        self.parts = {shard: work.parts(shard) for shard in writer.missing(date)}
+        self.tasks = [part for parts in self.parts.values() for part in parts]
+        self.coded: defaultdict[Shard, list[CodedPart]] = defaultdict(list)
         self.failed: list[FailedTile] = []
         self.left_out = 0
         self.tiles = 0
@@ -245,13 +248,20 @@ class _Run:
         if not self.left_out:
             self.writer.finish(self.date, run=self._facts())
 
-    def _put(self, task: Shard, coded: CodedShard) -> None:
+    def _put(self, task: Part, coded: CodedPart) -> None:
+        """Keep a part, or write its shard if it is the last of it: coded, the parts that wait are small."""
         self.failed.extend(coded.failed)
-        if coded.data is None:
+        self.coded[task.shard].append(coded)
+        if len(self.coded[task.shard]) == len(self.parts[task.shard]):
+            self._write(task.shard, self.coded.pop(task.shard))
+
+    def _write(self, shard: Shard, parts: list[CodedPart]) -> None:
+        chunks = [part.data for part in parts if part.data is not None]
+        if len(chunks) < len(parts):
             self.left_out += 1
             return
-        data, failed = coded.data, [(tile.row, tile.column, tile.side) for tile in coded.failed]
-        self.writer.write_encoded(self.date, *task, data, failed)
+        failed = [(tile.row, tile.column, tile.side) for part in parts for tile in part.failed]
+        self.writer.write_encoded(self.date, *shard, self.work.encoder.join(chunks), failed)
         self.state.shards += 1
 
     def _facts(self) -> dict[str, Any]:

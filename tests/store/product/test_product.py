@@ -24,6 +24,7 @@ from product_samples import GRID, ROUNDING, TIMES, TRANSFORM, write_date
 import nec
 from nec.store import ProductSpec, ProductWriter, create_product, info, open_product, verify
 from nec.store.journal import JOURNAL
+from nec.store.product import ShardEncoder
 
 
 def digest(path: Path) -> dict[str, str]:
@@ -148,6 +149,22 @@ def test_shards_encoded_elsewhere_are_the_same(
                 writer.write_encoded(t, row, column, shard)
             writer.finish(t)
     assert digest(tmp_path / "p.zarr") == digest(product_path)
+
+
+def test_chunks_encoded_apart_make_the_same_shards(product_path: Path, rasters: np.ndarray, valid: np.ndarray) -> None:
+    product = open_product(product_path)
+    encoder, tiling = ShardEncoder(product.codec, product.quality, product.tiling), product.tiling
+    for place in tiling.all_shards():
+        window = tiling.shard_window(*place)
+        parts = []
+        for part in ((slice(1, 2), slice(0, 2)), (slice(0, 1), slice(1, 2)), (slice(0, 1), slice(0, 1))):
+            own = tiling.part_window(*place, part)
+            parts.append(
+                pickle.loads(pickle.dumps(encoder.encode_chunks(*place, part, rasters[1][own], valid[1][own])))
+            )
+        assert encoder.join(parts) == encoder.encode(*place, rasters[1][window], valid[1][window])
+    with pytest.raises(nec.InputError, match=r"\(4, 4, 5\)"):
+        encoder.encode_chunks(0, 0, (slice(0, 1), slice(0, 1)), rasters[0][:8, :8], valid[0][:8, :8])
 
 
 def test_a_date_appears_when_it_is_finished(

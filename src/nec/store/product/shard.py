@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,21 @@ class EncodedShard:
 
 
 @dataclass(frozen=True)
+class EncodedChunks:
+    """Some chunks of a shard, coded; `ShardEncoder.join` makes the shard of them.
+
+    Attributes:
+        part: which they are, as slices of the shard's chunks.
+        frames: the bytes of each that holds a valid token, by its slot in the shard.
+        valid: bool (y, x) of their tokens within the grid.
+    """
+
+    part: Window
+    frames: dict[int, bytes]
+    valid: np.ndarray
+
+
+@dataclass(frozen=True)
 class ShardEncoder:
     """Encodes shards anywhere: it can be pickled and needs no access to the product."""
 
@@ -48,18 +64,50 @@ class ShardEncoder:
         Raises:
             InputError: there is no such shard, shapes differ from its, or a valid token holds NaN or infinity.
         """
-        values, mask = self._checked(row, column, tokens, valid)
-        windows = self.tiling.chunk_windows(row, column)
-        chunks = [None if part is None else self._chunk(values, mask, part) for part in windows]
-        some = any(chunk is not None for chunk in chunks)
-        padded = np.zeros(self.tiling.shard, bool)
-        padded[: mask.shape[0], : mask.shape[1]] = mask
-        return EncodedShard(pack_shard(chunks) if some else b"", compressed(padded), int(mask.sum()))
+        rows, columns = self.tiling.slots
+        return self.join([self.encode_chunks(row, column, (slice(0, rows), slice(0, columns)), tokens, valid)])
 
-    def _checked(self, row: int, column: int, tokens: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode_chunks(
+        self, row: int, column: int, part: Window, tokens: np.ndarray, valid: np.ndarray
+    ) -> EncodedChunks:
+        """Some chunks of shard (row, column), so that nobody needs to hold all of its tokens.
+
+        Args:
+            part: slices of the shard's chunks.
+            tokens: float (y, x, d), the tokens of these chunks within the grid; see `encode`.
+            valid: bool (y, x).
+
+        Raises:
+            InputError: as `encode`.
+        """
+        values, mask = self._checked(row, column, part, tokens, valid)
+        top, left = part[0].start * self.tiling.chunk[0], part[1].start * self.tiling.chunk[1]
+        frames: dict[int, bytes] = {}
+        for slot, window in enumerate(self.tiling.chunk_windows(row, column)):
+            i, j = divmod(slot, self.tiling.slots[1])
+            if window is not None and part[0].start <= i < part[0].stop and part[1].start <= j < part[1].stop:
+                frame = self._chunk(values, mask, (_moved(window[0], -top), _moved(window[1], -left)))
+                if frame is not None:
+                    frames[slot] = frame
+        return EncodedChunks(part, frames, mask)
+
+    def join(self, parts: Iterable[EncodedChunks]) -> EncodedShard:
+        """The files of a shard whose chunks are `parts`, in any order."""
+        frames: dict[int, bytes] = {}
+        valid = np.zeros(self.tiling.shard, bool)
+        for each in parts:
+            frames |= each.frames
+            corner = (side.start * size for side, size in zip(each.part, self.tiling.chunk, strict=True))
+            valid[tuple(slice(at, at + count) for at, count in zip(corner, each.valid.shape, strict=True))] = each.valid
+        chunks = [frames.get(slot) for slot in range(int(np.prod(self.tiling.slots)))]
+        return EncodedShard(pack_shard(chunks) if frames else b"", compressed(valid), int(valid.sum()))
+
+    def _checked(
+        self, row: int, column: int, part: Window, tokens: np.ndarray, valid: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.tiling.check_shard(row, column)
         values, mask = np.asarray(tokens), np.asarray(valid)
-        rows, columns = self.tiling.shard_window(row, column)
+        rows, columns = self.tiling.part_window(row, column, part)
         expected = (rows.stop - rows.start, columns.stop - columns.start)
         if values.shape != (*expected, self.codec.dimensions) or not np.issubdtype(values.dtype, np.floating):
             raise InputError(
@@ -93,6 +141,10 @@ class ShardEncoder:
         """Tokens (y, x, d) whose symbols are all 0: the cheapest that can stand where nothing is valid."""
         zeros = np.zeros((1, *shape, self.codec.rank), np.int32)
         return self.codec.decode(self.codec.encode_symbols(zeros, self.quality))[0]
+
+
+def _moved(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def compressed(values: np.ndarray) -> bytes:

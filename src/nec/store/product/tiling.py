@@ -49,6 +49,18 @@ class RasterTiling:
         """The tokens of a shard, as slices of the grid."""
         return _part(row, self.shard[0], self.grid[0]), _part(column, self.shard[1], self.grid[1])
 
+    def chunks_of(self, row: int, column: int) -> tuple[int, int]:
+        """(rows, columns) of the chunks of a shard that lie in the grid, at least in part."""
+        rows, columns = self.shard_window(row, column)
+        return math.ceil((rows.stop - rows.start) / self.chunk[0]), math.ceil(
+            (columns.stop - columns.start) / self.chunk[1]
+        )
+
+    def part_window(self, row: int, column: int, part: Window) -> Window:
+        """The tokens of some chunks of a shard, as slices of the grid; `part`: slices of the shard's chunks."""
+        rows, columns = self.shard_window(row, column)
+        return _within(rows, part[0], self.chunk[0]), _within(columns, part[1], self.chunk[1])
+
     def chunk_windows(self, row: int, column: int) -> list[Window | None]:
         """The tokens of each chunk of a shard, counted within the shard; None for one that lies outside the grid.
 
@@ -91,6 +103,10 @@ def valid_key(time: int, row: int, column: int) -> str:
 def list_key(time: int) -> str:
     """Path of the list of a date's files with their checksums."""
     return f"shards/{time}.json"
+
+
+def _within(whole: slice, part: slice, size: int) -> slice:
+    return slice(whole.start + part.start * size, min(whole.start + part.stop * size, whole.stop))
 
 
 def _part(index: int, size: int, whole: int) -> slice:
