@@ -1,4 +1,4 @@
-"""What ships: the model eurosat-tiny and the store eurosat, as their users rely on them."""
+"""What ships: the models eurosat-tiny and eurosat-symmetric and the store eurosat, as their users rely on them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def folder_bytes(folder: Path) -> int:
 
 
 def test_sizes_stay_within_their_limits() -> None:
-    assert folder_bytes(resolve("eurosat-tiny", "models")) < 12 * MB
+    for name in ("eurosat-tiny", "eurosat-symmetric"):
+        assert folder_bytes(resolve(name, "models")) < 12 * MB
     assert folder_bytes(resolve("eurosat")) < 8 * MB
     assert nec.open_store("eurosat").bytes_per_image <= 250
 
@@ -59,8 +60,10 @@ def test_classify_reaches_what_the_readme_says(capsys: pytest.CaptureFixture) ->
 
 def test_model_and_store_belong_together() -> None:
     pytest.importorskip("torch")
-    model, store = nec.load_model("eurosat-tiny"), nec.open_store("eurosat")
-    assert store.attrs["model"]["sha256"] == model.sha256
+    model, store = nec.load_model("eurosat-symmetric"), nec.open_store("eurosat")
+    assert {key: store.attrs["model"].get(key) for key in model.identity} == model.identity
+    assert model.config.symmetries == 8
+    assert model.sha256 == nec.load_model("eurosat-tiny").sha256  # the foundation model itself
     assert model.codec is not None
     assert store.attrs["codec"]["id"] == model.codec.id == store.codec.id
     assert sum(p.numel() for p in model.parameters()) < 5_000_000
@@ -72,7 +75,7 @@ def test_store_holds_the_models_embeddings_of_the_real_images(data_dir: Path) ->
     from nec.data import open_dataset
 
     dataset = open_dataset(f"eurosat:{data_dir / 'EuroSAT_RGB.zip'}")
-    model, store = nec.load_model("eurosat-tiny"), nec.open_store("eurosat")
+    model, store = nec.load_model("eurosat-symmetric"), nec.open_store("eurosat")
     assert dataset.names == store.names
     assert np.array_equal(dataset.labels, store.labels)
     assert np.array_equal(dataset.split, store.split)

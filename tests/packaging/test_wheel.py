@@ -53,7 +53,7 @@ def run(python: Path, *arguments: str) -> str:
 def test_wheel_carries_what_ships(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {"eurosat"} <= set(shipped("stores"))
-    assert {"eurosat-tiny"} <= set(shipped("models"))
+    assert {"eurosat-tiny", "eurosat-symmetric"} <= set(shipped("models"))
     for kind in ("stores", "models"):
         for folder in shipped(kind).values():
             inside = [file for file in folder.rglob("*") if file.is_file()]

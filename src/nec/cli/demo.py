@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", metavar="DIR", help="folder of your own images to encode as well")
     parser.add_argument("--store", default="eurosat", help="labelled store to use (default: eurosat)")
-    parser.add_argument("--model", default="eurosat-tiny", help="model of that store (default: eurosat-tiny)")
+    parser.add_argument("--model", default="eurosat-symmetric", help="model of that store (default: eurosat-symmetric)")
     parser.add_argument("--epochs", type=int, help="epochs of the attention head at most")
     parser.add_argument("--seed", type=int, default=0, help="seed of heads and scene (default: 0)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, and no progress")

@@ -36,7 +36,7 @@ class Options:
 
     out: Path = Path("demo-out")
     store: str = "eurosat"
-    model: str = "eurosat-tiny"
+    model: str = "eurosat-symmetric"
     data: str | None = None
     images: str | None = None
     scene_size: int = 512

@@ -194,7 +194,7 @@ class NecModel(nn.Module):
         bottleneck, tokens = self._need_bottleneck(), self.tokens(images)
         if not isinstance(bottleneck, CodecBottleneck):
             return bottleneck(tokens)[0]
-        coded = bottleneck(tokens[:, 1:].unflatten(1, self.grid_of(images)), tokens.new_zeros(len(tokens)))
+        coded = bottleneck(self.embed(images), tokens.new_zeros(len(tokens)))
         return torch.cat([tokens[:, :1], coded.tokens.flatten(1, 2)], dim=1)
 
     def _need_bottleneck(self) -> Bottleneck | CodecBottleneck:
