@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CODEC_FILE, CONFIG_FILE = "codec.json", "config.json"
-SYMMETRIES = (1, 2, 4, 8)
+CODEC_FILE, CONFIG_FILE, CARD_FILE = "codec.json", "config.json", "README.md"
+SYMMETRIES = (1, 2, 4, 8)  # as in nec.models.config, which needs torch
 HELP = "fit a codec to a model's embeddings, or to embeddings in a file"
 
 
@@ -154,11 +154,16 @@ def _destination(args: argparse.Namespace, out: Path) -> Iterator[Path]:
     with atomic_path(out) as temporary:
         shutil.copytree(folder, temporary)
         if args.symmetries is not None:
-            _set_symmetries(temporary / CONFIG_FILE, args.symmetries)
+            _set_symmetries(temporary, args.symmetries)
         yield temporary / CODEC_FILE
 
 
-def _set_symmetries(config: Path, symmetries: int) -> None:
+def _set_symmetries(folder: Path, symmetries: int) -> None:
+    """Write into a model folder, and on its card, that embeddings are means over so many symmetries."""
+    config, card = folder / CONFIG_FILE, folder / CARD_FILE
     document = json.loads(config.read_text(encoding="utf-8"))
     document["model"]["symmetries"] = symmetries
     config.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if card.is_file():
+        words = f"- embeddings: means over {symmetries} turns and flips of an image, see `nec.models.symmetry`\n"
+        card.write_text(card.read_text(encoding="utf-8") + words, encoding="utf-8")
