@@ -127,7 +127,8 @@ def test_no_cluster_there(model: Any, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_workers_started_here_keep_the_memory_they_freed() -> None:
+def test_workers_started_here_keep_the_memory_they_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as Dask leaves it in a process that had a cluster before
     distributed = pytest.importorskip("distributed")
     from nec.pipeline.cluster import local_cluster
 

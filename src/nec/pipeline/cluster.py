@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import uuid
@@ -139,7 +140,10 @@ def local_cluster(workers: int) -> Iterator[Any]:
     and the system clears it each time, which costs a quarter of the processor time of ViT-S.
     """
     spawn = "distributed.nanny.pre-spawn-environ"
-    environment = {key: value for key, value in dask.config.get(spawn).items() if key != "MALLOC_TRIM_THRESHOLD_"}
+    setting = "MALLOC_TRIM_THRESHOLD_"
+    environment = dict(dask.config.get(spawn))
+    if os.environ.get(setting) == str(environment.pop(setting, None)):
+        del os.environ[setting]  # another cluster of this process left it, and workers would inherit it
     with (
         dask.config.set({spawn: environment}),
         distributed.LocalCluster(
