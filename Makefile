@@ -4,7 +4,7 @@
 # make lint    ruff and mypy
 # make bench   the codec's bytes and speed beside alternatives, in one run
 # make fuzz    a million mutated frames, coarse grids and metadata each, guided by coverage (hours)
-# make model   rebuild the shipped model and store from EuroSAT_RGB.zip (an hour and a half on 2 cores)
+# make model   rebuild the shipped models and store from EuroSAT_RGB.zip (an hour and a half on 2 cores)
 
 PYTHON ?= python3
 VENV := .venv

@@ -26,7 +26,7 @@ def turn(values: Tensor, index: int, dims: tuple[int, int]) -> Tensor:
 
 
 def turn_back(values: Tensor, index: int, dims: tuple[int, int]) -> Tensor:
-    """Inverse of `turn`."""
+    """Inverse of `turn`: the same shape and axes."""
     upright = values.flip(dims[1]) if index >= 4 else values
     return torch.rot90(upright, -(index % 4), dims)
 
@@ -36,7 +36,10 @@ GROUPS = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3), 8: tuple(range(8))}
 
 
 def symmetric_mean(embed: Callable[[Tensor], Tensor], images: Tensor, symmetries: tuple[int, ...]) -> Tensor:
-    """Mean over `symmetries` g of g^-1 embed(g images): images (n, c, h, w) -> tokens (n, y, x, d)."""
+    """Mean over `symmetries` g (indices of `turn`, at least one) of g^-1 embed(g images).
+
+    Images (n, c, h, w) -> tokens (n, y, x, d); `embed` does the same for each turned batch.
+    """
     total = None
     for index in symmetries:
         tokens = turn_back(embed(turn(images, index, (2, 3))), index, (1, 2))
