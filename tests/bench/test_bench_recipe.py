@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nec.bench.legend import style_of
 from nec.bench.recipe import load_recipe
 from nec.errors import InputError
 
@@ -61,6 +62,24 @@ def test_one_adapted_model_is_coded_at_several_qualities(tmp_path: Path) -> None
     assert len({point.name for point in plan.points}) == 4
 
 
+def test_variants_of_one_method_are_methods_of_their_own(tmp_path: Path) -> None:
+    (plan,) = load(  # type: ignore[attr-defined]
+        tmp_path,
+        "adapt: {distortion: features, quantization: straight-through}\n"
+        "methods:\n"
+        "  - nec-hierarchical: {qualities: [0.25]}\n"
+        "  - nec-hierarchical: {variant: half-noise, quantization: noise, qualities: [0.25]}\n",
+    ).datasets
+    plain, noise = plan.points
+    assert (plain.family, noise.family) == ("nec-hierarchical", "nec-hierarchical")
+    assert (plain.method, noise.method) == ("nec-hierarchical", "nec-hierarchical--half-noise")
+    assert (plain.adapt.quantization, noise.adapt.quantization) == ("straight-through", "noise")
+    assert plain.identity() != noise.identity()
+    names = [style_of(point.method).name for point in plan.points]
+    assert names == ["NEC, hierarchical", "NEC, hierarchical: half noise"]
+    assert len({style_of(point.method).light for point in plan.points}) == 2
+
+
 def test_means_over_symmetries_are_a_method_with_qualities(tmp_path: Path) -> None:
     (plan,) = load(  # type: ignore[attr-defined]
         tmp_path, "methods: ['codec-pyramid:0.5', {codec-symmetric: {symmetries: 4, qualities: [0.5, 1]}}]\n"
@@ -83,6 +102,9 @@ def test_means_over_symmetries_are_a_method_with_qualities(tmp_path: Path) -> No
         ("methods: [{codec-symmetric: {symmetries: 3, qualities: [1]}}]", "2, 4 or 8"),
         ("methods: [{codec-symmetric: {quality: 1}}]", "'quality'"),
         ("methods: [{nec-hierarchical: {lmbda: 3}}]", "qualities"),
+        ("methods: [{nec-hierarchical: {qualities: [1], variant: Two Words}}]", "variant"),
+        ("methods: [{nec-hierarchical: {qualities: [1], variant: 3}}]", "variant"),
+        ("methods: [{nec-hierarchical: {qualities: [1]}}, {nec-hierarchical: {qualities: [1], seeds: 0}}]", "twice"),
         ("methods: [{nec-factorized: {lmbda: 3, distortion: features}}]", "distortion"),
         ("colour: blue", "'colour'"),
         ("datasets: {eurosat: {tiles: 3}}", "'tiles'"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 
+VARIANT = "--"  # between the key of a family and what a recipe calls a variant of it
 INK = "ink"  # the text's own colour, black on white and light on dark
 
 
@@ -194,13 +196,27 @@ WORDS = {
     "seeds": "how many heads were trained from different random numbers; means and deviations are over them",
 }  # fmt: skip
 _SPARE = "<>pH8"
+_SPARE_COLOURS = (  # light, dark
+    ("#777777", "#A0A0A0"), ("#0072B2", "#56B4E9"), ("#007A5A", "#2FC79B"), ("#6A4C93", "#B79CE0"),
+    ("#B8487F", "#E39AC6"), ("#9A6324", "#D9A066"), ("#17808A", "#5CC8D2"), ("#445A00", "#B5CC5A"),
+)  # fmt: skip
 
 
 def style_of(method: str) -> Style:
-    """How to draw and name a family; one that is not listed gets its key as name, grey, and a marker by its name."""
+    """How to draw and name a family, or a variant of one ("family--variant").
+
+    A family that is not listed gets its key as name, grey, and a marker by its name; a variant the family's name and
+    what it is called, with colour and marker by that.
+    """
     if method in STYLES:
         return STYLES[method]
-    return Style(method, "", "#777777", "#A0A0A0", _SPARE[sum(method.encode()) % len(_SPARE)])
+    family, _, variant = method.partition(VARIANT)
+    if not variant or family not in STYLES:
+        return Style(method, "", *_SPARE_COLOURS[0], _SPARE[sum(method.encode()) % len(_SPARE)])
+    other, colour = divmod(zlib.crc32(variant.encode()), len(_SPARE_COLOURS))
+    light, dark = _SPARE_COLOURS[colour]
+    found, marker = STYLES[family], _SPARE[other % len(_SPARE)]
+    return replace(found, name=f"{found.name}: {variant.replace('-', ' ')}", light=light, dark=dark, marker=marker)
 
 
 def metric_name(metric: str) -> str:

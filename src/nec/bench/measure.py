@@ -175,14 +175,14 @@ def fitted_method(spec: str, cache: Cache, tokens_key: str, tokens: Tokens) -> M
 
 def adapted_coder(point: MethodPoint, model: NecModel, tokens: Tokens) -> tuple[Coder, int]:
     """How an adapted model's tokens are coded, and the side information: its tables."""
-    if point.method == "nec-hyperprior":
+    if point.family == "nec-hyperprior":
         from nec.models.hyperprior_stream import HyperpriorStream
 
         stream = HyperpriorStream(model)
         return stream, stream.nbytes
     from nec.baselines import CodecMethod
 
-    if point.method == "nec-hierarchical":  # the codec that it was adapted through, and that its folder holds
+    if point.family == "nec-hierarchical":  # the codec that it was adapted through, and that its folder holds
         assert model.codec is not None
         return CodecMethod(model.codec, point.quality), model.codec.nbytes
     codec = EmbeddingCodec.fit(tokens["train"], prior="factorized", klt=False, step=1.0)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from nec.bench.legend import VARIANT
 from nec.errors import InputError
 from nec.training import AdaptSettings, TrainingSettings
 from nec.training.recipes import Recipe, read_recipe, section_settings
@@ -35,7 +36,7 @@ class MethodPoint:
     """One setting of one method: a point of a curve.
 
     Attributes:
-        method, label, setting: as in `nec.bench.Row`.
+        method, label, setting: as in `nec.bench.Row`; a method of several variants is "family--variant".
         spec: what `nec.baselines.methods` makes a baseline of ("uqe:4"); "" for what is none.
         quality: of the product codec that codes an adapted model's tokens; 1 is the rounding it was adapted for.
         adapt: how the model was adapted; None for the base model.
@@ -53,6 +54,11 @@ class MethodPoint:
     symmetries: int | None = None
 
     @property
+    def family(self) -> str:
+        """The method without its variant."""
+        return self.method.partition(VARIANT)[0]
+
+    @property
     def adapt_seed(self) -> int | None:
         return None if self.adapt is None else self.adapt.seed
 
@@ -66,7 +72,7 @@ class MethodPoint:
     @property
     def model_name(self) -> str:
         """For the folder of the adapted model, which may serve several points."""
-        return self.name if self.method != "nec-hierarchical" else f"{self.method}-s{self.adapt_seed}"
+        return self.name if self.family != "nec-hierarchical" else f"{self.method}-s{self.adapt_seed}"
 
     def identity(self) -> dict[str, Any]:
         """What decides the bytes and the embeddings, beside models and data."""
@@ -250,10 +256,17 @@ def _adapted_points(
 ) -> list[MethodPoint]:
     """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds.
 
-    Of "nec-hierarchical" a point for each quality, at which an adaptation's one model is coded.
+    Of "nec-hierarchical" a point for each quality, at which an adaptation's one model is coded. A `variant` tells
+    entries of one method apart, which then are methods of their own in curves and tables.
     """
     where = f"methods: {family}"
     values, one_model = dict(values), family == "nec-hierarchical"
+    variant = values.pop("variant", None)
+    if variant is not None and not (isinstance(variant, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", variant)):
+        raise InputError(
+            f"recipe {recipe.path}: {where}: variant must be small letters, digits and single hyphens, not {variant!r}"
+        )
+    method = family if variant is None else f"{family}{VARIANT}{variant}"
     varied = "qualities" if one_model else "lmbda"
     places = _list(values.pop(varied, None), float, f"recipe {recipe.path}: {where}: {varied}")
     quality = 1.0 if one_model else _number(values.pop("quality", 1.0), f"recipe {recipe.path}: {where}: quality")
@@ -275,9 +288,9 @@ def _adapted_points(
             settings = _section(recipe, where, {**merged, **own}, AdaptSettings)
             heads = head_seeds[turn :: len(adaptations)]
             if one_model:
-                points.append(MethodPoint(family, f"quality {place:g}", place, "", place, settings, heads))
+                points.append(MethodPoint(method, f"quality {place:g}", place, "", place, settings, heads))
             else:
-                points.append(MethodPoint(family, f"λ={place:g}", place, "", quality, settings, heads))
+                points.append(MethodPoint(method, f"λ={place:g}", place, "", quality, settings, heads))
     return points
 
 
