@@ -170,7 +170,14 @@ def columns(run: Path) -> dict[str, np.ndarray]:
 
 
 CODED = AdaptSettings(
-    epochs=2, batch_size=16, blr=0.03, lmbda=50.0, prior="hierarchical", distortion="mix", quantization="mixed"
+    epochs=2,
+    batch_size=16,
+    blr=0.03,
+    lmbda=50.0,
+    prior="hierarchical",
+    distortion="mix",
+    quantization="mixed",
+    symmetries=1,
 )
 
 
@@ -248,6 +255,15 @@ def test_settings_of_the_hierarchical_prior_are_its_own() -> None:
     assert [AdaptSettings(prior=p).lmbda for p in ("factorized", "hyperprior", "hierarchical")] == [3e4, 3e4, 2.3e6]
     assert replace(AdaptSettings(prior="hierarchical"), trainable_blocks=2).lmbda == 2.3e6
     assert AdaptSettings(prior="hierarchical", lmbda=10.0).lmbda == 10.0
+    chosen = {
+        ("features", 8, "straight-through"): AdaptSettings(prior="hierarchical"),
+        ("mix", 8, "straight-through"): AdaptSettings(prior="hierarchical", distortion="mix"),
+        ("pixels", 1, "straight-through"): AdaptSettings(prior="hierarchical", distortion="pixels"),
+        ("features", 1, "noise"): AdaptSettings(prior="hierarchical", symmetries=1, quantization="noise"),
+        ("pixels", 1, "noise"): AdaptSettings(prior="hyperprior"),
+    }
+    for expected, settings in chosen.items():
+        assert (settings.distortion, settings.symmetries, settings.quantization) == expected
     for wrong in (
         {"prior": "factorized"},
         {"prior": "hyperprior", "distortion": "pixels", "quantization": "straight-through"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +62,7 @@ def trained(
 
 
 def _matches(recorded: dict[str, Any], settings: TrainingSettings) -> bool:
-    defaults = {field.name: field.default for field in fields(settings)}
-    return _plain({**defaults, **recorded}) == _plain(asdict(settings))
+    return _plain(asdict(type(settings)(**recorded))) == _plain(asdict(settings))
 
 
 def _plain(settings: dict[str, Any]) -> Any:

@@ -20,13 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default factorized; hierarchical: through the product codec, one model for all qualities",
     )
     parser.add_argument(
-        "--distortion", choices=["pixels", "features", "mix"], help="of the hierarchical prior (default pixels)"
+        "--distortion", choices=["pixels", "features", "mix"], help="of the hierarchical prior (default features)"
     )
     parser.add_argument(
         "--symmetries",
         type=int,
         metavar="N",
-        help="aim the distortion of features at means over N (2, 4, 8) turns and flips of the image (default 1)",
+        help="aim the distortion of features at means over N turns and flips of the image: 8 (default), 4, 2, or 1",
     )
     parser.add_argument(
         "--quality-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="it trains for (default 0.03 2)"
@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior-lr", type=float, metavar="R", help="rate of the prior's densities (default: the main)")
     parser.add_argument("--prior-scale", type=float, metavar="S", help="width the densities start with (default 10)")
     parser.add_argument(
-        "--quantization", choices=["noise", "mixed", "straight-through"], help="stand-in for rounding (default noise)"
+        "--quantization",
+        choices=["noise", "mixed", "straight-through"],
+        help="stand-in for rounding (default noise, hierarchical straight-through)",
     )
 
 

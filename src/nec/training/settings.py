@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from nec.errors import InputError
 from nec.models.config import SYMMETRIES
@@ -82,18 +82,18 @@ class AdaptSettings(TrainingSettings):
         prior_lr: peak learning rate of the prior's densities; None: the main rate, as published. Densities start ten
             steps wide, and at the main rate a run of some hundred steps does not see them settle.
         prior_scale: scale of the logistic densities that the prior starts from, in steps of the quantiser.
-        quantization: what stands for rounding in training. "noise": additive uniform noise in both terms (the
-            paper's); "mixed": noise for the rate, straight-through rounding for the distortion.
+        quantization: what stands for rounding in training. "noise": additive uniform noise in both terms (the paper's,
+            and the default); "mixed": noise for the rate, straight-through rounding for the distortion.
         prior: "factorized"; "hyperprior", the scale hyperprior of `hyper_channels` a token and `hyper_heads`; or
             "hierarchical": through the product codec, which is fitted first, serves all qualities, and is refitted
             when training is done. `lmbda` is then the pixels' weight at quality 1; it grows as 1 / step^2. Its
-            `quantization` may be "straight-through" as well: rounding in both terms.
-        distortion: of the hierarchical prior. "pixels": the MAE's, in a second, masked pass; "features": the squared
-            distance to the tokens before adaptation, in the codec's metric, weighted as the codec's rounding weighs it
-            against bits; "mix": the mean of both.
-        symmetries: of the distortion of features (and mix): what is aimed at is the mean of the old tokens over so many
-            symmetries of the square (`nec.models.symmetry`), of which a step takes two drawn ones. One pass then gives
-            what would have taken so many.
+            `quantization` is "straight-through" unless given: rounding in both terms.
+        distortion: "pixels": the MAE's, the only one of the other priors; of the hierarchical prior in a second, masked
+            pass. "features", the hierarchical prior's default: the squared distance to the tokens before adaptation, in
+            the codec's metric, weighted as the codec's rounding weighs it against bits. "mix": the mean of both.
+        symmetries: of the distortion of features (and mix, 8 unless given): what is aimed at is the mean of the old
+            tokens over so many symmetries of the square (`nec.models.symmetry`), of which a step takes two drawn ones.
+            One pass then gives what would have taken so many. What that is worth: docs/adaptation.md.
         quality_range: of the hierarchical prior: each image of a step is coded at its own, drawn between these.
     """
 
@@ -105,13 +105,17 @@ class AdaptSettings(TrainingSettings):
     principal_axes: bool = False
     prior_lr: float | None = None
     prior_scale: float = 10.0
-    quantization: Literal["noise", "mixed", "straight-through"] = "noise"
+    quantization: Literal["noise", "mixed", "straight-through"] = None  # type: ignore[assignment]  # as lmbda
     prior: Literal["factorized", "hyperprior", "hierarchical"] = "factorized"
-    distortion: Literal["pixels", "features", "mix"] = "pixels"
-    symmetries: int = 1
+    distortion: Literal["pixels", "features", "mix"] = None  # type: ignore[assignment]  # as lmbda
+    symmetries: int = None  # type: ignore[assignment]  # as lmbda
     quality_range: tuple[float, float] = (0.03, 2.0)
     hyper_channels: int = 96
     hyper_heads: int = 4
+
+    def _default(self, name: str, value: Any) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,8 +124,10 @@ class AdaptSettings(TrainingSettings):
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be positive, got {value}")
         hierarchical = self.prior == "hierarchical"
-        if self.lmbda is None:
-            object.__setattr__(self, "lmbda", 2.3e6 if hierarchical else 3e4)
+        self._default("lmbda", 2.3e6 if hierarchical else 3e4)
+        self._default("quantization", "straight-through" if hierarchical else "noise")
+        self._default("distortion", "features" if hierarchical else "pixels")
+        self._default("symmetries", 8 if hierarchical and self.distortion != "pixels" else 1)
         for name, known in (
             ("prior", ("factorized", "hyperprior", "hierarchical")),
             ("quantization", ("noise", "mixed", "straight-through") if hierarchical else ("noise", "mixed")),
