@@ -3,10 +3,10 @@
     python benchmarks/one_model.py DATASET --origin eurosat-tiny --every MODEL --single 0.25=MODEL 0.0625=MODEL
 
 The models are those of `nec adapt --prior hierarchical --distortion features --symmetries N`, the single ones with
-both ends of `--quality-range` at their quality (recipes/ablation.yaml makes them). Each codes images of the test part
-with its own codec, at its quality, in frames of 128. The error is the squared distance of decoded tokens to what all
-were trained to give, the mean of the origin's tokens over the symmetries, in the metric of the origin's codec. Bytes of
-the one model are taken at the single one's error, between neighbouring levels.
+both ends of `--quality-range` at their quality (recipes/hierarchical.yaml makes them). Each codes images of the test
+part with its own codec, at its quality, in frames of 128. The error is the squared distance of decoded tokens to what
+all were trained to give, the mean of the origin's tokens over the symmetries, in the metric of the origin's codec.
+Bytes of the one model are taken at the single one's error, between neighbouring levels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from nec.codec.transform import level_quality, quality_level
 from nec.data import open_dataset
 from nec.models import NecModel
 from nec.models.codec_bottleneck import CodecBottleneck
-from nec.models.symmetry import GROUPS, symmetric_mean
+from nec.models.symmetry import GROUPS
+from nec.training.module import features_target
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,9 @@ class Aim:
         if origin.codec is None:
             raise SystemExit(f"{origin.name} has no codec: nec fit it first")
         metric = CodecBottleneck(origin.codec)
-        places = metric.means(*origin.config.grid)
-
-        def mean(batch: NDArray[np.uint8]) -> torch.Tensor:
-            group = GROUPS[symmetries]
-            return symmetric_mean(lambda x: origin.embed(x) - places, origin.normalize(batch), group) + places
-
-        return cls(metric, torch.cat([mean(pixels[i : i + FRAME]) for i in range(0, len(pixels), FRAME)]))
+        batches = [origin.normalize(pixels[i : i + FRAME]) for i in range(0, len(pixels), FRAME)]
+        targets = [features_target(origin, metric, batch, GROUPS[symmetries]) for batch in batches]
+        return cls(metric, torch.cat(targets))
 
     @torch.no_grad()
     def rate_and_error(self, model: NecModel, tokens: NDArray[np.float32], level: int) -> tuple[float, float]:

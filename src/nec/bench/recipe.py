@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -271,9 +271,7 @@ def _adapted_points(
     places = _list(values.pop(varied, None), float, f"recipe {recipe.path}: {where}: {varied}")
     quality = 1.0 if one_model else _number(values.pop("quality", 1.0), f"recipe {recipe.path}: {where}: quality")
     seeds = values.pop("seeds", None)
-    merged = {**adapt, **values}
-    if any(field.name == "prior" for field in fields(AdaptSettings)):
-        merged["prior"] = family.removeprefix("nec-")
+    merged = {**adapt, **values, "prior": family.removeprefix("nec-")}
     given = merged.get("seed", 0) if seeds is None else seeds
     adaptations = _list(given, int, f"recipe {recipe.path}: {where}: seeds")
     if len(adaptations) > len(head_seeds):

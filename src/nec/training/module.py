@@ -183,7 +183,7 @@ class MaskedTraining(lightning.LightningModule):
         parts, figures = [], {"bytes_per_image": coded.bits.detach().mean() / 8}
         if self.teacher is not None:
             with torch.no_grad():
-                target = self._target(self.teacher, bottleneck, views, symmetries)
+                target = features_target(self.teacher, bottleneck, views, symmetries)
             distances = bottleneck.distance(coded.tokens, target)
             figures["squared_steps"] = distances.detach().mean()
             parts.append(BIT_WORTH * distances)
@@ -194,18 +194,6 @@ class MaskedTraining(lightning.LightningModule):
             parts.append(s.lmbda * out["recon_losses"])
         distortion = bottleneck.level_weight(levels) * sum(parts) / len(parts)
         return ((coded.bits + distortion) / bottleneck.typical_bits(levels)).mean(), figures
-
-    @staticmethod
-    def _target(teacher: NecModel, bottleneck: CodecBottleneck, views: Tensor, symmetries: tuple[int, ...]) -> Tensor:
-        """Tokens (n, y, x, d) that the features aim at: the teacher's mean over `symmetries`.
-
-        What its tokens have in common at each place of the grid, most of it position embeddings, is no matter of
-        images: it stays as it is instead of being turned with them.
-        """
-        if symmetries == GROUPS[1]:
-            return teacher.embed(views)
-        places = bottleneck.means(*teacher.grid_of(views))
-        return symmetric_mean(lambda turned: teacher.embed(turned) - places, views, symmetries) + places
 
     # -- optimiser ------------------------------------------------------------------------------------------------
 
@@ -229,6 +217,21 @@ class MaskedTraining(lightning.LightningModule):
         factors: list[Any] = [stay if group.get("constant") else follow for group in groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def features_target(
+    teacher: NecModel, bottleneck: CodecBottleneck, views: Tensor, symmetries: tuple[int, ...]
+) -> Tensor:
+    """Tokens (n, y, x, d) that the features of views (n, c, h, w) aim at: the teacher's mean over `symmetries`.
+
+    What its tokens have in common at each place of the grid, most of it position embeddings, is no matter of images: it
+    stays as it is instead of being turned with them. `symmetries` are indices of `nec.models.symmetry.turn`;
+    `bottleneck` has the means by place.
+    """
+    if symmetries == GROUPS[1]:
+        return teacher.embed(views)
+    places = bottleneck.means(*teacher.grid_of(views))
+    return symmetric_mean(lambda turned: teacher.embed(turned) - places, views, symmetries) + places
 
 
 def drawn_symmetries(settings: TrainingSettings, generator: torch.Generator) -> tuple[int, ...]:
