@@ -21,7 +21,7 @@ class Scenes(ArrayDataset):
 
 def by_hand(model: Any, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return model.embed(model.normalize(images)).numpy()
+        return model.embed(model.normalize(images))
 
 
 def stream(model: Any, dataset: Dataset, batch_size: int = 32, workers: int = 2, **options: Any) -> Stream:

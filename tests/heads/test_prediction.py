@@ -80,7 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.manual_seed(0)
     model = NecModel(ModelConfig.from_dict(SIZES)).eval()
     with torch.inference_mode():
-        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)).numpy())
+        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)))
     save_model(model, folder / "model")
     model = load_model(folder / "model")
     split = np.array(["train", "train", "train", "val", "test"])[np.arange(60) // 2 % 5]

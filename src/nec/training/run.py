@@ -137,7 +137,7 @@ def _sample_tokens(model: NecModel, images: Images, seed: int, count: int) -> Te
     """Tokens (n, y, x, d) of so many of the images."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
     batches = np.array_split(chosen, -(-len(chosen) // 128))
-    return torch.cat([model.embed(model.normalize(images.take(batch))) for batch in batches])
+    return torch.cat([model.token_grid(model.normalize(images.take(batch))) for batch in batches])
 
 
 def _through_codec(model: NecModel, dataset: Dataset, settings: AdaptSettings) -> NecModel | None:
