@@ -3,11 +3,10 @@
 
 from nec.encode.api import FitReport, encode, fit
 from nec.encode.codecs import fit_codec
-from nec.encode.engine import Engine
-from nec.encode.options import Reading, SceneOptions
+from nec.encode.options import Reading, Running, SceneOptions
 from nec.encode.reports import EncodeReport, ImagesReport, ScenesReport
 
 __all__ = [
-    "EncodeReport", "Engine", "FitReport", "ImagesReport", "Reading", "SceneOptions", "ScenesReport", "encode", "fit",
+    "EncodeReport", "FitReport", "ImagesReport", "Reading", "Running", "SceneOptions", "ScenesReport", "encode", "fit",
     "fit_codec",
 ]  # fmt: skip

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nec.datasets import Dataset
 from nec.encode.codecs import fit_codec, sample_array, sample_embeddings
-from nec.encode.engine import Engine, EngineName
+from nec.encode.engine import EngineName
 from nec.encode.images import encode_images
 from nec.encode.options import MODES, Coding, Mode, Reading, Running, SceneOptions
 from nec.encode.reports import EncodeReport
@@ -34,14 +34,11 @@ def encode(
     quality: float = 1.0,
     target_bytes: float | None = None,
     mode: Mode = "create",
-    engine: EngineName | Engine = "threads",
+    engine: EngineName = "threads",
     *,
     reading: Reading | None = None,
     scenes: SceneOptions | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    precision: str = "fp32",
+    running: Running | None = None,
     progress: bool = False,
 ) -> EncodeReport:
     """Encode images into an image store, or scenes into a raster store.
@@ -58,13 +55,10 @@ def encode(
         target_bytes: choose the quality such that an image, or an input of the backbone, takes so many bytes.
         mode: "create" a store, "resume" one that was interrupted, "overwrite" one, "append" the scenes as further dates
             of a raster store; "resume-append" does what of an interrupted "append" is missing.
-        engine: "threads" (this process), "dask", or an `Engine`, which says more.
+        engine: this process, "threads", or the workers of a Dask cluster, "dask".
         reading: how files are read and become the backbone's input.
         scenes: how scenes become dates.
-        batch_size: images (256 by default) or tiles (32) that go through the backbone at once.
-        seed: of the dataset's split and of samples.
-        device: "auto", "cpu", "cuda" or "mps", where the backbone is given by name.
-        precision: "fp32", "bf16" or "fp16", likewise.
+        running: how the run is done.
         progress: report on stderr.
 
     Returns:
@@ -80,23 +74,20 @@ def encode(
         >>> images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
         >>> report = nec.encode(images, "a.zarr", "eurosat-symmetric", target_bytes=200)  # doctest: +SKIP
     """
-    reading, scenes = reading or Reading(), scenes or SceneOptions()
+    reading, scenes, running = reading or Reading(), scenes or SceneOptions(), running or Running()
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is unknown: give {', '.join(MODES)}")
-    opened = open_source(source, reading, seed)
-    of_images = isinstance(opened, Dataset)
-    if of_images:
+    opened = open_source(source, reading, running.seed)
+    if isinstance(opened, Dataset):
         _refuse_scene_options(scenes)
-    runner = engine if isinstance(engine, Engine) else Engine(engine)
-    batch = batch_size if batch_size is not None else BATCH_IMAGES if of_images else BATCH_TILES
-    running = Running(runner, batch, seed, progress)
-    found = _backbone(backbone, device, precision)
+    job = running.job(engine, BATCH_IMAGES if isinstance(opened, Dataset) else BATCH_TILES, progress)
+    found = open_backbone(backbone, running)
     coding = Coding(quality, target_bytes)
     if isinstance(opened, Dataset):
-        return encode_images(opened, out, found, codec, coding, mode, reading, running)
+        return encode_images(opened, out, found, codec, coding, mode, reading, job)
     from nec.encode.scene import encode_scenes
 
-    return encode_scenes(opened, out, found, codec, coding, mode, reading, scenes, running)
+    return encode_scenes(opened, out, found, codec, coding, mode, reading, scenes, job)
 
 
 def _refuse_scene_options(scenes: SceneOptions) -> None:
@@ -107,10 +98,13 @@ def _refuse_scene_options(scenes: SceneOptions) -> None:
             )
 
 
-def _backbone(backbone: Backbone | str | Path | None, device: str, precision: str) -> Backbone:
+def open_backbone(backbone: Backbone | str | Path | None, running: Running) -> Backbone:
+    """The backbone that is given, or is loaded by its name; `InputError` for none."""
     if backbone is None:
         raise InputError("images need a backbone: give a model folder, a shipped name, or for example timm:NAME")
-    found = backbone if isinstance(backbone, Backbone) else load_model(backbone, device, precision=precision)
+    if isinstance(backbone, Backbone):
+        return backbone
+    found = load_model(backbone, running.device, precision=running.precision)
     if not isinstance(found, Backbone):
         raise InputError(f"{backbone} is a {type(found).__name__}, which gives no embeddings: take its .model")
     return found
@@ -153,11 +147,7 @@ def fit(
     rank: int | None = None,
     overwrite: bool = False,
     reading: Reading | None = None,
-    batch_size: int = BATCH_IMAGES,
-    workers: int = 2,
-    seed: int = 0,
-    device: str = "auto",
-    precision: str = "fp32",
+    running: Running | None = None,
     progress: bool = False,
 ) -> FitReport:
     """Fit a codec to a backbone's embeddings, or to embeddings; no training needed.
@@ -176,10 +166,7 @@ def fit(
         overwrite: replace a codec that exists.
         reading: how images become the backbone's input; `split` are the parts to fit on, "train" by default where the
             dataset has a split.
-        batch_size: images that go through the backbone at once.
-        workers: threads that read images.
-        seed: of the dataset's split and of samples.
-        device, precision: see `nec.encode`.
+        running: how the run is done.
         progress: report on stderr.
 
     Raises:
@@ -187,23 +174,24 @@ def fit(
     """
     from nec.files import atomic_path
 
-    out = Path(out)
+    out, running = Path(out), running or Running()
     alone = out.suffix == ".json"
     if symmetries is not None and (alone or backbone is None):
         raise InputError("--symmetries is of a model and its images: write a model folder, not a codec alone")
     if backbone is None:
         if not alone:
             raise InputError(f"--out {out}: embeddings come without a model, so the codec goes to a file NAME.json")
-        embeddings = sample_array(source, limit=limit, seed=seed)
+        embeddings = sample_array(source, limit=limit, seed=running.seed)
     else:
         folder = None if alone else _model_folder(backbone, out, symmetries, overwrite)
-        dataset = open_images(source, reading or Reading(), seed)
-        found = _backbone(backbone, device, precision)
+        dataset = open_images(source, reading or Reading(), running.seed)
+        found = open_backbone(backbone, running)
         found = found if symmetries is None else found.symmetric(symmetries)
-        running = Running(Engine(workers=workers), batch_size, seed, progress)
-        embeddings = sample_embeddings(found, dataset, reading or Reading(split=["train"]), running, limit)
+        job, reading = running.job("threads", BATCH_IMAGES, progress), reading or Reading()
+        reading = replace(reading, split=reading.split or ["train"])
+        embeddings = sample_embeddings(found, dataset, reading, job, limit)
     spatial_name = None if spatial == "none" else spatial
-    codec = fit_codec(embeddings, prior=prior, spatial=spatial_name, rank=rank, seed=seed)
+    codec = fit_codec(embeddings, prior=prior, spatial=spatial_name, rank=rank, seed=running.seed)
     if alone:
         with atomic_path(out, overwrite=overwrite) as temporary:
             codec.save(temporary)
@@ -216,9 +204,7 @@ def fit(
     return FitReport(str(out), len(embeddings), codec.dimensions, facts)
 
 
-def _model_folder(
-    backbone: Backbone | str | Path, out: Path, symmetries: int | None, overwrite: bool
-) -> Path:
+def _model_folder(backbone: Backbone | str | Path, out: Path, symmetries: int | None, overwrite: bool) -> Path:
     """The folder of a model of ours that gets a codec; `InputError` where it cannot, before anything is computed."""
     from nec.store.assets import resolve
 
@@ -238,4 +224,3 @@ def _model_folder(
     elif out.exists():
         raise InputError(f"{out} exists: choose another name, or remove it first")
     return folder
-

@@ -15,7 +15,7 @@ from nec.codec.embedding_codec import PriorName, SpatialName
 from nec.codec.transform import level_quality
 from nec.datasets import Dataset
 from nec.encode.embed import Stream, plan_inputs, sample_positions
-from nec.encode.options import Reading, Running
+from nec.encode.options import Job, Reading
 from nec.errors import InputError, NecError
 from nec.models.backbone import Backbone
 from nec.progress import Progress
@@ -65,7 +65,7 @@ def _codec_in(location: str | Path) -> EmbeddingCodec | None:
 
 
 def sample_embeddings(
-    backbone: Backbone, dataset: Dataset, reading: Reading, running: Running, limit: int | None = None
+    backbone: Backbone, dataset: Dataset, reading: Reading, job: Job, limit: int | None = None
 ) -> NDArray[np.float32]:
     """Embeddings (n, y, x, d) of a seeded sample of a dataset's images.
 
@@ -74,19 +74,17 @@ def sample_embeddings(
             images where the dataset has no split, or for None.
         limit: most images; by default 4,000, or what fits 512 MiB.
     """
-    every = reading.split is None or dataset.split is None
-    order = np.arange(len(dataset)) if every else dataset.indices(reading.split or ())
+    parts = None if dataset.split is None else reading.parts
+    order = np.arange(len(dataset)) if parts is None else dataset.indices(parts)
     inputs = plan_inputs(backbone, dataset, order, **reading.pixels())
     count = _count(limit, inputs.grid[0] * inputs.grid[1] * backbone.dimensions * 4)
-    order = order[sample_positions(len(order), count, running.seed)]
-    stream = Stream(backbone, dataset, order, inputs, running.batch_size, running.engine.readers)
-    with Progress(len(order), "embedding", "images", quiet=not running.progress) as bar:
+    order = order[sample_positions(len(order), count, job.seed)]
+    stream = Stream(backbone, dataset, order, inputs, job.batch_size, job.engine.readers)
+    with Progress(len(order), "embedding", "images", quiet=not job.progress) as bar:
         return next(stream.blocks([(0, len(order))], bar.update))
 
 
-def sample_array(
-    source: NDArray[Any] | str | Path, *, limit: int | None = None, seed: int = 0
-) -> NDArray[np.float32]:
+def sample_array(source: NDArray[Any] | str | Path, *, limit: int | None = None, seed: int = 0) -> NDArray[np.float32]:
     """Embeddings (n, y, x, d) of a seeded sample of an array, or out of an .npy, .npz or .zarr.
 
     In the latter two they are named "embeddings".
@@ -94,8 +92,8 @@ def sample_array(
     Raises:
         InputError: unreadable, another shape or type, or NaN and infinite values.
     """
-    in_file = isinstance(source, str | Path)
-    array, path = (_open_array(Path(source)), source) if in_file else (source, "the array")
+    path = source if isinstance(source, str | Path) else "the array"
+    array: Any = _open_array(Path(source)) if isinstance(source, str | Path) else source
     if len(array.shape) != 4 or 0 in array.shape or np.dtype(array.dtype).kind != "f":
         raise InputError(f"{path} holds {array.dtype} {array.shape}; embeddings are floats (n, y, x, d)")
     chosen = sample_positions(array.shape[0], _count(limit, 4 * int(np.prod(array.shape[1:]))), seed)

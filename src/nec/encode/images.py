@@ -16,7 +16,7 @@ from nec.datasets import Dataset
 from nec.encode.codecs import codec_for, quality_for_bytes, sample_embeddings
 from nec.encode.embed import Inputs, Stream, plan_inputs, sample_positions
 from nec.encode.engine import resumable
-from nec.encode.options import Coding, Mode, Reading, Running
+from nec.encode.options import Coding, Job, Mode, Reading
 from nec.encode.provenance import software
 from nec.encode.reports import ImagesReport, store_info
 from nec.errors import InputError
@@ -44,7 +44,7 @@ def encode_images(
     coding: Coding,
     mode: Mode,
     reading: Reading,
-    running: Running,
+    job: Job,
 ) -> ImagesReport:
     """Encode the images of a dataset into a store; see `nec.encode`.
 
@@ -53,30 +53,30 @@ def encode_images(
     began = time.monotonic()
     if mode not in ("create", "resume", "overwrite"):
         raise InputError("--append adds dates to a raster store; images are encoded in one go")
-    order = np.arange(len(dataset)) if reading.split is None else dataset.indices(reading.split)
+    order = np.arange(len(dataset)) if reading.parts is None else dataset.indices(reading.parts)
     inputs = plan_inputs(backbone, dataset, order, **reading.pixels())
-    stream = Stream(backbone, dataset, order, inputs, running.batch_size, running.engine.readers)
+    stream = Stream(backbone, dataset, order, inputs, job.batch_size, job.engine.readers)
 
     def sample() -> NDArray[np.float32]:
-        parts = reading.split or ("train" if dataset.split is not None and "train" in dataset.split else None)
-        return sample_embeddings(backbone, dataset, replace(reading, split=parts), running)
+        train = ["train"] if dataset.split is not None and "train" in dataset.split else None
+        return sample_embeddings(backbone, dataset, replace(reading, split=reading.parts or train), job)
 
     codec, fitted_on = codec_for(backbone, codec, out if mode == "resume" else None, sample)
     layout = _layout(inputs, codec)
     quality = coding.quality
     if coding.target_bytes is not None:
-        quality = quality_for_bytes(codec, _sample_chunks(stream, layout, running.seed), coding.target_bytes)
+        quality = quality_for_bytes(codec, _sample_chunks(stream, layout, job.seed), coding.target_bytes)
     keywords = {
         "codec": codec,
         "quality": quality,
         **_contents(dataset, order),
         **_masks(dataset, order, inputs),
         "grid": inputs.grid,
-        "model": {**backbone.identity, "input": {**inputs.identity(), "batch_size": running.batch_size}},
-        "provenance": _provenance(dataset, order, running.seed, coding.target_bytes),
+        "model": {**backbone.identity, "input": {**inputs.identity(), "batch_size": job.batch_size}},
+        "provenance": _provenance(dataset, order, job.seed, coding.target_bytes),
         **layout,
     }
-    encoded = _fill(_open_writer(out, mode, keywords), stream, running, begun=mode != "resume")
+    encoded = _fill(_open_writer(out, mode, keywords), stream, job, begun=mode != "resume")
     seconds = time.monotonic() - began
     return ImagesReport(
         str(out), store_info(out), fitted_on, seconds, _raw_bytes(dataset, order), encoded, encoded / seconds
@@ -184,7 +184,7 @@ class _ImageWork:
         return task[1] - task[0]
 
 
-def _fill(writer: StoreWriter, stream: Stream, running: Running, *, begun: bool) -> int:
+def _fill(writer: StoreWriter, stream: Stream, job: Job, *, begun: bool) -> int:
     """Write every missing shard and finish the store -> number of images encoded. `begun`: by this run."""
     shards = writer.missing()
     total = sum(stop - start for start, stop in shards)
@@ -194,7 +194,7 @@ def _fill(writer: StoreWriter, stream: Stream, running: Running, *, begun: bool)
             writer.write_encoded(task[0], data)
             state.shards += 1
 
-        with Progress(total, "encoding", "images", quiet=not running.progress) as bar:
-            running.engine.run(_ImageWork(stream, writer.encoder), shards, put, bar.update)
+        with Progress(total, "encoding", "images", quiet=not job.progress) as bar:
+            job.engine.run(_ImageWork(stream, writer.encoder), shards, put, bar.update)
         writer.finish()
     return total

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from nec.encode.engine import Engine
+from nec.encode.engine import Engine, EngineName
 from nec.errors import InputError
 
 Mode = Literal["create", "resume", "overwrite", "append", "resume-append"]
@@ -19,12 +18,13 @@ class Reading:
     """How a source is read, and becomes the input of a backbone.
 
     Attributes:
-        scale, offset: pixel * scale + offset lies in 0..1; for types other than bytes whose scale nothing tells.
+        scale: pixel * scale + offset lies in 0..1; for types other than bytes whose scale nothing tells.
+        offset: see scale.
         image_size: images: side in pixels that they are resized to.
         tile: images with masks: side of the windows that they are cut into.
         downscale: images with masks: average over so many by so many pixels first.
-        split: images: take these parts of the dataset's split only.
-        split_list: images: part -> file that lists its images, one a line.
+        split: images: take these parts of the dataset's split only; "all" are all.
+        split_list: images: PART=FILE, the file lists the images of that part, one a line.
         bands: scenes: in the backbone's order, names, common names or positions from 1.
         mask: scenes: "scl" (Sentinel-2's clouds), or a raster that is 0 where hidden.
         nodata: scenes: number of invalid pixels, if the file does not say.
@@ -38,9 +38,9 @@ class Reading:
     image_size: int | None = None
     tile: int | None = None
     downscale: int = 1
-    split: Sequence[str] | None = None
-    split_list: dict[str, str | Path] = field(default_factory=dict)
-    bands: Sequence[str | int] | None = None
+    split: list[str] | None = None
+    split_list: list[str] = field(default_factory=list)
+    bands: list[str] | None = None
     mask: str | None = None
     nodata: float | None = None
     resolution: float | None = None
@@ -65,6 +65,27 @@ class Reading:
                 raise InputError(f"--{name.replace('_', '-')} {why}")
         return self
 
+    @property
+    def parts(self) -> list[str] | None:
+        """The parts of the split that are meant; None: all images."""
+        return None if self.split in (None, ["all"]) else self.split
+
+    @property
+    def split_files(self) -> dict[str, str]:
+        """Part -> file, of `split_list`; `InputError` for another form."""
+        files = {}
+        for text in self.split_list:
+            part, equals, file = text.partition("=")
+            if not equals or not file:
+                raise InputError(f"--split-list {text}: give PART=FILE, for example train=uc_merced-train.txt")
+            files[part] = file
+        return files
+
+    @property
+    def chosen_bands(self) -> list[str | int] | None:
+        """Names of bands, and their positions as numbers."""
+        return None if self.bands is None else [int(name) if str(name).isdigit() else name for name in self.bands]
+
     def pixels(self) -> dict[str, Any]:
         """Keywords of `nec.encode.embed.plan_inputs`."""
         return {"image_size": self.image_size, "scale": self.scale, "offset": self.offset}
@@ -83,7 +104,7 @@ class SceneOptions:
             left out, all others are written, and the date stays open for `resume`.
     """
 
-    time: Sequence[Any] | None = None
+    time: list[str] | None = None
     halo: int | None = None
     chunk: tuple[int, int] | None = None
     shard: tuple[int, int] | None = None
@@ -106,7 +127,35 @@ class Coding:
 
 @dataclass(frozen=True)
 class Running:
-    """How a run is done; nothing of it but `batch_size` and the engine's `threads` may change a byte.
+    """How a run is done. Of this, batch_size, threads, device and precision may change embeddings in their last digits.
+
+    Attributes:
+        workers: threads that read; with the engine dask, processes that are started here.
+        threads: threads on which each model computes; PyTorch's own number if None.
+        scheduler: address of a Dask cluster, for the engine dask.
+        batch_size: images (256 by default) or tiles (32) that go through the backbone at once.
+        seed: of the dataset's split and of samples.
+        device: "auto" (the best there is), "cpu", "cuda" or "mps", for a backbone that is given by name.
+        precision: "fp32", "bf16" or "fp16", likewise; the latter change some symbols.
+    """
+
+    workers: int = 2
+    threads: int | None = None
+    scheduler: str | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    def job(self, engine: EngineName, batch_size: int, progress: bool) -> Job:
+        """The same, settled; `batch_size`: if none was given."""
+        runner = Engine(engine, self.scheduler, self.workers, self.threads)
+        return Job(runner, batch_size if self.batch_size is None else self.batch_size, self.seed, progress)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, settled.
 
     Attributes:
         engine: where shards are made.

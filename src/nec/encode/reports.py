@@ -32,6 +32,11 @@ class EncodeReport(Report):
         """Whether the store is complete."""
         return True
 
+    @property
+    def failed(self) -> bool:
+        """Whether something was left out: the command then leaves with status 1."""
+        return not self.complete
+
     def to_dict(self) -> dict[str, Any]:
         own = {name: value for name, value in asdict(self).items() if name not in ("out", "store", "fitted_on")}
         fitted = {} if self.fitted_on is None else {"codec_fitted_on": self.fitted_on}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nec.encode.codecs import codec_for, quality_for_bytes
 from nec.encode.engine import Stored, resumable
-from nec.encode.options import Coding, Mode, Reading, Running, SceneOptions
+from nec.encode.options import Coding, Job, Mode, Reading, SceneOptions
 from nec.encode.provenance import software
 from nec.encode.reports import FailedTile, ScenesReport, store_info
 from nec.encode.scene_work import CodedPart, Part, SceneWork, Shard
@@ -52,7 +52,7 @@ def encode_scenes(
     mode: Mode,
     reading: Reading,
     options: SceneOptions,
-    running: Running,
+    job: Job,
 ) -> ScenesReport:
     """Encode each scene as a date of one raster store; see `nec.encode`. Ends with the first that is incomplete."""
     times = list(options.time) if options.time is not None else [None] * len(scenes)
@@ -62,7 +62,17 @@ def encode_scenes(
         _check_alike(scenes[0], scene)
     report: ScenesReport | None = None
     for scene, time in zip(scenes, times, strict=True):
-        made = _encode_scene(scene, out, backbone, codec, coding, mode, reading, replace(options, time=[time]), running)
+        made = _encode_scene(
+            scene,
+            out,
+            backbone,
+            codec,
+            coding,
+            mode,
+            reading,
+            replace(options, time=None if time is None else [time]),
+            job,
+        )
         report = made if report is None else report.followed_by(made)
         if not report.complete:
             break
@@ -90,7 +100,7 @@ def _encode_scene(
     mode: Mode,
     reading: Reading,
     options: SceneOptions,
-    running: Running,
+    job: Job,
 ) -> ScenesReport:
     """Encode a scene as a date of a raster store.
 
@@ -99,22 +109,22 @@ def _encode_scene(
     the same bytes, on any engine, interrupted or not.
     """
     began = clock.monotonic()
-    scene, normalization = match(scene, backbone.pixels, bands=reading.bands)
+    scene, normalization = match(scene, backbone.pixels, bands=reading.chosen_bands)
     tiling = _tiling(scene, backbone, options.halo)
 
     def sample() -> NDArray[np.float32]:
-        return sample_tiles(scene, backbone, tiling, normalization, running)
+        return sample_tiles(scene, backbone, tiling, normalization, job)
 
     chosen, fitted_on = codec_for(backbone, codec, None if mode in ("create", "overwrite") else out, sample)
     places, chosen = split_places(chosen, tiling.tile_tokens)
-    seen = {"batch_size": running.batch_size, "levelled": places is not None, **_plain(normalization)}
+    seen = {"batch_size": job.batch_size, "levelled": places is not None, **_plain(normalization)}
     spec = _spec(scene, backbone, tiling, chosen, seen, coding.quality, options.chunk, options.shard)
     work = SceneWork(
-        backbone, scene, tiling, normalization, _encoder(spec), places, running.batch_size, running.engine.readers,
+        backbone, scene, tiling, normalization, _encoder(spec), places, job.batch_size, job.engine.readers,
         skip_failed=options.skip_failed,
     )  # fmt: skip
     if coding.target_bytes is not None:
-        spec = replace(spec, quality=_quality(work, coding.target_bytes, running.seed))
+        spec = replace(spec, quality=_quality(work, coding.target_bytes, job.seed))
         work = replace(work, encoder=_encoder(spec))
     resume, append = mode in ("resume", "resume-append"), mode in ("append", "resume-append")
     writer = _open(out, spec, mode)
@@ -122,20 +132,20 @@ def _encode_scene(
         when = _date(writer, scene, None if options.time is None else options.time[0], resume, append)
         date = writer.append_time(when, source=_source(scene))
         run = _Run(work, writer, date, state)
-        run.go(running)
+        run.go(job)
     return run.report(out, fitted_on, clock.monotonic() - began)
 
 
 def sample_tiles(
-    scene: Scene, backbone: Backbone, tiling: Tiling, normalization: Normalization, running: Running
+    scene: Scene, backbone: Backbone, tiling: Tiling, normalization: Normalization, job: Job
 ) -> NDArray[np.float32]:
     """Embeddings (n, y, x, d) of a seeded sample of a scene's tiles that are valid throughout."""
     rows, columns = tiling.grid
     tiles = tiling.tiles((0, rows, 0, columns))
-    order = np.random.default_rng(running.seed).permutation(len(tiles))
+    order = np.random.default_rng(job.seed).permutation(len(tiles))
     made: list[NDArray[np.float32]] = []
-    for first in range(0, len(order), running.batch_size):
-        read = [read_tile(scene, tiles[i]) for i in order[first : first + running.batch_size]]
+    for first in range(0, len(order), job.batch_size):
+        read = [read_tile(scene, tiles[i]) for i in order[first : first + job.batch_size]]
         whole = [pixels for pixels, valid in read if tiling.valid_tokens(valid).all()]
         if whole:
             made += list(backbone.embed(np.stack([normalization(pixels) for pixels in whole])))
@@ -254,16 +264,16 @@ class _Run:
         self.left_out = 0
         self.tiles = 0
 
-    def go(self, running: Running) -> None:
+    def go(self, job: Job) -> None:
         """Write every missing shard; finish the date if none had to be left out."""
         total = sum(map(self.work.size, self.tasks))
-        with Progress(total, "encoding", "tiles", quiet=not running.progress) as bar:
+        with Progress(total, "encoding", "tiles", quiet=not job.progress) as bar:
 
             def done(tiles: int) -> None:
                 self.tiles += tiles
                 bar.update(tiles)
 
-            running.engine.run(self.work, self.tasks, self._put, done)
+            job.engine.run(self.work, self.tasks, self._put, done)
         if not self.left_out:
             self.writer.finish(self.date, run=self._facts())
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-
 from nec.datasets import ArrayDataset, Dataset, open_dataset
 from nec.encode.options import Reading
 from nec.errors import InputError
@@ -57,7 +56,7 @@ def open_images(source: Source, reading: Reading, seed: int = 0) -> Dataset:
     if isinstance(source, Dataset):
         return source
     return open_dataset(
-        source, seed=seed, split_lists=reading.split_list, tile=reading.tile, downscale=reading.downscale
+        source, seed=seed, split_lists=reading.split_files, tile=reading.tile, downscale=reading.downscale
     )
 
 
@@ -85,5 +84,3 @@ def _open_scene(path: str, reading: Reading) -> Scene:
         given["offset"] = reading.offset
     parts = path.split(",")
     return open_scene(parts if len(parts) > 1 and not Path(path).exists() else path, **given)
-
-

@@ -1,4 +1,4 @@
-"""Models: backbones of any kind, and our own masked autoencoder with its bottlenecks, which needs the extra `[torch]`."""
+"""Models: backbones of any kind, and our own masked autoencoder with its bottlenecks (extra `[torch]`)."""
 
 from __future__ import annotations
 

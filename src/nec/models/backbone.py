@@ -220,7 +220,13 @@ class CallableBackbone(Backbone):
         any_size: bool = False,
     ) -> None:
         self.name, self.any_size = name, any_size
-        self._function, self._pixels, self._size, self._layout, self._facts = function, pixels, input_size, layout, facts
+        self._function, self._pixels, self._size, self._layout, self._facts = (
+            function,
+            pixels,
+            input_size,
+            layout,
+            facts,
+        )
         self._patch, self._dimensions = input_size, 0
 
     def probe(self, patch: tuple[int, int] | None = None) -> None:
@@ -230,11 +236,13 @@ class CallableBackbone(Backbone):
             raise InputError(f"{self.name} gives {y}x{x} tokens for {self._size[0]}x{self._size[1]} px: no whole patch")
         self._patch = self._size[0] // y, self._size[1] // x
         if patch is not None and patch != self._patch:
-            raise InputError(f"{self.name} has patches of {self._patch[0]}x{self._patch[1]} px, not {patch[0]}x{patch[1]}")
+            raise InputError(
+                f"{self.name} has patches of {self._patch[0]}x{self._patch[1]} px, not {patch[0]}x{patch[1]}"
+            )
 
     @property
     def identity(self) -> dict[str, Any]:
-        pixels = {"mean": list(self._pixels.mean), "std": list(self._pixels.std)}
+        pixels: dict[str, Any] = {"mean": list(self._pixels.mean), "std": list(self._pixels.std)}
         if self._pixels.bands:
             pixels["bands"] = list(self._pixels.bands)
         rest = {} if self.precision == "fp32" else {"precision": self.precision}
@@ -346,7 +354,9 @@ def grids(features: Any, size: Sequence[int], layout: Layout, name: str) -> NDAr
 def _grid_of(tokens: int, size: Sequence[int], name: str) -> tuple[int, int]:
     """The largest grid (y, x) of an image's proportions within so many tokens; few may be over."""
     height, width = size
-    y = max((y for y in range(1, tokens + 1) if y * y * width <= tokens * height and y * width % height == 0), default=0)
+    y = max(
+        (y for y in range(1, tokens + 1) if y * y * width <= tokens * height and y * width % height == 0), default=0
+    )
     x = y * width // height
     over = tokens - y * x
     if not y or over > max(16, 1):

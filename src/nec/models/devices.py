@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,7 +16,7 @@ from nec.models.backbone import CallableBackbone, Pixels, Precision, check_bands
 
 
 def choose_device(device: str) -> str:
-    """"auto" -> the best there is; `InputError` for a device that is not there."""
+    """ "auto" -> the best there is; `InputError` for a device that is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
@@ -94,12 +93,9 @@ class TorchBackbone(CallableBackbone):
 def weights_sha256(module: torch.nn.Module) -> str:
     """SHA-256 over the names and values of a module's state, in the order of the names."""
 
-
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(np.ascontiguousarray(flat.view(torch.uint8).numpy()) if flat.numel() else b"")
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return digest.hexdigest()
-
-

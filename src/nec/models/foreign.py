@@ -22,6 +22,7 @@ from nec.models.heads import AttentionPool, SegmentationHead
 from nec.models.mae import DecoderStage, NecModel
 from nec.models.vit import Block
 
+
 class NecClassifier(nn.Module):
     """Normalised images (n, c, h, w) -> logits (n, classes): attention pooling and a linear layer on the tokens.
 

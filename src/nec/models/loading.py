@@ -66,7 +66,7 @@ def _own(
 ) -> Any:
     try:
         from nec.models.checkpoints import load_folder, read_json
-        from nec.models.devices import choose_device, check_precision
+        from nec.models.devices import check_precision, choose_device
         from nec.models.foreign import load_foreign
     except ModuleNotFoundError as error:
         missing_extra("PyTorch with safetensors", "torch", error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from nec.errors import InputError
 
@@ -34,7 +35,7 @@ def fetching(name: str) -> Iterator[None]:
         raise InputError(f"{name} cannot be loaded: {first[:300]} (no network? give a local file)") from error
 
 
-def numbers(value: object) -> tuple[float, ...] | None:
+def numbers(value: Any) -> tuple[float, ...] | None:
     """Numbers, or their text "0.4,0.5" as a command line gives it."""
     if value is None:
         return None

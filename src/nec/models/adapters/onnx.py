@@ -55,13 +55,13 @@ class OnnxBackbone(CallableBackbone):
         try:
             made = [self._session.run([self._settings["output"]], {self._settings["input"]: x})[0] for x in batches]
         except Exception as error:  # onnxruntime's own, which share no base
-            raise InputError(f"{self.name} does not run on {images.shape}: {str(error).splitlines()[0][:200]}") from error
+            raise InputError(
+                f"{self.name} does not run on {images.shape}: {str(error).splitlines()[0][:200]}"
+            ) from error
         return made[0] if len(made) == 1 else np.concatenate(made)
 
 
-def load(
-    name: str, *, device: str = "auto", precision: str = "fp32", **given: Any
-) -> Backbone:
+def load(name: str, *, device: str = "auto", precision: str = "fp32", **given: Any) -> Backbone:
     """A model in an ONNX file.
 
     Args:

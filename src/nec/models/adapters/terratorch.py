@@ -52,8 +52,9 @@ def load(
     factor = (numbers(scale) or (1e-4,))[0]
     settings = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
     own = [settings.get(key) if isinstance(settings, dict) else getattr(settings, key, None) for key in ("mean", "std")]
+    unit = factor if own[1] is not None and max(own[1]) > 2 else 1.0
     chosen = [
-        numbers(value) or (None if found is None else tuple(float(v) * (factor if max(own[1]) > 2 else 1) for v in found))
+        numbers(value) or (None if found is None else tuple(float(number) * unit for number in found))
         for value, found in zip((mean, std), own, strict=True)
     ]
     if None in chosen:

@@ -64,7 +64,9 @@ def load(
         averages = averages or tuple(float(v) * own_scale for v in _repeat(own[0], channels))
         deviations = deviations or tuple(float(v) * own_scale for v in _repeat(own[1], channels))
     if names is not None and len(names) != channels:
-        raise InputError(f"torchgeo:{name} takes {channels} bands, not the {len(names)} of {', '.join(map(str, names))}")
+        raise InputError(
+            f"torchgeo:{name} takes {channels} bands, not the {len(names)} of {', '.join(map(str, names))}"
+        )
     pixels = Pixels(averages, deviations, None if names is None else tuple(names), scale=scale)
     side = whole(image_size) or 224
     facts = {"weights": wanted or None, "library": {"torchgeo": __version__}}
