@@ -133,6 +133,27 @@ def test_no_cluster_there(model: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "p.zarr").exists()
 
 
+def test_workers_killed_while_they_start_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = pytest.importorskip("nec.encode.cluster")
+    tries: list[int] = []
+
+    def dying(times: int) -> Any:
+        def start(**options: Any) -> str:
+            tries.append(1)
+            if len(tries) <= times:
+                raise RuntimeError("Nanny failed to start.")
+            return "cluster"
+
+        return start
+
+    monkeypatch.setattr(cluster.distributed, "LocalCluster", dying(1))
+    assert cluster._started(1) == "cluster"
+    tries.clear()
+    monkeypatch.setattr(cluster.distributed, "LocalCluster", dying(9))
+    with pytest.raises(NecError, match=r"died while they started: Nanny failed to start"):
+        cluster._started(1)
+
+
 @pytest.mark.slow
 def test_workers_started_here_keep_the_memory_they_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as Dask leaves it in a process that had a cluster before

@@ -34,11 +34,12 @@ def codec_for(
     codec: EmbeddingCodec | str | Path | None,
     begun: str | Path | None,
     sample: Callable[[], NDArray[np.float32]],
+    positions: bool | None = None,
 ) -> tuple[EmbeddingCodec, int | None]:
     """The codec of a run, and on how many grids it was fitted if it had to be.
 
     The one that is given, as it is or as a file; else the backbone's; else that of the store `begun`; else one fitted
-    on `sample`. Raises `InputError` where it is for other dimensions than the backbone's.
+    on `sample`, with means by `positions` or not. Raises `InputError` where it is for other dimensions.
     """
     found = EmbeddingCodec.load(codec) if isinstance(codec, str | Path) else codec or backbone.codec
     fitted_on = None
@@ -46,7 +47,7 @@ def codec_for(
         found = _codec_in(begun)
     if found is None:
         embeddings = sample()
-        found, fitted_on = fit_codec(embeddings), len(embeddings)
+        found, fitted_on = fit_codec(embeddings, positions=positions), len(embeddings)
     if found.dimensions != backbone.dimensions:
         raise InputError(
             f"the codec of {backbone.name} is for {found.dimensions} dimensions, the model has {backbone.dimensions}"
@@ -111,13 +112,14 @@ def fit_codec(
     spatial: SpatialName | None = "haar",
     rank: int | None = None,
     seed: int = 0,
+    positions: bool | None = None,
 ) -> EmbeddingCodec:
-    """Codec fitted on embeddings (n, y, x, d); see `nec.EmbeddingCodec.fit`. Keeps means by position if they pay.
+    """Codec fitted on embeddings (n, y, x, d); see `nec.EmbeddingCodec.fit`. `positions` None: where they pay.
 
     `spatial` is for the hierarchical prior; the factorised one codes the tokens themselves.
     """
     spatial = spatial if prior == "hierarchical" else None
-    return EmbeddingCodec.fit(embeddings, prior=prior, rank=rank, seed=seed, positions=None, spatial=spatial)
+    return EmbeddingCodec.fit(embeddings, prior=prior, rank=rank, seed=seed, positions=positions, spatial=spatial)
 
 
 def _pick(array: Any, chosen: NDArray[np.int64]) -> NDArray[np.float32]:

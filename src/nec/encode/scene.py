@@ -115,7 +115,9 @@ def _encode_scene(
     def sample() -> NDArray[np.float32]:
         return sample_tiles(scene, backbone, tiling, normalization, job)
 
-    chosen, fitted_on = codec_for(backbone, codec, None if mode in ("create", "overwrite") else out, sample)
+    # Without means by position: a store keeps its codec, but not the means that its tiles are levelled by.
+    begun = None if mode in ("create", "overwrite") else out
+    chosen, fitted_on = codec_for(backbone, codec, begun, sample, positions=False)
     places, chosen = split_places(chosen, tiling.tile_tokens)
     seen = {"batch_size": job.batch_size, "levelled": places is not None, **_plain(normalization)}
     spec = _spec(scene, backbone, tiling, chosen, seen, coding.quality, options.chunk, options.shard)

@@ -189,14 +189,14 @@ class Backbone(ABC):
         """
         pixels = Pixels(tuple(mean), tuple(std), None if bands is None else tuple(bands), scale=scale)
         made = CallableBackbone(
-            function, pixels, pair(input_size), layout="NHWC" if layout == "auto" else layout, name=name,
+            function, pixels, pair(input_size), layout="last" if layout == "auto" else layout, name=name,
             facts={"sha256": sha256}, any_size=any_size,
         )  # fmt: skip
         made.probe(None if patch is None else pair(patch))
         return made
 
 
-Layout = Literal["auto", "NHWC", "NCHW", "NLC", "NC"]
+Layout = Literal["auto", "last", "NHWC", "NCHW", "NLC", "NC"]
 
 
 class CallableBackbone(Backbone):
@@ -323,7 +323,8 @@ def grids(features: Any, size: Sequence[int], layout: Layout, name: str) -> NDAr
         features: (n, y, x, d), (n, d, y, x), (n, t, d) or (n, d): NumPy array or tensor. Of tokens (n, t, d) the first
             ones that are over beside the largest grid of the image's form are taken for CLS and registers, and dropped.
         size: (height, width) of the images.
-        layout: "NHWC", "NCHW", "NLC" or "NC"; "auto" decides by the number of axes, four being "NCHW".
+        layout: "NHWC", "NCHW", "NLC" or "NC"; "auto" decides by the number of axes, four being "NCHW",
+            "last" likewise, four being "NHWC".
         name: of the model, for errors.
 
     Raises:
@@ -335,15 +336,15 @@ def grids(features: Any, size: Sequence[int], layout: Layout, name: str) -> NDAr
         array = np.asarray(features, np.float32)
     except (TypeError, ValueError):
         raise InputError(f"{name} gives {type(features).__name__}: one array of features is needed") from None
-    if layout == "auto":
-        layout = {4: "NCHW", 3: "NLC", 2: "NC"}.get(array.ndim, layout)  # type: ignore[assignment]
-    if array.ndim != len(layout) or 0 in array.shape or layout == "auto":
+    four = {"auto": "NCHW", "last": "NHWC"}.get(layout)
+    form = layout if four is None else {4: four, 3: "NLC", 2: "NC"}.get(array.ndim, "")
+    if array.ndim != len(form) or 0 in array.shape:
         raise InputError(f"{name} gives features of shape {array.shape}: no batch of grids, tokens or vectors")
-    if layout == "NC":
+    if form == "NC":
         array = array[:, None, None]
-    elif layout == "NCHW":
+    elif form == "NCHW":
         array = array.transpose(0, 2, 3, 1)
-    elif layout == "NLC":
+    elif form == "NLC":
         y, x = _grid_of(array.shape[1], size, name)
         array = array[:, array.shape[1] - y * x :].reshape(len(array), y, x, -1)
     if not np.isfinite(array).all():

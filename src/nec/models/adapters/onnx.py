@@ -34,7 +34,9 @@ class OnnxBackbone(CallableBackbone):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         with fetching(self.name):
-            self._session = onnxruntime.InferenceSession(self._model, options, [wanted, "CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                self._model, options, list(dict.fromkeys([wanted, "CPUExecutionProvider"]))
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_session"}
