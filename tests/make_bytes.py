@@ -158,7 +158,8 @@ def image_stores() -> dict[str, tuple[str, dict[str, Any]]]:
 
 # ---- rasters
 
-RASTER_GRID = (21, 30)
+RASTER_GRID = (23, 31)
+"""Chunks of 4x4 tokens at its edges hold 3: of 1 or 2 a pyramid would divide by a root of 2."""
 DATES = (
     {"time": "2026-05-01T10:30:00", "source": {"links": ["https://example.org/scenes/1"]}, "run": None},
     {"time": "2026-06-01T10:30:00", "source": None, "run": {"datetime": "2026-06-02T00:00:00Z", "parameters": 7}},
@@ -170,14 +171,14 @@ def valid(date: int) -> NDArray[np.bool_]:
     mask = np.ones(RASTER_GRID, bool)
     mask[:8, :8] = False
     if date == 0:
-        mask[12:, 15:] = scrambled(9, 15, seed=7) % 5 < 3
+        mask[12:, 15:] = scrambled(11, 16, seed=7) % 5 < 3
     else:
         mask[16:20, 4:8] = False
     return mask
 
 
 def raster(date: int) -> NDArray[np.float32]:
-    """Tokens (21, 30, 5) of a date, NaN where they are not valid."""
+    """Tokens (23, 31, 5) of a date, NaN where they are not valid."""
     return np.where(valid(date)[..., None], embeddings(1, *RASTER_GRID, seed=20 + date)[0], np.float32(np.nan))
 
 
