@@ -127,6 +127,19 @@ def command(*arguments: object) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
+def toy_model(folder: Path) -> Path:
+    """A model folder with weights of any kind, patches of 4 pixels, and a codec."""
+    from nec.models import ModelConfig, NecModel, save_model
+
+    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    decoder = {"decoder_embed_dim": 8, "decoder_depth": 1, "decoder_num_heads": 2}
+    model = NecModel(ModelConfig.from_dict(sizes | decoder)).eval()
+    images = (made.scrambled(12, 16, 16, 3, seed=30) % 256).astype(np.uint8)
+    model.codec = nec.EmbeddingCodec.fit(model.embed(model.normalize(images)).detach().numpy())
+    save_model(model, folder)
+    return folder
+
+
 # ---- Digests
 
 
@@ -399,6 +412,33 @@ def reports(folder: Path) -> dict[str, Any]:
     return found
 
 
+def encoded(folder: Path) -> dict[str, Any]:
+    """Types of what `nec encode` reports and writes into metadata; values depend on the machine's floats."""
+    import rasterio
+    from PIL import Image
+
+    model, pixels = toy_model(folder / "toy"), (made.scrambled(12, 32, 48, 3, seed=31) % 256).astype(np.uint8)
+    for number, image in enumerate(pixels):
+        file = folder / "images" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[:16, :16]).save(file)
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)}
+    with rasterio.open(folder / "scene.tif", "w", "GTiff", 48, 32, 3, dtype="uint8", **place) as file:
+        file.write(pixels[0].transpose(2, 0, 1))
+    found = {}
+    for name, source, more in (
+        ("images", f"folder:{folder / 'images'}", ()),
+        ("raster", folder / "scene.tif", ("--time", "2026-05-01")),
+        ("raster, another date", folder / "scene.tif", ("--time", "2026-06-01", "--append")),
+    ):
+        out = folder / f"{name.partition(',')[0]}.zarr"
+        status, printed, err = command("encode", source, "--model", model, "--out", out, "--json", *more)
+        assert status == 0, err
+        attributes = json.loads((out / "zarr.json").read_bytes())["attributes"]
+        found[name] = {"report": shape(json.loads(printed)), "attributes": shape(attributes)}
+    return found
+
+
 def everything() -> dict[str, Any]:
     """All that the fixtures hold."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -406,6 +446,7 @@ def everything() -> dict[str, Any]:
         images = {name: hold(build_images(folder / name, name), read_images) for name in made.image_stores()}
         rasters = {name: hold(build_raster(folder / name, name), read_raster) for name in made.raster_stores()}
         found = reports(things(Path(tempfile.mkdtemp(dir=folder))))
+        types = encoded(Path(tempfile.mkdtemp(dir=folder)))
     return {
         "versions": versions(),
         "frames": frames(),
@@ -415,6 +456,7 @@ def everything() -> dict[str, Any]:
         "shipped": shipped(),
         "json": {name: shape(report) for name, report in found.items()},
         "info": {key: found["info"][key] for key in CONTRACT["info"]},
+        "encoded": types,
     }
 
 
@@ -584,6 +626,14 @@ def test_json_keeps_its_keys(reported: dict[str, Any], held: dict[str, Any]) -> 
     """All keys that there were, beyond the contract too; new ones may come."""
     for name, report in reported.items():
         assert lacking(held["json"][name], shape(report)) == [], name
+
+
+def test_what_encode_writes_keeps_its_keys(held: dict[str, Any], tmp_path: Path) -> None:
+    for module in ("torch", "rasterio", "PIL"):
+        pytest.importorskip(module)
+    for name, found in encoded(tmp_path).items():
+        assert lacking(held["encoded"][name]["report"], found["report"]) == []
+        assert found["attributes"] == held["encoded"][name]["attributes"]  # of what is stored nothing is added either
 
 
 def lacking(wanted: Any, found: Any, where: str = "") -> list[str]:
