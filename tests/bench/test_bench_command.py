@@ -82,7 +82,7 @@ def test_segmentation_from_images_to_report(
 
 @pytest.mark.slow
 def test_models_that_fit_the_recipe_are_reused(tmp_path: Path, dataset: str, model: str) -> None:
-    from nec.data import open_dataset
+    from nec.datasets import open_dataset
 
     settings = AdaptSettings(epochs=0.2, batch_size=16, lmbda=30, warmup_epochs=0)
     origin = load_model(model)

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
-from nec.data import ArrayDataset
+from nec.datasets import ArrayDataset
 from nec.models import ModelConfig
 
 TINY = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nec.data.augment import random_resized_crop_flip
+from nec.training.augment import random_resized_crop_flip
 from nec.training.optim import MuonAdamW, orthogonalise, warmup_cosine
 
 

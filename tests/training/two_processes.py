@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from nec.data import open_dataset
+from nec.datasets import open_dataset
 from nec.models import ModelConfig, NecModel
 from nec.training import AdaptSettings, adapt
 from nec.training import run as training_run

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nec.data import Dataset
+from nec.datasets import Dataset
 from nec.errors import InputError
 from nec.training import AdaptSettings, TrainingSettings, adapt, continue_pretraining
 

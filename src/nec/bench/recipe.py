@@ -37,7 +37,7 @@ class MethodPoint:
 
     Attributes:
         method, label, setting: as in `nec.bench.Row`; a method of several variants is "family--variant".
-        spec: what `nec.baselines.methods` makes a baseline of ("uqe:4"); "" for what is none.
+        spec: what `nec.bench.methods.methods` makes a baseline of ("uqe:4"); "" for what is none.
         quality: of the product codec that codes an adapted model's tokens; 1 is the rounding it was adapted for.
         adapt: how the model was adapted; None for the base model.
         head_seeds: seeds of the heads that are trained on this adaptation's tokens; empty for all of the recipe's.
@@ -78,7 +78,7 @@ class MethodPoint:
         """What decides the bytes and the embeddings, beside models and data."""
         identity = {"method": self.method, "spec": self.spec, "quality": self.quality}
         if self.spec:
-            from nec.baselines import methods
+            from nec.bench.methods import methods
 
             version = methods(self.spec)[0].version
             identity |= {"version": version} if version > 1 else {}
@@ -307,7 +307,7 @@ def _symmetric_points(recipe: Recipe, values: dict[str, Any]) -> list[MethodPoin
 
 
 def _baseline_points(entry: str, where: str) -> list[MethodPoint]:
-    from nec.baselines import methods
+    from nec.bench.methods import methods
 
     family, colon, values = entry.partition(":")
     points = []
@@ -338,14 +338,14 @@ def _heads(recipe: Recipe) -> dict[str, dict[str, Any]]:
 def head_recipe_class(work: str) -> Any:
     """The dataclass that says how heads of a task are trained, or how a model is fine-tuned."""
     if work == "fine_tune":
-        from nec.tasks.online import OnlineSettings
+        from nec.heads.online import OnlineSettings
 
         return OnlineSettings
     if work == "classification":
-        from nec.tasks.training import Recipe as ClassificationRecipe
+        from nec.heads.training import Recipe as ClassificationRecipe
 
         return ClassificationRecipe
-    from nec.tasks.segmentation_training import SegmentationRecipe
+    from nec.heads.segmentation_training import SegmentationRecipe
 
     return SegmentationRecipe
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nec.cli._images import DATASET_HELP, add_window_arguments
 
 if TYPE_CHECKING:
-    from nec.data import Dataset
+    from nec.datasets import Dataset
     from nec.models import NecModel
     from nec.training import TrainingSettings
 
@@ -67,7 +67,7 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def open_training_images(args: argparse.Namespace, settings: TrainingSettings) -> Dataset:
     """The dataset that the arguments name, split by the settings' seed."""
-    from nec.data import open_dataset
+    from nec.datasets import open_dataset
 
     return open_dataset([args.dataset], seed=settings.seed, tile=args.tile, downscale=args.downscale)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from nec.data import Dataset
+from nec.datasets import Dataset
 from nec.errors import InputError
 
 # Decoded images up to this size stay in memory; reading a small JPEG costs more than a step on it.

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from nec.data.augment import random_resized_crop_flip
 from nec.models.codec_bottleneck import BIT_WORTH, CodecBottleneck, draw_levels
 from nec.models.mae import MASK_RATIO, NecModel
 from nec.models.symmetry import GROUPS, symmetric_mean
+from nec.training.augment import random_resized_crop_flip
 from nec.training.batches import Images, StepBatches, rank_share, step_generator
 from nec.training.optim import MuonAdamW, warmup_cosine
 from nec.training.settings import AdaptSettings, TrainingSettings

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import nec
 from nec.codec import EmbeddingCodec
-from nec.data import Dataset
+from nec.datasets import Dataset
 from nec.errors import InputError
 from nec.models import ModelConfig, NecModel, save_model
 from nec.models.axes import to_principal_axes
