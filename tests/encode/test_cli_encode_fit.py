@@ -192,3 +192,37 @@ def test_fit_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     np.save(tmp_path / "e.npy", embeddings)
     check_refused(["fit", str(tmp_path / "e.npy"), "--out", str(tmp_path / "c.json")], "NaN", capsys)
     assert not (tmp_path / "c.json").exists()
+
+
+def test_any_model_by_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_model.py").write_text(
+        "from nec import Backbone\n"
+        "def make(gain=1):\n"
+        "    def means(x):\n"
+        "        return float(gain) * x.reshape(len(x), 3, 4, 4, 4, 4).mean((3, 5)).transpose(0, 2, 3, 1)\n"
+        "    return Backbone.from_callable(means, input_size=16, mean=[0] * 3, std=[1] * 3, sha256=str(gain))\n"
+    )
+    command = ["encode", f"folder:{folder}", "--model", "python:my_model:make", "--out"]
+    assert main([*command, "a.zarr"]) == 0
+    assert "codec fitted on 60 of the images" in capsys.readouterr().out
+    assert open_store("a.zarr").grid == (4, 4)
+    assert main(["fit", "python:my_model:make", f"folder:{folder}", "--out", "codec.json"]) == 0
+    capsys.readouterr()
+    assert main([*command, "b.zarr", "--codec", "codec.json", "--json"]) == 0
+    assert "codec_fitted_on" not in json.loads(capsys.readouterr().out)
+    assert main([*command, "c.zarr", "--model-option", "gain=3", "--codec", "codec.json"]) == 0
+    found, times = open_store("a.zarr").embeddings[:], open_store("c.zarr").embeddings[:]
+    assert np.abs(times - 3 * found).mean() < 0.3 * np.abs(found).mean()
+    check_refused([*command, "a.zarr", "--model-option", "gain=3", "--resume"], "differ", capsys)
+    check_refused([*command, "d.zarr", "--model-option", "gain"], "give KEY=VALUE", capsys)
+    check_refused(
+        ["fit", "python:my_model:make", f"folder:{folder}", "--out", "folder"], "no model folder to copy", capsys
+    )
+    check_refused(
+        ["encode", str(folder), "--model", "tiny", "--out", "e.zarr", "--device", "abacus"],
+        "no device 'abacus'",
+        capsys,
+    )

@@ -241,3 +241,34 @@ def test_images_that_do_not_fit_are_refused() -> None:
         model.normalize(np.zeros((1, 32, 32, 1), np.uint8))
     with pytest.raises(nec.InputError, match="no bottleneck"):
         model.quantized(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depth": 10**9}, "it has 2 blocks, not 1000000000"),
+        ({"embed_dim": 24 * 10**7}, "does not fit its configuration"),
+        ({"image_size": 8 * 10**8}, "pos_embed is"),
+        ({"decoder_embed_dim": 12 * 10**7}, "decoder_embed.weight is"),
+        ({"mlp_ratio": 1e9}, "blocks.0.mlp.fc1.weight is"),
+        ({"kind": "hyperprior", "hyper_channels": 10**9, "hyper_heads": 1}, "bottleneck.h_a.0.weight is missing"),
+        ({"depth": "4"}, "depth must be a number of blocks, got '4'"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio must be a number"),
+        ({"mean": "abc"}, "mean must be a list of numbers"),
+        ({"std": [0, 0, 0]}, "std must be positive"),
+        ({"bands": 5}, "bands must be a list of names"),
+        ({"reflectance": [1]}, "reflectance has 1 values"),
+        ({"kind": []}, "kind must be one of"),
+        ({"num_heads": 7}, "embed_dim 24 is not a multiple of num_heads 7"),
+    ],
+)
+def test_sizes_are_checked_against_the_weights_before_anything_is_built(
+    tmp_path: Path, changes: dict, message: str
+) -> None:
+    save_model(tiny(), tmp_path / "m")
+    config = tmp_path / "m" / "config.json"
+    document = json.loads(config.read_text())
+    document["model"].update(changes)
+    config.write_text(json.dumps(document))
+    with pytest.raises(nec.InputError, match=message):
+        nec.load_model(tmp_path / "m")
