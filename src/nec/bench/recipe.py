@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nec.bench.legend import VARIANT
 from nec.errors import InputError
-from nec.training import AdaptSettings, TrainingSettings
-from nec.training.recipes import Recipe, read_recipe, section_settings
+from nec.settings import build
+from nec.training import AdaptOptions, AdaptSettings, TrainingOptions, TrainingSettings
+from nec.training.recipes import Recipe, read_recipe, section_options
 
 ADAPTED = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
 SYMMETRIC = "codec-symmetric"
@@ -195,7 +196,8 @@ def _plan(recipe: Recipe, name: str, spec: str, sections: dict[str, Any]) -> Dat
     limits = _section(recipe, f"{where}: limits", nested["limits"] or {}, Limits)
     base = None
     if nested["base"] is not None:
-        base = _section(recipe, f"{where}: base", nested["base"], TrainingSettings)
+        section = f"{where}: base"
+        base = section_options(Recipe({section: nested["base"]}, recipe.path), section, TrainingOptions()).settings()
     adapt = {**recipe.get("adapt", {}), **_mapping(nested["adapt"] or {}, f"recipe {recipe.path}: {where}: adapt")}
     methods = nested["methods"] if nested["methods"] is not None else recipe.get("methods", DEFAULT["methods"])
     if not isinstance(methods, list) or not methods:
@@ -283,7 +285,8 @@ def _adapted_points(
     for place in places:
         for turn, seed in enumerate(adaptations):
             own = {"seed": seed} if one_model else {"lmbda": place, "seed": seed}
-            settings = _section(recipe, where, {**merged, **own}, AdaptSettings)
+            adaptation = Recipe({where: {**merged, **own}}, recipe.path)
+            settings = section_options(adaptation, where, AdaptOptions()).settings()
             heads = head_seeds[turn :: len(adaptations)]
             if one_model:
                 points.append(MethodPoint(method, f"quality {place:g}", place, "", place, settings, heads))
@@ -350,14 +353,8 @@ def head_recipe_class(work: str) -> Any:
     return SegmentationRecipe
 
 
-def adapt_dict(settings: TrainingSettings) -> dict[str, Any]:
-    """Settings as JSON holds them: tuples as lists."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
-
-
 def _section(recipe: Recipe, where: str, values: Any, kind: Any) -> Any:
-    values = _mapping(values, f"recipe {recipe.path}: {where}")
-    return section_settings(Recipe({where: values}, recipe.path), where, kind)
+    return build(kind, values, f"recipe {recipe.path}: {where}")
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
