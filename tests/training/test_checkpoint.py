@@ -21,7 +21,9 @@ SETTINGS = TrainingSettings(epochs=1, batch_size=16)
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     state = {
         "weights": {"a": torch.randn(3, 2).T, "b": torch.tensor(3), "c": torch.randn(2).bfloat16()},
-        "optimizer": [{"state": {0: {"step": torch.tensor(7.0)}, 12: {}}, "groups": [{"betas": (0.9, 0.95), "lr": 0.1}]}],
+        "optimizer": [
+            {"state": {0: {"step": torch.tensor(7.0)}, 12: {}}, "groups": [{"betas": (0.9, 0.95), "lr": 0.1}]}
+        ],
         "odd names": {"tensor": 1, "tuple": [2.5, None, True], "pairs": {"x": (), "y": []}},
         "rate": 1 / 3,
     }
@@ -51,9 +53,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "last.safetensors"])
-def test_a_pickle_in_the_folder_of_a_run_is_not_opened(
-    name: str, config, dataset, tmp_path: Path
-) -> None:
+def test_a_pickle_in_the_folder_of_a_run_is_not_opened(name: str, config, dataset, tmp_path: Path) -> None:
     """Case 08 of the reliability review: `--resume` ran the code of whoever could write that folder."""
     mark = tmp_path / "ran"
     (tmp_path / "out.run").mkdir()

@@ -9,8 +9,17 @@ import pytest
 
 import nec
 from nec.models import PRESETS
-from nec.training import AdaptSettings, TrainingSettings
-from nec.training.recipes import read_recipe, section_model, section_settings
+from nec.training import (
+    AdaptOptions,
+    FactorizedSettings,
+    HierarchicalSettings,
+    HyperpriorSettings,
+    TrainingOptions,
+    TrainingSettings,
+)
+from nec.training.recipes import read_recipe, section_model, section_options
+
+PRIORS = (FactorizedSettings, HyperpriorSettings, HierarchicalSettings)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -27,8 +36,8 @@ def test_values_types_defaults_and_overrides(tmp_path: Path) -> None:
         )
     )
     assert recipe["seeds"] == [0, 1]
-    settings = section_settings(recipe, "adapt", AdaptSettings, lmbda=7.0, seed=3)
-    wanted = AdaptSettings(
+    settings = section_options(recipe, "adapt", AdaptOptions(lmbda=7.0, seed=3)).settings()
+    wanted = FactorizedSettings(
         epochs=2.0,
         blr=0.001,
         lmbda=7.0,
@@ -40,19 +49,22 @@ def test_values_types_defaults_and_overrides(tmp_path: Path) -> None:
     )
     assert settings == wanted
     assert [type(v) for v in asdict(settings).values()] == [type(v) for v in asdict(wanted).values()]
-    assert section_settings(recipe, "adapt", AdaptSettings).lmbda == 50000.0
+    assert section_options(recipe, "adapt", AdaptOptions()).lmbda == 50000.0
+    assert section_options(recipe, "adapt", AdaptOptions(trainable_blocks=2)).settings().trainable_blocks == 2
 
 
-@pytest.mark.parametrize("kind", [TrainingSettings, AdaptSettings])
-def test_every_field_of_the_settings_can_stand_in_a_recipe(kind: type, tmp_path: Path) -> None:
-    """Written out as YAML by its own library and read back, the defaults are the defaults."""
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(TrainingSettings, TrainingOptions), *((kind, AdaptOptions) for kind in (*PRIORS,))],
+)
+def test_every_field_of_the_settings_can_stand_in_a_recipe(kind: type, options: type, tmp_path: Path) -> None:
+    """Written out as YAML by its own library and read back, settings are the settings; flags have all their names."""
     import yaml
 
     settings = replace(kind(), epochs=3.5, seed=9)
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
-    recipe = read_recipe(write(tmp_path, yaml.safe_dump({"adapt": values})))
-    assert section_settings(recipe, "adapt", kind) == settings
-    assert len(values) == len(fields(kind))
+    recipe = read_recipe(write(tmp_path, yaml.safe_dump({"adapt": settings.to_dict()})))
+    assert section_options(recipe, "adapt", options()).settings() == settings
+    assert set(settings.to_dict()) == {field.name for field in fields(options)}
 
 
 def test_models(tmp_path: Path) -> None:
@@ -62,7 +74,7 @@ def test_models(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, text))
     config = section_model(recipe, image_size=128)
     assert (config.embed_dim, config.image_size, config.patch_size, config.norm_pix_loss) == (192, 128, 8, True)
-    assert section_settings(recipe, "pretrain", TrainingSettings).epochs == 1.0
+    assert section_options(recipe, "pretrain", TrainingOptions()).epochs == 1.0
 
 
 REFUSED = {
@@ -91,7 +103,7 @@ REFUSED = {
 
 def read_both(path: Path) -> None:
     recipe = read_recipe(path)
-    section_settings(recipe, "adapt", AdaptSettings)
+    section_options(recipe, "adapt", AdaptOptions()).settings()
     section_model(recipe)
 
 

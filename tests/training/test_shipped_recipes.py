@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nec.models import NecModel
-from nec.training import AdaptSettings, TrainingSettings
-from nec.training.recipes import read_recipe, section_model, section_settings
+from nec.training import AdaptOptions, TrainingOptions
+from nec.training.recipes import read_recipe, section_model, section_options
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -19,10 +19,10 @@ def test_a_recipe_makes_settings_and_a_model(path: Path) -> None:
     recipe = read_recipe(path)
     assert set(recipe) - {"name", "about"}
     if "pretrain" in recipe:
-        section_settings(recipe, "pretrain", TrainingSettings)
+        section_options(recipe, "pretrain", TrainingOptions()).settings()
         section_model(recipe)
     if "adapt" in recipe:
-        section_settings(recipe, "adapt", AdaptSettings)
+        section_options(recipe, "adapt", AdaptOptions()).settings()
 
 
 @pytest.mark.parametrize(
@@ -41,15 +41,17 @@ def test_the_readme_explains_it(path: Path) -> None:
 
 def test_the_papers_numbers() -> None:
     """Facts of the published commands, in their own terms."""
-    pretrain = section_settings(read_recipe(FOLDER / "paper-millionaid-pretrain.yaml"), "pretrain", TrainingSettings)
+    pretrain = section_options(
+        read_recipe(FOLDER / "paper-millionaid-pretrain.yaml"), "pretrain", TrainingOptions()
+    ).settings()
     assert (pretrain.epochs, pretrain.batch_size, pretrain.learning_rate) == (1600, 2048, pytest.approx(1.2e-3))
     import torch
 
     with torch.device("meta"):  # shapes alone
-        model = NecModel(section_model(read_recipe(FOLDER / "paper-millionaid-pretrain.yaml")))
+        model = NecModel(section_model(recipe))
     encoder = [p.numel() for name, p in model.named_parameters() if not name.startswith(("decoder", "mask_token"))]
     assert sum(encoder) == 85_798_656  # ViT-B/16 at 224 px without a head, positions included
-    adapt = section_settings(read_recipe(FOLDER / "paper-millionaid-adapt.yaml"), "adapt", AdaptSettings)
+    adapt = section_options(read_recipe(FOLDER / "paper-millionaid-adapt.yaml"), "adapt", AdaptOptions()).settings()
     assert (adapt.epochs, adapt.batch_size, adapt.weight_decay) == (20, 4 * 256, 0.01)
     assert adapt.learning_rate == pytest.approx(1.5e-4 * 1024 / 256)
     assert adapt.lmbda == pytest.approx(1e10 * 4 / 256)
