@@ -1,23 +1,27 @@
-"""YAML files and plain values to typed settings: frozen dataclasses, checked field by field."""
+"""YAML to typed settings: one mechanism for every file that a person writes, by msgspec.
+
+`read_yaml` gives the mapping in a file, `settings` a dataclass of such a mapping. Both refuse what they do not know by
+name: a key that stands twice, a key that the dataclass lacks, a value of another type. Numbers like 1e-4 are numbers.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from nec.errors import InputError, missing_extra
 
-_Settings = TypeVar("_Settings")
+_T = TypeVar("_T")
 
 
-def read_yaml(path: str | Path) -> Any:
-    """What a YAML file holds; a key that stands twice in one mapping is refused, and 1e-4 is a number.
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping at the top of a YAML file.
 
     Raises:
-        InputError: unreadable, not YAML, a repeated key. The message names the file.
+        InputError: unreadable, not YAML, no mapping, a repeated key. The message names the file.
         MissingExtraError: PyYAML is not installed.
     """
     try:
@@ -39,53 +43,56 @@ def read_yaml(path: str | Path) -> Any:
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+        return mapping(yaml.load(path.read_text(encoding="utf-8"), Loader), f"recipe {path}")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise InputError(f"recipe {path} is not YAML: {error}") from error
 
 
-def build(kind: type[_Settings], values: Any, where: str) -> _Settings:
-    """The dataclass `kind` from a mapping of its fields; lists become tuples and integers floats, nothing else moves.
+def settings(kind: type[_T], values: Any, where: str, **overrides: Any) -> _T:
+    """A dataclass of plain values; `overrides` win, and the class has the defaults.
 
     Args:
-        where: begins every message, as in "recipe r.yaml: adapt".
+        kind: a dataclass; its annotations say what each value must be. Lists become tuples, whole numbers floats.
+        values: a mapping of its fields, as YAML gives it; None is an empty one.
+        where: what the values are, for errors: "recipe r.yaml: adapt".
 
     Raises:
-        InputError: no mapping, an unknown key, a value of another type, or one that the class refuses.
-        MissingExtraError: msgspec is not installed.
+        InputError: no mapping, unknown keys, values of another type, or what the class itself refuses.
     """
+    values = mapping({} if values is None else values, where)
+    refuse_unknown(values, [field.name for field in fields(kind)], where)  # type: ignore[arg-type]
+    return convert({**values, **overrides}, kind, where)
+
+
+def convert(value: Any, kind: Any, where: str) -> Any:
+    """A plain value as the type `kind`; `InputError` that quotes the value where it is of another."""
+    import msgspec
+
     try:
-        return kind(**typed(kind, values, where))
-    except InputError as error:
-        raise error if str(error).startswith(where) else InputError(f"{where}: {error}") from error
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, InputError):
+            raise InputError(f"{where}: {error.__cause__}") from error
+        text, _, place = str(error).partition(" - at `$")
+        keys = re.findall(r"\w+", place)
+        found = value
+        for key in keys:
+            found = found[int(key) if key.isdigit() else key] if key in found or key.isdigit() else found
+        named = "".join(f": {key}" for key in keys if not key.isdigit())
+        raise InputError(f"{where}{named} is {found!r}: {text[:1].lower()}{text[1:]}") from error
 
 
-def typed(kind: type, values: Any, where: str) -> dict[str, Any]:
-    """The values of `build`, as the types of the fields of `kind`, without making one."""
-    try:
-        import msgspec
-    except ImportError as error:
-        missing_extra("msgspec", "torch", error)
-    hints = get_type_hints(kind)
-    found = {}
-    for key, value in known_keys(values, [field.name for field in fields(kind)], where).items():
-        try:
-            found[key] = msgspec.convert(value, hints[key])
-        except msgspec.ValidationError as error:
-            hint = hints[key]
-            wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-            raise InputError(f"{where}: {key} must be {wanted.removesuffix(' | None')}, not {value!r}") from error
-    return found
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """A copy of a mapping; `InputError` for anything else."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} must hold keys and values, not {value!r}")
+    return dict(value)
 
 
-def known_keys(values: Any, known: Iterable[str], where: str) -> dict[str, Any]:
-    """`values` as a dict; InputError if it is no mapping or has a key that is not among `known`."""
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where} must hold keys and values, not {values!r}")
-    known = sorted(known)
+def refuse_unknown(values: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """`InputError` that names the first key which is not known."""
     for key in values:
         if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
-    return dict(values)
+            raise InputError(f"{where}: unknown key {key!r}; known: {', '.join(sorted(known))}")

@@ -31,8 +31,8 @@ STEPS = {
 }  # fmt: skip
 EXTRAS = (
     "torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "tensorboard", "PIL",
-    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "msgspec", "dask", "distributed", "fsspec",
-    "aiohttp", "imagecodecs", "pyarrow", "rioxarray", "geopandas", "obstore", "s3fs",
+    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "distributed", "fsspec",
+    "aiohttp", "imagecodecs", "pyarrow", "rioxarray", "geopandas", "obstore", "s3fs", "msgspec",
 )  # fmt: skip
 
 

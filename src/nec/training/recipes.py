@@ -2,74 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, get_type_hints
 
 from nec.errors import InputError
 from nec.models import PRESETS, ModelConfig
-from nec.settings import known_keys, read_yaml, typed
-from nec.training.settings import TrainingOptions
+from nec.settings import convert, mapping, read_yaml, refuse_unknown
 
-#: What may stand at the top of a recipe: the sections that train, and what `nec bench` checks itself.
-TRAINING_SECTIONS = ("pretrain", "adapt")
-OTHER_KEYS = ("name", "about", "datasets", "methods", "seeds", "decoder", "heads")
-
-_Options = TypeVar("_Options", bound=TrainingOptions)
+#: What may stand at the top of a recipe.
+KEYS = ("name", "about", "pretrain", "adapt", "datasets", "methods", "seeds", "decoder", "heads")
 
 
-class Recipe(dict[str, Any]):
-    """Top-level keys of a recipe file. `path` names the file in errors."""
+@dataclass(frozen=True)
+class Section:
+    """One of the sections that train. `where` names file and section in errors; `model` is what `pretrain:` trains."""
 
-    def __init__(self, values: dict[str, Any], path: Path) -> None:
-        super().__init__(values)
-        self.path = path
+    where: str
+    values: dict[str, Any]
+    model: Any
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in a YAML file; a key that stands in it twice, or is none of ours, is refused.
+def read_section(path: str | Path, name: Literal["pretrain", "adapt"]) -> Section:
+    """The section of a recipe file; a key that stands in the file twice, or is none of a recipe's, is refused.
 
     Raises:
-        InputError: unreadable, not YAML, no mapping, unknown or repeated keys. The message names file and key.
+        InputError: unreadable, not YAML, no mapping, unknown or repeated keys, no such section. The message names file
+            and key.
         MissingExtraError: PyYAML is not installed.
     """
-    path = Path(path)
-    values = known_keys(read_yaml(path), (*TRAINING_SECTIONS, *OTHER_KEYS), f"recipe {path}")
-    for section in TRAINING_SECTIONS:
-        if not isinstance(values.get(section, {}), dict):
-            raise InputError(f"recipe {path}: {section} must hold keys and values, not {values[section]!r}")
-    return Recipe(values, path)
+    recipe = read_yaml(Path(path))
+    refuse_unknown(recipe, KEYS, f"recipe {path}")
+    if name not in recipe:
+        raise InputError(f"recipe {path} has no section {name!r}, which this command reads")
+    where = f"recipe {path}: {name}"
+    values = mapping(recipe[name], where)
+    return Section(where, values, values.pop("model", None) if name == "pretrain" else None)
 
 
-def section_options(recipe: Recipe, section: str, options: _Options) -> _Options:
-    """What a section of a recipe says, of the class of `options`; what `options` give wins.
-
-    Raises:
-        InputError: the section lacks, has an unknown key, or a value of another type or range.
-    """
-    where = f"recipe {recipe.path}: {section}"
-    if section not in recipe:
-        raise InputError(f"recipe {recipe.path} has no section {section!r}, which this command reads")
-    values = {key: value for key, value in recipe[section].items() if (section, key) != ("pretrain", "model")}
-    merged = replace(type(options).read(values, where), **options.given())
-    try:
-        merged.settings()
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    return merged
-
-
-def section_model(recipe: Recipe, **overrides: Any) -> ModelConfig:
+def section_model(section: Section, **overrides: Any) -> ModelConfig:
     """The model that `pretrain:` trains: `model:` is a preset's name, or keys of `ModelConfig` (and `preset:`)."""
-    where = f"recipe {recipe.path}: pretrain: model"
-    model = recipe.get("pretrain", {}).get("model", {})
-    values = {"preset": model} if isinstance(model, str) else model
-    if not isinstance(values, dict):
-        raise InputError(f"{where} must hold keys and values, not {values!r}")
-    preset = values.get("preset")
+    where, model = f"{section.where}: model", {} if section.model is None else section.model
+    values = {"preset": model} if isinstance(model, str) else mapping(model, where)
+    preset = values.pop("preset", None)
     if preset is not None and preset not in PRESETS:
         raise InputError(f"{where}: no preset {preset!r}; there are {', '.join(PRESETS)}")
-    sizes = typed(ModelConfig, {key: value for key, value in values.items() if key != "preset"}, where)
+    hints = get_type_hints(ModelConfig)
+    sizes = {k: convert(value, hints[k], f"{where}: {k}") if k in hints else value for k, value in values.items()}
     try:
         return ModelConfig.from_dict({**(PRESETS[preset] if preset else {}), **sizes, **overrides})
     except InputError as error:

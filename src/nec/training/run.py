@@ -6,17 +6,19 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nec.datasets import Dataset, open_dataset
 from nec.errors import InputError
 from nec.models import PRESETS, ModelConfig, NecModel, load_model
 from nec.training.batches import training_images
 from nec.training.checkpoint import check_start
-from nec.training.recipes import Recipe, read_recipe, section_model, section_options
+from nec.training.recipes import Section, read_section, section_model
 from nec.training.settings import AdaptOptions, AdaptSettings, HierarchicalSettings, TrainingOptions, TrainingSettings
 from nec.training.start import cut_encoder, need_plain, refit_codec, seeded, start_of_adaptation
 from nec.training.trainer import Run, TrainReport, train
+
+_Options = TypeVar("_Options", bound=TrainingOptions)
 
 
 def pretrain(
@@ -56,13 +58,13 @@ def pretrain(
     Raises:
         InputError: bad settings, images that do not fit the model, a model or an interrupted run that is in the way.
     """
-    read = read_recipe(recipe) if recipe is not None else None
+    section = read_section(recipe, "pretrain") if recipe is not None else None
     if isinstance(settings, TrainingOptions):
-        settings = (section_options(read, "pretrain", settings) if read else settings).settings()
+        settings = _merged(section, settings).settings()
     with seeded(settings.seed):
         if model is None and cut is None:
-            start, made = NecModel(_config(config, read)), {"method": "masked autoencoder"}
-        elif config or (read and "model" in read["pretrain"]):
+            start, made = NecModel(_config(config, section)), {"method": "masked autoencoder"}
+        elif config or (section and section.model is not None):
             raise InputError("sizes come from the model that is trained on or cut, not from config or recipe")
         else:
             start, made = _continued(model, cut)
@@ -107,9 +109,8 @@ def adapt(
             model or an interrupted run that is in the way.
     """
     if isinstance(settings, AdaptOptions):
-        if recipe is not None:
-            settings = section_options(read_recipe(recipe), "adapt", settings)
-        settings = settings.settings()
+        section = read_section(recipe, "adapt") if recipe is not None else None
+        settings = _merged(section, settings).settings()
     base = _loaded(model)
     opened = _opened(dataset, settings, tile, downscale)
     check_start(Path(out), run.resume, run.overwrite)
@@ -121,17 +122,22 @@ def adapt(
     return train(start, images, Path(out), settings, made, run, progress, teacher=teacher, finish=finish)
 
 
+def _merged(section: Section | None, options: _Options) -> _Options:
+    """What is given, over what the recipe says."""
+    return options if section is None else type(options).read(section.values, section.where, **options.given())
+
+
 def _opened(dataset: str | Path | Dataset, settings: TrainingSettings, tile: int | None, downscale: int) -> Dataset:
     if isinstance(dataset, str | Path):
         return open_dataset([str(dataset)], seed=settings.seed, tile=tile, downscale=downscale)
     return dataset
 
 
-def _config(config: Sequence[str] | ModelConfig, recipe: Recipe | None) -> ModelConfig:
+def _config(config: Sequence[str] | ModelConfig, section: Section | None) -> ModelConfig:
     """Sizes of the model that is trained from scratch."""
     if not isinstance(config, ModelConfig):
         sizes = _sizes(config)
-        config = section_model(recipe, **sizes) if recipe is not None else ModelConfig.from_dict(sizes)
+        config = section_model(section, **sizes) if section is not None else ModelConfig.from_dict(sizes)
     if config.kind != "mae":
         raise InputError(f"pre-training makes a model without a bottleneck, not kind {config.kind!r}")
     return config

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from nec.errors import InputError
 from nec.models.config import SYMMETRIES
-from nec.settings import build
+from nec.settings import settings as dataclass_of
 
 Prior = Literal["factorized", "hyperprior", "hierarchical"]
 Quantization = Literal["noise", "mixed", "straight-through"]
@@ -176,9 +176,18 @@ class TrainingOptions:
     seed: int | None = None
 
     @classmethod
-    def read(cls, values: Any, where: str) -> Self:
-        """From a section of a recipe, or from what `TrainingSettings.to_dict` recorded; `where` begins the errors."""
-        return build(cls, values, where)
+    def read(cls, values: Any, where: str, **overrides: Any) -> Self:
+        """From a section of a recipe, or from what `to_dict` of the settings recorded; `overrides` win.
+
+        Raises:
+            InputError: unknown keys, values of another type or out of range; the message begins with `where`.
+        """
+        options = dataclass_of(cls, values, where, **overrides)
+        try:
+            options.settings()
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        return options
 
     def given(self) -> dict[str, Any]:
         """The fields that are not left out."""
@@ -239,10 +248,10 @@ class AdaptOptions(TrainingOptions):
     hyper_heads: int | None = None
 
     @classmethod
-    def read(cls, values: Any, where: str) -> Self:
-        if isinstance(values, Mapping) and values.get("trainable_blocks", 1) is None:
+    def read(cls, values: Any, where: str, **overrides: Any) -> Self:
+        if isinstance(values, Mapping) and values.get("trainable_blocks", 1) is None:  # as recorded
             values = {**values, "trainable_blocks": "all"}
-        return build(cls, values, where)
+        return super().read(values, where, **overrides)
 
     def settings(self) -> AdaptSettings:
         """The settings of the prior; raises InputError for what does not go with it, and for values out of range."""
