@@ -91,7 +91,7 @@ REFUSED = {
     "truth for a number": ("adapt: {epochs: true}\n", "epochs is True"),
     "float for an integer": ("adapt: {batch_size: 8.5}\n", "batch_size is 8.5"),
     "three of two": ("adapt: {crop_scale: [0.1, 0.2, 0.3]}\n", "crop_scale is"),
-    "no such optimiser": ("adapt: {optimizer: sgd}\n", "optimizer is 'sgd'"),
+    "no such optimiser": ("adapt: {optimizer: sgd}\n", "optimizer is 'sgd': not one of adamw, muon"),
     "range": ("adapt: {lmbda: -1}\n", "lmbda must be positive"),
     "no section": ("name: x\n", "no section 'adapt'"),
     "no mapping": ("adapt: 3\n", "must hold keys"),
