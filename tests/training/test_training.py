@@ -165,6 +165,34 @@ def test_how_many_blocks_train(blocks: int | None, config) -> None:
         freeze(model, 3)
 
 
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_blocks_of_any_module_are_found_by_name(blocks: int) -> None:
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.TransformerEncoder(layer, 3), torch.nn.LayerNorm(8))
+    freeze(model, blocks, "1.layers")
+    trained = {".".join(name.split(".")[:3]) for name, p in model.named_parameters() if p.requires_grad}
+    outside = {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert trained == outside | {f"1.layers.{i}" for i in range(3 - blocks, 3)}
+    for wrong in ("layers", "1.blocks"):
+        with pytest.raises(nec.InputError, match=wrong):
+            freeze(model, blocks, wrong)
+
+
+def test_an_encoder_without_a_decoder_adapts_by_features(config, dataset, tmp_path: Path) -> None:
+    """Its last block, its norm and what lies before the blocks move; the other block stays."""
+    base = NecModel(replace(config, decoder_depth=0))
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    settings = HierarchicalSettings(epochs=1, batch_size=16, blr=0.03, latent_scale=2.0)
+    model = adapt(base, dataset, tmp_path / "m", settings)
+    assert (model.config.kind, model.config.decoder_depth) == ("hierarchical", 0)
+    moved = {key for key, value in before.items() if not torch.equal(value, model.state_dict()[key])}
+    assert {"blocks.1.attn.qkv.weight", "norm.weight", "patch_embed.proj.weight", "cls_token"} <= moved
+    assert not [key for key in moved if key.startswith("blocks.0.") or "pos_embed" in key]
+    for wrong in (FactorizedSettings(), replace(settings, distortion="mix")):
+        with pytest.raises(nec.InputError, match="distortion features"):
+            adapt(base, dataset, tmp_path / "no", wrong)
+
+
 def test_epochs_visit_every_image_once_and_batches_run_on() -> None:
     seen = np.concatenate([step_indices(step, 4, 10, seed=3) for step in range(5)])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))

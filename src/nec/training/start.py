@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nec.codec import EmbeddingCodec
 from nec.errors import InputError
@@ -103,9 +103,16 @@ def refit_codec(model: NecModel, images: Images, seed: int) -> None:
 
 
 def with_bottleneck(model: NecModel, settings: AdaptSettings) -> NecModel:
-    """A copy of an MAE with a fresh bottleneck (of prior hierarchical without), tokens scaled by `latent_scale`."""
-    if not model.config.decoder_depth:
-        raise InputError("adaptation needs the MAE's decoder: this model is an encoder alone")
+    """A copy of a model with a fresh bottleneck (of prior hierarchical without), tokens scaled by `latent_scale`.
+
+    A distortion of features alone needs no decoder, so that encoders without one can be adapted.
+    """
+    of_features = isinstance(settings, HierarchicalSettings) and settings.distortion == "features"
+    if not model.config.decoder_depth and not of_features:
+        raise InputError(
+            "adaptation needs the MAE's decoder, and this model is an encoder alone: give prior hierarchical and "
+            "distortion features, which need none"
+        )
     if model.bottleneck is not None:
         raise InputError(f"{model.name} has a bottleneck already: adapt the model that it was made from")
     config = replace(model.config, kind=settings.prior, lmbda=settings.lmbda)
@@ -121,16 +128,26 @@ def with_bottleneck(model: NecModel, settings: AdaptSettings) -> NecModel:
     with torch.no_grad():
         adapted.norm.weight.mul_(settings.latent_scale)
         adapted.norm.bias.mul_(settings.latent_scale)
-        adapted.decoder_embed.weight.div_(settings.latent_scale)
+        if adapted.config.decoder_depth:
+            adapted.decoder_embed.weight.div_(settings.latent_scale)
     return adapted
 
 
-def freeze(model: NecModel, trainable_blocks: int | None) -> None:
-    """Leave trainable the last encoder blocks, the first decoder block and what lies outside the blocks."""
+def freeze(model: nn.Module, trainable_blocks: int | None, blocks: str = "blocks") -> None:
+    """Leave trainable the last encoder blocks, the first decoder block and what lies outside the blocks.
+
+    Args:
+        trainable_blocks: how many of the encoder's; None leaves everything as it is.
+        blocks: name of the module that holds the encoder's blocks in order, as in "encoder.layers". A decoder is ours.
+    """
     if trainable_blocks is None:
         return
-    if trainable_blocks > len(model.blocks):
-        raise InputError(f"trainable_blocks is {trainable_blocks}; the encoder has {len(model.blocks)} blocks")
-    frozen = [*model.blocks[: len(model.blocks) - trainable_blocks], *model.decoder_blocks[1:]]
-    for block in frozen:
+    try:
+        encoder = list(model.get_submodule(blocks).children())
+    except AttributeError as error:
+        raise InputError(f"the model has no module {blocks!r} that holds its blocks") from error
+    if trainable_blocks > len(encoder):
+        raise InputError(f"trainable_blocks is {trainable_blocks}; the encoder has {len(encoder)} blocks")
+    decoder = list(model.decoder_blocks) if isinstance(model, NecModel) and model.config.decoder_depth else []
+    for block in [*encoder[: len(encoder) - trainable_blocks], *decoder[1:]]:
         block.requires_grad_(False)
