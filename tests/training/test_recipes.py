@@ -16,6 +16,8 @@ from nec.training import (
     HyperpriorSettings,
     TrainingOptions,
     TrainingSettings,
+    adapt,
+    pretrain,
 )
 from nec.training.recipes import read_section, section_model
 
@@ -120,3 +122,11 @@ def test_what_does_not_fit_is_refused_with_file_and_key(case: str, tmp_path: Pat
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(nec.InputError, match=r"none\.yaml"):
         read_section(tmp_path / "none.yaml", "adapt")
+
+
+def test_a_recipe_and_whole_settings_exclude_each_other(tmp_path: Path) -> None:
+    path = write(tmp_path, "pretrain: {epochs: 3}\nadapt: {epochs: 3}\n")
+    with pytest.raises(nec.InputError, match="exclude each other"):
+        pretrain("folder:none", tmp_path / "m", recipe=path, settings=TrainingSettings())
+    with pytest.raises(nec.InputError, match="exclude each other"):
+        adapt("none", "folder:none", tmp_path / "m", recipe=path, settings=FactorizedSettings())

@@ -167,7 +167,7 @@ def test_how_many_blocks_train(blocks: int | None, config) -> None:
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])
 def test_blocks_of_any_module_are_found_by_name(blocks: int) -> None:
-    layer = torch.nn.TransformerEncoderLayer(8, 2, 16)
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.TransformerEncoder(layer, 3), torch.nn.LayerNorm(8))
     freeze(model, blocks, "1.layers")
     trained = {".".join(name.split(".")[:3]) for name, p in model.named_parameters() if p.requires_grad}

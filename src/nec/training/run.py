@@ -19,6 +19,7 @@ from nec.training.start import cut_encoder, need_plain, refit_codec, seeded, sta
 from nec.training.trainer import Run, TrainReport, train
 
 _Options = TypeVar("_Options", bound=TrainingOptions)
+_TWICE = "a recipe and whole settings exclude each other: give options beside a recipe"
 
 
 def pretrain(
@@ -48,7 +49,7 @@ def pretrain(
             LayerNorm, and train a decoder, which starts from the old one.
         tile: cut images with masks into windows of so many pixels.
         downscale: average images with masks over so many pixels each way first.
-        settings: what decides the training.
+        settings: what decides the training: options, of which those left out have defaults, or whole settings.
         run: where it runs.
         progress: show a bar.
 
@@ -61,6 +62,8 @@ def pretrain(
     section = read_section(recipe, "pretrain") if recipe is not None else None
     if isinstance(settings, TrainingOptions):
         settings = _merged(section, settings).settings()
+    elif section is not None:
+        raise InputError(_TWICE)
     with seeded(settings.seed):
         if model is None and cut is None:
             start, made = NecModel(_config(config, section)), {"method": "masked autoencoder"}
@@ -97,7 +100,7 @@ def adapt(
         recipe: YAML file with a section `adapt:`; what else is given wins.
         tile: cut images with masks into windows of so many pixels.
         downscale: average images with masks over so many pixels each way first.
-        settings: what decides the training.
+        settings: what decides the training: options, of which those left out have defaults, or whole settings.
         run: where it runs.
         progress: show a bar.
 
@@ -108,9 +111,11 @@ def adapt(
         InputError: bad settings, a model without its decoder or with a bottleneck, images that do not fit the model, a
             model or an interrupted run that is in the way.
     """
+    section = read_section(recipe, "adapt") if recipe is not None else None
     if isinstance(settings, AdaptOptions):
-        section = read_section(recipe, "adapt") if recipe is not None else None
         settings = _merged(section, settings).settings()
+    elif section is not None:
+        raise InputError(_TWICE)
     base = _loaded(model)
     opened = _opened(dataset, settings, tile, downscale)
     check_start(Path(out), run.resume, run.overwrite)
