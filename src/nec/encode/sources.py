@@ -31,11 +31,11 @@ def open_source(source: Source, reading: Reading, seed: int = 0) -> Dataset | li
     if isinstance(source, np.ndarray):
         source = ArrayDataset(source)
     if isinstance(source, Dataset):
-        _ = reading.of_images()
+        reading.check_images()
         return source
     scenes = _scenes(source)
     if scenes is not None:
-        _ = reading.of_scenes()
+        reading.check_scenes()
         return scenes
     paths = [str(item) for item in ([source] if isinstance(source, str | Path) else source)]
     rasters = [text for text in paths if _is_scene(text)]
@@ -44,13 +44,13 @@ def open_source(source: Source, reading: Reading, seed: int = 0) -> Dataset | li
         raise InputError(f"{rasters[0]} is a scene and {other} is not: encode them one by one")
     if not rasters:
         return open_images(paths, reading, seed)
-    _ = reading.of_scenes()
+    reading.check_scenes()
     return [_open_scene(text.removeprefix(_PREFIX), reading) for text in rasters]
 
 
 def open_images(source: Source, reading: Reading, seed: int = 0) -> Dataset:
     """The dataset that a source is; `InputError` where it is none."""
-    _ = reading.of_images()
+    reading.check_images()
     if isinstance(source, np.ndarray):
         source = ArrayDataset(source)
     if isinstance(source, Dataset):
