@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nec.bench.legend import VARIANT
 from nec.errors import InputError
+from nec.heads import HeadSettings
 from nec.training import AdaptSettings, TrainingSettings
 from nec.training.recipes import Recipe, read_recipe, section_settings
 
@@ -321,7 +322,7 @@ def _baseline_points(entry: str, where: str) -> list[MethodPoint]:
 
 
 def _heads(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Given fields of the head recipes, with their types checked."""
+    """Given fields of the heads' settings, with their types checked."""
     where = f"recipe {recipe.path}: heads"
     sections = _mapping(recipe.get("heads", {}), where)
     for name in sections:
@@ -330,24 +331,14 @@ def _heads(recipe: Recipe) -> dict[str, dict[str, Any]]:
     found = {}
     for name, section in sections.items():
         values = _mapping(section or {}, f"{where}: {name}")
-        settings = _section(recipe, f"heads: {name}", values, head_recipe_class(name.removesuffix("_decoder")))
+        settings = _section(recipe, f"heads: {name}", values, HeadSettings)
+        work = name.removesuffix("_decoder")
+        try:
+            settings.check("online" if work == "fine_tune" else work)
+        except InputError as error:
+            raise InputError(f"{where}: {name}: {error}") from error
         found[name] = {key: getattr(settings, key) for key in values}
     return found
-
-
-def head_recipe_class(work: str) -> Any:
-    """The dataclass that says how heads of a task are trained, or how a model is fine-tuned."""
-    if work == "fine_tune":
-        from nec.heads.online import OnlineSettings
-
-        return OnlineSettings
-    if work == "classification":
-        from nec.heads.training import Recipe as ClassificationRecipe
-
-        return ClassificationRecipe
-    from nec.heads.segmentation_training import SegmentationRecipe
-
-    return SegmentationRecipe
 
 
 def adapt_dict(settings: TrainingSettings) -> dict[str, Any]:
