@@ -73,7 +73,8 @@ def recipe_for(work: str, images: int, decoder: bool, options: dict[str, Any]) -
 
 def _settings(options: dict[str, Any]) -> HeadSettings:
     # In a recipe the width null is half the tokens' dimensions.
-    return HeadSettings(**{key: 0 if (key, value) == ("width", None) else value for key, value in options.items()})
+    given: dict[str, Any] = {key: 0 if (key, value) == ("width", None) else value for key, value in options.items()}
+    return HeadSettings(**given)
 
 
 def train_head(job: HeadJob) -> HeadResult:
@@ -112,10 +113,14 @@ def _train(job: HeadJob) -> HeadResult:
     metrics = {name: float(found.figures[name]) for name in TASKS[task]}
     confusion, seconds = found.figures["confusion"].tolist(), time.perf_counter() - began
     if task == "segmentation":
-        outcome = image_confusions(found.predicted, truth[2], len(job.class_names))
-        return HeadResult(metrics, confusion, seconds, found.predicted[list(job.panels)], outcome)
-    outcome = None if fine_tune else found.predicted.argmax(axis=1) == truth[2]
-    return HeadResult(metrics, confusion, seconds, outcome=outcome)
+        cells = image_confusions(found.predicted, truth[2], len(job.class_names))
+        return HeadResult(metrics, confusion, seconds, found.predicted[list(job.panels)], cells)
+    right = None if fine_tune else found.predicted.argmax(axis=1) == truth[2]
+    return HeadResult(metrics, confusion, seconds, outcome=right)
+
+
+def _load(folder: Path) -> list[NDArray[Any]]:
+    return [np.load(folder / f"{part}.npy", mmap_mode="c") for part in PARTS]
 
 
 def image_confusions(predicted: NDArray[Any], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:

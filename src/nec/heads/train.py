@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -128,7 +127,7 @@ class HeadSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
-            if (getattr(self, name) or 1) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"the number of {name} must be at least 1")
         if min(self.width or 0, self.blocks or 0) < 0:
             raise InputError("width and blocks of a segmentation head must not be negative")
@@ -455,13 +454,11 @@ class _Made:
     def runs(self, seeds: Sequence[int], quiet: bool) -> list[Trained]:
         """A head for each seed."""
         inputs, truth = self.read(quiet)
-        train = partial(train_once, inputs, truth, self.task, self.names, self.settings, **self.options)
-        if self.settings is None:
-            return [train(seed) for seed in seeds]
-        runs = []
+        runs, epochs = [], None if self.settings is None else self.settings.epochs
         for seed in seeds:
-            with Progress(self.settings.epochs, "training", "epochs", quiet=quiet) as progress:
-                runs.append(train(seed, on_epoch=progress.update))
+            with Progress(epochs, "training", "epochs", quiet=quiet or epochs is None) as progress:
+                arguments = (inputs, truth, self.task, self.names, self.settings, seed)
+                runs.append(train_once(*arguments, on_epoch=progress.update, **self.options))
         return runs
 
 
@@ -494,7 +491,7 @@ def _from_store(
     settings: HeadSettings,
 ) -> _Made:
     colors = warning = None
-    groups = store.groups
+    groups, values = store.groups, None  # type: Any, Any
     if task == "classification":
         values, names = _labels(store)
         ids, id_names = values, names
@@ -569,12 +566,16 @@ def _from_images(
         model = load_model(str(model))
     if dataset.labels is None or not dataset.class_names or len(dataset.class_names) < 2:
         raise InputError(f"the {dataset.kind} dataset has no labels of at least two classes to learn")
+    way = None
+    if quantize is not None:
+        way = (
+            bottleneck_quantizer(model)
+            if quantize == "bottleneck"
+            else codec_quantizer(model.codec, 1.0 if quality is None else quality)
+        )
     split = choose_split(dataset.labels, dataset.split, dataset.class_names, **options)
     parts = [split.train, split.val, split.test]
     resolved = settings.resolve("online", len(split.train), with_decoder)
-    way = None
-    if quantize is not None:
-        way = bottleneck_quantizer(model) if quantize == "bottleneck" else codec_quantizer(model.codec, quality or 1.0)
 
     def read(quiet: bool) -> tuple[Sequence[Part], Sequence[NDArray[Any]]]:
         images = read_images(dataset, parts, model, resolved.image_size)
