@@ -503,7 +503,7 @@ def _from_store(
         found = _targets(store, targets, task, least_share)
         values, names = found.values, found.names
         ids, id_names = np.where(np.isnan(values).all(axis=1), -1, 0), ["images with a target"]
-    split = choose_split(ids, store.split, id_names, groups=groups, **options)
+    split = _split(store, ids, id_names, groups, options)
     if task in ("regression", "multilabel"):
         known = np.sum(~np.isnan(values[split.train]), axis=0)
         if (known < 2).any():
@@ -538,6 +538,20 @@ def _from_store(
         options={} if stage is None else {"stage": stage},
         warning=warning,
     )  # fmt: skip
+
+
+def _split(
+    store: Any, ids: NDArray[np.int64], names: Sequence[str], groups: NDArray[np.str_] | None, options: dict[str, Any]
+) -> Split:
+    """The parts. Of a raster's blocks of space those are drawn, among some draws, that have each class in each part."""
+    draws = _DRAWS if isinstance(store, Samples) else 1
+    for draw in range(draws):
+        try:
+            return choose_split(ids, store.split, names, groups=groups, **{**options, "seed": options["seed"] + draw})
+        except InputError:
+            if draw == draws - 1 or options["names"]:
+                raise
+    raise AssertionError("a draw returns or raises")
 
 
 def _from_images(
@@ -625,6 +639,7 @@ def _targets(store: Any, targets: str | Path | Targets | None, task: str, least_
     return targets if isinstance(targets, Targets) else load_targets(store, targets, task == "multilabel", least_share)
 
 
+_DRAWS = 50  # splits of a raster that are tried
 READ_IMAGES = 1024  # a whole shard of a store written with default settings
 
 
