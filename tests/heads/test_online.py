@@ -17,7 +17,7 @@ from nec.cli import main  # noqa: E402
 from nec.datasets import open_dataset  # noqa: E402
 from nec.datasets.base import ArrayDataset  # noqa: E402
 from nec.errors import InputError  # noqa: E402
-from nec.heads import HeadReport, HeadResult, HeadSettings, train_head  # noqa: E402
+from nec.heads import HeadReport, HeadResult, HeadSettings, predict, train_head  # noqa: E402
 from nec.heads.network import AttentionHead, parameter_groups  # noqa: E402
 from nec.heads.online import (  # noqa: E402
     AUGMENTATIONS,
@@ -101,7 +101,7 @@ def test_a_frozen_model_stays_and_a_tuned_one_is_a_copy() -> None:
     dataset = _dataset()
     frozen = train_online(model, dataset, settings=QUICK)
     assert not _changed(before, model)
-    assert frozen.head.module.source.model is model
+    assert isinstance(frozen.head.module, AttentionHead)
     tuned = train_online(model, dataset, settings=QUICK, fine_tune=True)
     assert not _changed(before, model)
     changed = _changed(before, tuned.head.module.source.model)
@@ -264,12 +264,27 @@ def test_quantised_tokens_reach_the_head() -> None:
 def test_decoder_stage_is_trained() -> None:
     model = _model()
     result = train_online(model, _dataset(), settings=QUICK, with_decoder=True)
-    assert _changed(_state(model.decoder_stage()), result.head.module.head.stage)
+    assert _changed(_state(model.decoder_stage()), result.head.module.stage)
     images = np.zeros((90, 24, 24, 3), np.uint8)
     dataset = _dataset()
     dataset.images = images
     with pytest.raises(InputError, match="resize to 16"):
         train_online(model, dataset, settings=QUICK, with_decoder=True)
+
+
+def test_the_head_of_a_frozen_model_predicts_from_embeddings_and_images(tmp_path: Path) -> None:
+    model, dataset = _model(), _dataset()
+    head = train_online(model, dataset, settings=QUICK, save=tmp_path / "head").head
+    with torch.inference_mode():
+        tokens = np.asarray(model.embed(model.normalize(dataset.images)))
+    expected = head.predict(tokens)
+    names = predict(tmp_path / "head", dataset, tmp_path / "out", model=model).predictions
+    assert [row["class"] for row in names] == [dataset.class_names[label] for label in expected]
+    tuned = train_online(model, dataset, settings=QUICK, fine_tune=True).head
+    with pytest.raises(InputError, match="fine-tuned"):
+        tuned.predict(tokens)
+    with pytest.raises(InputError, match="fine-tuned"):
+        tuned.save(tmp_path / "tuned")
 
 
 # -- limits and requests ----------------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ class Head:
         grid: (y, x) tokens of the images it was trained on.
         dimensions: values a token.
         model: what the store says of the model that made its embeddings; {} if nothing.
-        module: a `LinearProbe` of pooled features, an `AttentionHead` or a `Segmenter`.
+        module: a `LinearProbe` of pooled features, an `AttentionHead` or a `Segmenter`; of a fine-tuned model an
+            `OnlineClassifier`, which neither predicts from embeddings nor can be saved.
         quality: of the store that it was trained on, or None.
         figures: what its training measured.
     """
@@ -73,6 +74,8 @@ class Head:
 
         Raises `InputError` for embeddings of other dimensions, or another grid where the head needs its own.
         """
+        if hasattr(self.module, "source"):
+            raise InputError("this head goes with its fine-tuned model, head.module, and takes images")
         shape = embeddings.shape[1:]
         if shape[-1] != self.dimensions or (self.bound_to_grid and shape[:2] != self.grid):
             y, x = self.grid
@@ -107,6 +110,8 @@ class Head:
             InputError: `folder` is in the way.
             MissingExtraError: safetensors is not there.
         """
+        if hasattr(self.module, "source"):
+            raise InputError("this head goes with its fine-tuned model, which is not saved")
         try:
             from safetensors.numpy import save_file
         except ImportError as error:

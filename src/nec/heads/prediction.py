@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Apply = Callable[[NDArray[Any]], NDArray[np.float32]]  # windows (n, y, x, c) -> outputs (n, k, rows, columns)
 Color = tuple[int, int, int]
 
+_AT_ONCE = 256  # images of a store that are decoded together
 _TILE_PIXELS, _TILE_TOKENS = 4096, 128  # sides of what is held at once of an image, and of a raster store
 _NO_CLASS = 255  # in class maps of rasters, where there were no data
 
@@ -176,7 +177,7 @@ def _opened(inputs: Any) -> Any:
 
 def _of_store(store: Store, head: Head, overlap: float) -> Iterator[_Prediction]:
     references = (store.attrs.get("provenance") or {}).get("georeference")
-    for indices, block in store.batches(store.tiling.per_chunk):
+    for indices, block in store.batches(_AT_ONCE):
         for index, tokens in zip(indices, block, strict=True):
             found, reference = predict_grid(head, tokens, overlap), None
             if references is not None and head.segments:
@@ -430,6 +431,8 @@ def _predict_raster(
     if store.grid[0] < head.grid[0] or store.grid[1] < head.grid[1]:
         y, x = head.grid
         raise InputError(f"{store.path} has {store.grid[0]}x{store.grid[1]} tokens, the head takes windows of {y}x{x}")
+    if len(head.class_names) > _NO_CLASS and not probabilities:
+        raise InputError(f"a map holds {_NO_CLASS} classes, the head has {len(head.class_names)}: add --probabilities")
     date = date_of(store, time)
     numbers = probabilities or head.task in ("regression", "multilabel")
     y, x = (round(side) for side in head.module.pixels) if head.segments else (1, 1)

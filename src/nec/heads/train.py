@@ -327,11 +327,12 @@ def train_head(
     name = str(getattr(store, "path", getattr(store, "kind", store)))
     options = {"names": split, "test_fraction": test_fraction, "resplit": resplit, "seed": seed}
     if online:
-        if task != "classification" or head == "linear" or save is not None:
+        if task != "classification" or head == "linear":
             raise InputError(
-                "--online trains an attention head for classification, which needs its model to predict: leave"
-                f" {'--save' if save is not None else '--head linear' if head else 'the task'} out"
+                f"--online trains attention heads for classification: leave {'--head linear' if head else task} out"
             )
+        if fine_tune and save is not None:
+            raise InputError("a head goes with its fine-tuned model, which is not saved: leave --save out")
         made = _from_images(store, model, fine_tune, quantize, quality, with_decoder, options, given)
     else:
         opened = _opened(store, task, labels, label_column, time, block)
@@ -359,7 +360,8 @@ def train_head(
         seconds=_now() - began,
         warning=made.warning or made.split.warning,
     )
-    trained = replace(made.head, module=runs[0].module, figures=report.to_dict())
+    module = runs[0].module.head if made.source == "online" else runs[0].module
+    trained = replace(made.head, module=module, figures=report.to_dict())
     if save is not None:
         trained.save(save)
     return HeadResult(trained, report)
@@ -474,6 +476,8 @@ def _opened(
         if labels is None or label_column is None:
             raise InputError(f"{store.path} is a raster: give --labels FILE and --label-column NAME to learn from")
         return labelled_samples(store, labels, label_column, task, time, block)
+    if not hasattr(store, "embeddings"):
+        raise InputError("this is a dataset of images, and no store: give --online and the --model they go through")
     if labels is not None or label_column is not None:
         raise InputError(f"--labels belong to a raster store, and {store.path} is one of images: leave them out")
     return store
@@ -490,6 +494,7 @@ def _from_store(
     options: dict[str, Any],
     settings: HeadSettings,
 ) -> _Made:
+    settings.check(task)
     colors = warning = None
     groups, values = store.groups, None  # type: Any, Any
     if task == "classification":
