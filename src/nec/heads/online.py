@@ -156,7 +156,7 @@ class TokenSource(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.fine_tune and torch.is_grad_enabled()):
-            tokens = self.model.embed(images).flatten(1, 2)
+            tokens = getattr(self.model, "token_grid", self.model.embed)(images).flatten(1, 2)
             return tokens if self.quantize is None else tokens + self._change(tokens.detach(), images)
 
     @torch.no_grad()
@@ -230,15 +230,11 @@ def read_images(dataset: Dataset, parts: list[NDArray[np.int64]], model: NecMode
             f"{name} has {first.shape[-1]} band(s) of {first.dtype}; online training takes {bands} of uint8"
         )
     kept = first.nbytes * sum(map(len, parts)) <= _MEMORY_BYTES
-    return [Part(_reader(dataset, part, size, kept), dataset.labels[part]) for part in parts]
 
+    def reader(part: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
+        return dataset.load(part, size).__getitem__ if kept else lambda places: dataset.load(part[places], size)
 
-def _reader(
-    dataset: Dataset, positions: NDArray[np.int64], size: int | None, kept: bool
-) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
-    if kept:
-        return dataset.load(positions, size).__getitem__
-    return lambda places: dataset.load(positions[places], size)
+    return [Part(reader(part), dataset.labels[part]) for part in parts]
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -259,12 +255,19 @@ def fit_images(
     source = TokenSource(copy.deepcopy(model) if source.fine_tune else model, source.quantize, source.fine_tune)
     net = _build(source, model.decoder_stage() if with_decoder else None, train, classes, settings, seed)
     groups = parameter_groups(net, lambda name: _learning_rate(name, net, settings), settings.weight_decay)
-    batches = TrainingBatches(net, train, classes, settings, seed)
-    settings = replace(settings, epochs=batches.affordable_epochs())
+    steps, how = math.ceil(len(train) / settings.batch), AUGMENTATIONS[settings.augmentation]
+
+    def losses(epoch: int) -> Iterator[Tensor]:
+        """Cross-entropy with the mixed targets, batch by batch: order and views follow from seed, epoch and step."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(train))
+        for i, places in enumerate(np.split(order, range(settings.batch, len(order), settings.batch))):
+            images, labels = train.take(places), train.labels[places]
+            views, targets = training_views(source.model, images, labels, classes, how, seed, epoch * steps + i)
+            yield F.cross_entropy(net(views), targets)
+
+    settings = replace(settings, epochs=_affordable_epochs(net, losses, settings, steps))
     trained: nn.Module = net if source.fine_tune else net.head
-    epoch, found = fit_epochs(
-        trained, groups, settings, batches.steps, batches.losses, _scorer(source, val, settings), on_epoch
-    )
+    epoch, found = fit_epochs(trained, groups, settings, steps, losses, _scorer(source, val, settings), on_epoch)
     return net.eval(), epoch, found[0]
 
 
@@ -319,42 +322,19 @@ def _learning_rate(name: str, net: OnlineClassifier, settings: Settings) -> floa
     return settings.model_lr * settings.layer_decay ** (depth + 1 - layer)
 
 
-@dataclass(frozen=True)
-class TrainingBatches:
-    """The batches of a training, as losses: order and views follow from seed, epoch and step."""
-
-    net: OnlineClassifier
-    train: Part
-    classes: int
-    settings: Settings
-    seed: int
-
-    @property
-    def steps(self) -> int:
-        """Steps an epoch."""
-        return math.ceil(len(self.train) / self.settings.batch)
-
-    def losses(self, epoch: int) -> Iterator[Tensor]:
-        """Cross-entropy with the mixed targets, batch by batch."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
-        size, how = self.settings.batch, AUGMENTATIONS[self.settings.augmentation]
-        for i, places in enumerate(np.split(order, range(size, len(order), size))):
-            images, labels, step = self.train.take(places), self.train.labels[places], epoch * self.steps + i
-            model = self.net.source.model
-            views, targets = training_views(model, images, labels, self.classes, how, self.seed, step)
-            yield F.cross_entropy(self.net(views), targets)
-
-    def affordable_epochs(self) -> int:
-        """Epochs that the time limit allows, by a timed step (its gradients are thrown away); at least one."""
-        limit, seconds = self.settings.time_limit, math.inf
-        if limit is None:
-            return self.settings.epochs
-        for _ in range(2):  # the first one warms up
-            began = time.perf_counter()
-            next(iter(self.losses(0))).backward()
-            seconds = time.perf_counter() - began
-        self.net.zero_grad()
-        return max(1, min(self.settings.epochs, int(limit / (1.1 * seconds * self.steps))))
+def _affordable_epochs(
+    net: nn.Module, losses: Callable[[int], Iterator[Tensor]], settings: Settings, steps: int
+) -> int:
+    """Epochs that the time limit allows, by a timed step (its gradients are thrown away); at least one."""
+    if settings.time_limit is None:
+        return settings.epochs
+    seconds = math.inf
+    for _ in range(2):  # the first one warms up
+        began = time.perf_counter()
+        next(iter(losses(0))).backward()
+        seconds = time.perf_counter() - began
+    net.zero_grad()
+    return max(1, min(settings.epochs, int(settings.time_limit / (1.1 * seconds * steps))))
 
 
 @torch.no_grad()

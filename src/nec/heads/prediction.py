@@ -212,8 +212,9 @@ def _of_images(
 
         model = load_model(str(model))
     check_model(head, model.identity)
-    if model.config.embed_dim != head.dimensions:
-        raise InputError(f"the model gives {model.config.embed_dim} values a token, the head takes {head.dimensions}")
+    dimensions, _, bands = facts_of(model)
+    if dimensions != head.dimensions:
+        raise InputError(f"the model gives {dimensions} values a token, the head takes {head.dimensions}")
     recorded = head.model.get("input") or {}
     scale = recorded.get("scale") if scale is None else scale
     offset = recorded.get("offset") if offset is None else offset
@@ -222,10 +223,8 @@ def _of_images(
     def predictions() -> Iterator[_Prediction]:
         for index, name in enumerate(dataset.names):
             image = dataset.read(index)
-            if image.shape[2] != model.config.in_channels:
-                raise InputError(
-                    f"{name} has {image.shape[2]} band(s), and the model {model.name} takes {model.config.in_channels}"
-                )
+            if image.shape[2] != bands:
+                raise InputError(f"{name} has {image.shape[2]} band(s), and the model {model.name} takes {bands}")
             yield _Prediction(name, predict_image(head, embedder, image, overlap), dataset.georeference(index))
 
     return len(dataset), predictions()
@@ -264,18 +263,33 @@ class Embedder:
             raise InputError(f"the model {self.model.name} has no codec for --quality: make one with `nec fit`")
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        import torch
-
         if self.scale is not None:
             images = images.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
         elif images.dtype != np.uint8:
             raise InputError(f"the images have {images.dtype} pixels: give --scale S (and --offset O), see nec encode")
-        with torch.inference_mode():
-            tokens = self.model.embed(self.model.normalize(images)).float().numpy()
+        tokens = embedded(self.model, images)
         if self.quality is None:
             return tokens
         assert self.model.codec is not None
         return self.model.codec.decode(self.model.codec.encode(tokens, self.quality))
+
+
+def facts_of(model: Any) -> tuple[int, tuple[int, int], int]:
+    """(dimensions, pixels (y, x) a token, bands) of a backbone."""
+    if hasattr(model, "patch"):
+        return model.dimensions, model.patch, model.bands if isinstance(model.bands, int) else len(model.bands)
+    config = model.config
+    return config.embed_dim, (config.patch_size, config.patch_size), config.in_channels
+
+
+def embedded(model: Any, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Images (n, h, w, bands), bytes or scaled to 0..1 -> embeddings (n, y, x, d)."""
+    if hasattr(model, "patch"):
+        return model.embed(model.normalize(images))
+    import torch
+
+    with torch.inference_mode():
+        return model.embed(model.normalize(images)).float().cpu().numpy()
 
 
 # -- windows ----------------------------------------------------------------------------------------------------------
@@ -289,8 +303,8 @@ def predict_image(
     The model sees windows of the size that the head was trained on, which overlap by the share `overlap`; what the
     head gives is averaged (of a segmenter: less weight towards a window's edge). A smaller image is reflected.
     """
-    patch = embedder.model.config.patch_size
-    window = (head.grid[0] * patch, head.grid[1] * patch)
+    rows, columns = facts_of(embedder.model)[1]
+    window = (head.grid[0] * rows, head.grid[1] * columns)
     height, width = image.shape[:2]
     missing = [(0, max(0, side - have)) for side, have in zip(window, (height, width), strict=True)]
     padded = np.pad(image, [*missing, (0, 0)], mode="reflect")

@@ -140,7 +140,11 @@ class HeadSettings:
         """These settings; `InputError` for one that is given and that the task (or "online") does not know."""
         for one in fields(self):
             if getattr(self, one.name) is not None and one.name not in DEFAULTS[task]:
-                raise InputError(f"{one.name} says nothing about {task}; known: {', '.join(sorted(DEFAULTS[task]))}")
+                hint = (
+                    "add --online: it belongs to the training from images; " if one.name in DEFAULTS["online"] else ""
+                )
+                known = ", ".join(sorted(DEFAULTS[task]))
+                raise InputError(f"{one.name} says nothing about {task}; {hint}known: {known}")
         return self
 
     def resolve(self, task: str, images: int, with_stage: bool) -> HeadSettings:
@@ -781,10 +785,12 @@ def _table(report: HeadReport) -> str:
     rows: Mapping[str, Any] = figures.get("per_class", figures.get("per_target", {}))
     rows = {name: row if isinstance(row, dict) else {"accuracy": row} for name, row in rows.items()}
     keys = list(next(iter(rows.values())))
+    counts = [sum(row) // len(report.seeds) for row in figures.get("confusion", [])]
     width = max(map(len, (*rows, "target")))
     lines += ["", f"  {'class' if percent else 'target':<{width}}" + "".join(f"{_words(key):>20}" for key in keys)]
-    for name, row in rows.items():
-        lines.append(f"  {name:<{width}}" + "".join(f"{_number(row[key], percent):>20}" for key in keys))
+    for i, (name, row) in enumerate(rows.items()):
+        of = f"  of {counts[i]:,}" if counts else ""
+        lines.append(f"  {name:<{width}}" + "".join(f"{_number(row[key], percent):>20}" for key in keys) + of)
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ def load_foreign(path: Path, values: dict[str, Any]) -> Loaded:
     if not path.is_file():
         raise InputError(f"no checkpoint file at {path}")
     if values.get("embed_dim", 768) != 768 and "num_heads" not in values:
-        raise InputError(f"{path}: give num_heads with embed_dim: the weights do not tell it, and ViT-B's 12 may be wrong")
+        raise InputError(f"{path}: give num_heads with embed_dim: the weights do not tell it, and 12 are ViT-B's")
     state = _own_names(read_state(path))
     config = ModelConfig.from_dict(values)
     if "pool.latent" in state:
