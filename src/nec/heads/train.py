@@ -52,7 +52,7 @@ _POOLED: dict[str, Any] = {
     "label_smoothing": 0.1, "token_dropout": 0.25, "average": 0.99,
 }  # fmt: skip
 #: What a training can be told, and its defaults; "online" is a classification from images.
-DEFAULTS: dict[str, dict[str, Any]] = {
+HEAD_DEFAULTS: dict[str, dict[str, Any]] = {
     "classification": _POOLED,
     "regression": _POOLED,
     "multilabel": _POOLED,
@@ -70,7 +70,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """How a head is built and trained; None: the default of its task, see `DEFAULTS`.
+    """How a head is built and trained; None: the default of its task, see `HEAD_DEFAULTS`.
 
     The defaults measured best on EuroSAT tokens and suit some thousand images on a processor. The paper's segmentation
     head is width 0, 6 blocks and an upscaling of 4; its fine-tuning on UC Merced has 400 epochs, augmentation "paper",
@@ -139,11 +139,13 @@ class HeadSettings:
     def check(self, task: str) -> HeadSettings:
         """These settings; `InputError` for one that is given and that the task (or "online") does not know."""
         for one in fields(self):
-            if getattr(self, one.name) is not None and one.name not in DEFAULTS[task]:
+            if getattr(self, one.name) is not None and one.name not in HEAD_DEFAULTS[task]:
                 hint = (
-                    "add --online: it belongs to the training from images; " if one.name in DEFAULTS["online"] else ""
+                    "add --online: it belongs to the training from images; "
+                    if one.name in HEAD_DEFAULTS["online"]
+                    else ""
                 )
-                known = ", ".join(sorted(DEFAULTS[task]))
+                known = ", ".join(sorted(HEAD_DEFAULTS[task]))
                 raise InputError(f"{one.name} says nothing about {task}; {hint}known: {known}")
         return self
 
@@ -152,7 +154,7 @@ class HeadSettings:
 
         Small sets get more epochs: of pooled tokens some hundreds of steps, of masks about 3,000 images seen in all.
         """
-        values = dict(DEFAULTS[task])
+        values = dict(HEAD_DEFAULTS[task])
         if task == "segmentation":
             values["epochs"] = min(60, max(4, round(3000 / images)))
         elif task != "online":
@@ -164,7 +166,7 @@ class HeadSettings:
 
     def of(self, task: str) -> dict[str, Any]:
         """What the task knows of them."""
-        return {name: getattr(self, name) for name in DEFAULTS[task]}
+        return {name: getattr(self, name) for name in HEAD_DEFAULTS[task]}
 
 
 @dataclass(frozen=True)
