@@ -280,6 +280,8 @@ def test_the_head_of_a_frozen_model_predicts_from_embeddings_and_images(tmp_path
     expected = head.predict(tokens)
     names = predict(tmp_path / "head", dataset, tmp_path / "out", model=model).predictions
     assert [row["class"] for row in names] == [dataset.class_names[label] for label in expected]
+    larger = train_online(model, dataset, settings=HeadSettings(epochs=1, image_size=24)).head
+    assert (head.grid, larger.grid) == ((2, 2), (3, 3))
     tuned = train_online(model, dataset, settings=QUICK, fine_tune=True).head
     with pytest.raises(InputError, match="fine-tuned"):
         tuned.predict(tokens)

@@ -97,7 +97,7 @@ def train(args: argparse.Namespace, task: Any) -> int:
     settings = HeadSettings(**{field.name: own.get(field.name) for field in fields(HeadSettings)})
     options = {name: own[name] for name in _SAME if name in own}
     split = args.split.split("/") if args.split else None
-    report = train_head(args.store, task, split=split, settings=settings, quiet=args.json, **options).report
+    report = train_head(args.store, task, split=split, settings=settings, progress=not args.json, **options).report
     if report.warning:
         print(f"nec: warning: {report.warning}", file=sys.stderr)
     print(report.to_json() if args.json else report)

@@ -35,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
     from nec.heads import predict
 
     options = {name: value for name, value in vars(args).items() if name not in ("head", "input", "out", "json")}
-    report = predict(args.head, args.input, args.out, quiet=args.json, **options)
+    report = predict(args.head, args.input, args.out, progress=not args.json, **options)
     print(report.to_json() if args.json else report)
     return 0

@@ -63,13 +63,13 @@ def run_demo(options: Options) -> dict[str, Any]:
     options.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"store": consume.sizes(store) | opened}
     _say(options, f"opened {options.store}: {len(store):,} images, {store.bytes_per_image:.0f} bytes each")
-    linear = train_head(store, head="linear", seed=options.seed, quiet=options.quiet)
+    linear = train_head(store, head="linear", seed=options.seed, progress=not options.quiet)
     figures["store"]["torch_imported"] = "torch" in sys.modules
     accuracy, tested = linear.report.figures["accuracy"], linear.report.test_images
     _say(options, f"linear probe, no torch: {accuracy:.2%} of {tested:,} test images")
     survey = consume.survey(store, store.tiling.per_chunk, linear.head.module.l2, options.quiet)
     settings = HeadSettings(epochs=options.epochs)
-    attention = train_head(store, head="attention", seed=options.seed, settings=settings, quiet=options.quiet)
+    attention = train_head(store, head="attention", seed=options.seed, settings=settings, progress=not options.quiet)
     _say(options, f"attention head: {attention.report.figures['accuracy']:.2%}")
     figures["heads"] = {result.report.head: result.report.to_dict() for result in (linear, attention)}
     figures["rate_accuracy"] = {"images": survey.images, "points": survey.points}

@@ -77,7 +77,7 @@ def predict(
     overlap: float = 0.5,
     time: str | None = None,
     probabilities: bool = False,
-    quiet: bool = True,
+    progress: bool = False,
 ) -> PredictReport:
     """Apply a head to an image store, a raster store, or images through their model.
 
@@ -95,7 +95,7 @@ def predict(
         overlap: share of a window that the next one covers again, in images and rasters larger than the head's grid.
         time: date of a raster store that has several.
         probabilities: of a raster store, write a band of float32 for each class in place of the class.
-        quiet: print no progress.
+        progress: show it on stderr.
 
     Raises:
         InputError: an input that is none, does not fit the head, or is of another model; `out` is in the way.
@@ -112,17 +112,17 @@ def predict(
             raise InputError(f"--{option} belongs to images, and {source.path} is a store: leave it out")
         check_model(head, source.attrs.get("model"))
     if hasattr(source, "read_valid"):
-        return _predict_raster(head, name, source, Path(out), overlap, time, probabilities, quiet)
+        return _predict_raster(head, name, source, Path(out), overlap, time, probabilities, not progress)
     if probabilities or time is not None:
         raise InputError(f"--{'probabilities' if probabilities else 'time'} belongs to a raster store: leave it out")
     if source is not None:
         total, found = len(source), _of_store(source, head, overlap)
     else:
         total, found = _of_images(inputs, head, model, quality, scale, offset, overlap)
-    with atomic_path(out) as folder, Progress(total, "predicting", "images", quiet=quiet) as progress:
+    with atomic_path(out) as folder, Progress(total, "predicting", "images", quiet=not progress) as bar:
         folder.mkdir()
         write = _write_maps if head.segments else _write_table
-        written = write(folder, head, _counted(found, progress))
+        written = write(folder, head, _counted(found, bar))
     return PredictReport(name, head.kind, total, str(out), **written)
 
 

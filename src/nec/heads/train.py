@@ -270,7 +270,7 @@ def train_head(
     seeds: int = 1,
     settings: HeadSettings | None = None,
     save: str | Path | None = None,
-    quiet: bool = True,
+    progress: bool = False,
 ) -> HeadResult:
     """Train a head on the training part and report it on the test part; the validation part chooses epoch or penalty.
 
@@ -300,7 +300,7 @@ def train_head(
         seeds: number of heads, with seeds from `seed` on; figures are their means. Linear probes have no randomness.
         settings: how it is built and trained.
         save: folder to write the first seed's head to, for `load_head`; it must not exist.
-        quiet: print no progress.
+        progress: show it on stderr.
 
     Returns:
         the head and the report. `print(result.report)` is what a person reads.
@@ -347,7 +347,7 @@ def train_head(
             options["test_fraction"] = options["test_fraction"] or 0.3
         made = _from_store(opened, task, head, targets, least_share, model if with_decoder else None, with_decoder,
                            options, given)  # fmt: skip
-    runs = made.runs(range(seed, seed + (1 if made.kind == "linear" else seeds)), quiet)
+    runs = made.runs(range(seed, seed + (1 if made.kind == "linear" else seeds)), not progress)
     report = HeadReport(
         store=name,
         task=task,
@@ -592,15 +592,15 @@ def _from_images(
     if dataset.labels is None or not dataset.class_names or len(dataset.class_names) < 2:
         raise InputError(f"the {dataset.kind} dataset has no labels of at least two classes to learn")
     way = None
-    if quantize is not None:
-        way = (
-            bottleneck_quantizer(model)
-            if quantize == "bottleneck"
-            else codec_quantizer(model.codec, 1.0 if quality is None else quality)
-        )
+    if quantize == "bottleneck":
+        way = bottleneck_quantizer(model)
+    elif quantize == "codec":
+        way = codec_quantizer(model.codec, 1.0 if quality is None else quality)
     split = choose_split(dataset.labels, dataset.split, dataset.class_names, **options)
     parts = [split.train, split.val, split.test]
     resolved = settings.resolve("online", len(split.train), with_decoder)
+    size, patch = resolved.image_size or dataset.image_size, model.config.patch_size
+    height, width = dataset.load(split.train[:1], size).shape[1:3]
 
     def read(quiet: bool) -> tuple[Sequence[Part], Sequence[NDArray[Any]]]:
         images = read_images(dataset, parts, model, resolved.image_size)
@@ -616,7 +616,12 @@ def _from_images(
         task="classification",
         bytes_per_image=float(np.mean(np.asarray(dataset.file_sizes)[np.concatenate(parts)])),
         head=Head(
-            "classification", list(dataset.class_names), None, model.config.grid, model.config.embed_dim, model.identity
+            "classification",
+            list(dataset.class_names),
+            None,
+            (height // patch, width // patch),
+            model.config.embed_dim,
+            model.identity,
         ),
         options={"images": TokenSource(model, way, fine_tune), "with_decoder": with_decoder},
     )
