@@ -19,7 +19,7 @@ from nec import CorruptError, EmbeddingCodec, InputError, open_store  # noqa: E4
 from nec.cli import main  # noqa: E402
 from nec.datasets import ArrayDataset  # noqa: E402
 from nec.encode import encode  # noqa: E402
-from nec.heads import HeadResult, HeadSettings, load_head, train_head  # noqa: E402
+from nec.heads import HeadResult, HeadSettings, load_head, predict, train_head  # noqa: E402
 from nec.heads.prediction import averaged_tiles, check_model, free_name, predict_classes  # noqa: E402
 from nec.models import ModelConfig, NecModel, load_model, save_model  # noqa: E402
 
@@ -211,6 +211,22 @@ def test_a_classifier_writes_a_table(made: dict[str, Any], tmp_path: Path, capsy
     assert [row["name"] for row in rows] == made["store"].names
     assert [row["class"] for row in rows] == [row["class"] for row in report["predictions"]]
     assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_a_head_of_numbers_writes_a_column_a_target(made: dict[str, Any], tmp_path: Path) -> None:
+    store = made["store"]
+    np.save(tmp_path / "t.npy", np.stack([made["images"].mean(axis=(1, 2, 3)), np.arange(60)], axis=1))
+    arguments = ["regress", made["folder"] / "store.zarr", "--targets", tmp_path / "t.npy", "--head", "linear"]
+    assert main([*map(str, arguments), "--save", str(tmp_path / "head"), "--json"]) == 0
+    report = predict(tmp_path / "head", store, tmp_path / "out")
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["name", "target 0", "target 1"]
+    found = np.array([[float(row["target 0"]), float(row["target 1"])] for row in rows])
+    np.testing.assert_allclose(found, load_head(tmp_path / "head").predict(store.embeddings[:]), rtol=1e-5)
+    assert np.corrcoef(found[:, 0], made["images"].mean(axis=(1, 2, 3)))[0, 1] > 0.9
+    assert report.predictions is not None
+    assert report.predictions[7]["name"] == store.names[7]
 
 
 def test_saving_from_the_commands(made: dict[str, Any], tmp_path: Path) -> None:
