@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.errors import InputError, missing_extra
+from nec.errors import InputError, MissingExtraError, missing_extra
 from nec.heads.metrics import known_labels
 from nec.store import IGNORE
 
@@ -286,9 +286,9 @@ def _read_features(path: Path) -> dict[str, Any]:
             raise InputError(f"{path} is no GeoJSON FeatureCollection")
         return document
     try:
-        import geopandas
+        import geopandas  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        missing_extra("geopandas", "geo", error)
+        raise MissingExtraError(f"reading {path} needs geopandas: install it, or give the labels as GeoJSON") from error
     try:
         table = geopandas.read_parquet(path) if path.suffix.lower() == ".parquet" else geopandas.read_file(path)
         document = table.__geo_interface__
