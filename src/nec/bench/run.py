@@ -236,7 +236,7 @@ class _Bench:
     def _head_key(self, work: _Open, point: MethodPoint, tokens: str, decoder: bool, seed: int) -> str:
         kind = _work(work, point)
         options = self.recipe.head_options(kind, decoder)
-        recipe = asdict(recipe_for(kind, len(work.subset.indices["train"]), decoder, options))
+        recipe = recipe_for(kind, len(work.subset.indices["train"]), decoder, options)
         return key_of({"head": tokens, "decoder": decoder, "recipe": recipe, "seed": seed})
 
     def _heads(self, work: _Open, point: MethodPoint, tokens: str) -> dict[tuple[bool, int], str]:

@@ -97,6 +97,8 @@ def load_foreign(path: Path, values: dict[str, Any]) -> Loaded:
     """Model in a checkpoint file, in evaluation mode; `values` as for `ModelConfig.from_dict`. See `nec.load_model`."""
     if not path.is_file():
         raise InputError(f"no checkpoint file at {path}")
+    if values.get("embed_dim", 768) != 768 and "num_heads" not in values:
+        raise InputError(f"{path}: give num_heads with embed_dim: the weights do not tell it, and 12 are ViT-B's")
     state = _own_names(read_state(path))
     config = ModelConfig.from_dict(values)
     if "pool.latent" in state:

@@ -1,9 +1,9 @@
-"""Trained heads on disk: a folder with config.json (what it is, for which model) and head.safetensors (its weights)."""
+"""Trained heads: what they predict, and a folder of config.json (what it is) and head.safetensors (its weights)."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,52 +17,65 @@ from nec.heads.linear import LinearProbe, pooled_features
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from nec.heads.classification import ClassificationResult
-    from nec.heads.segmentation import SegmentationResult
-    from nec.store import Store
-
-FORMAT = 1
+FORMAT = 2
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "head.safetensors"
 SEGMENTER, ATTENTION, LINEAR = "segmenter", "attention", "linear"
 
 
 @dataclass(frozen=True)
-class SavedHead:
-    """A trained head and what it was trained for.
+class Head:
+    """A trained head and what it was trained for. Made by `train_head` and `load_head`.
 
     Attributes:
-        kind: "segmenter", "attention" or "linear".
-        class_names: in the order of the probabilities.
+        task: "classification", "segmentation", "regression" or "multilabel".
+        class_names: of the classes or targets, in the order of what it gives.
         class_colors: (red, green, blue) of each class, or None.
         grid: (y, x) tokens of the images it was trained on.
         dimensions: values a token.
         model: what the store says of the model that made its embeddings; {} if nothing.
-        module: a `Segmenter`, an `AttentionClassifier` or a `LinearProbe`.
+        module: a `LinearProbe` of pooled features, an `AttentionHead` or a `Segmenter`; of a fine-tuned model an
+            `OnlineClassifier`, which neither predicts from embeddings nor can be saved.
+        quality: of the store that it was trained on, or None.
+        figures: what its training measured.
     """
 
-    kind: str
+    task: str
     class_names: list[str]
     class_colors: list[tuple[int, int, int]] | None
     grid: tuple[int, int]
     dimensions: int
     model: dict[str, Any]
-    module: Any
+    module: Any = None
+    quality: float | None = None
+    figures: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def kind(self) -> str:
+        """ "segmenter", "attention" or "linear"."""
+        if isinstance(self.module, LinearProbe):
+            return LINEAR
+        return SEGMENTER if self.segments else ATTENTION
 
     @property
     def segments(self) -> bool:
         """Whether it gives a class for each pixel, and not one for an image."""
-        return self.kind == SEGMENTER
+        return self.task == "segmentation"
 
     @property
     def bound_to_grid(self) -> bool:
         """Whether it takes grids of `grid` only: it maps pixels, or its decoder stage has positions."""
         return self.segments or hasattr(getattr(self.module, "stage", None), "positions")
 
-    def probabilities(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Embeddings (n, y, x, d) -> probabilities (n, classes), of a segmenter (n, classes, rows, columns).
+    def outputs(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Embeddings (n, y, x, d) -> what the head gives, float32.
+
+        Probabilities of the classes (n, classes), of a segmenter (n, classes, rows, columns), of each label (n, k); or
+        the numbers of a regression (n, k). A linear head of labels gives scores that may leave 0..1.
 
         Raises `InputError` for embeddings of other dimensions, or another grid where the head needs its own.
         """
+        if hasattr(self.module, "source"):
+            raise InputError("this head goes with its fine-tuned model, head.module, and takes images")
         shape = embeddings.shape[1:]
         if shape[-1] != self.dimensions or (self.bound_to_grid and shape[:2] != self.grid):
             y, x = self.grid
@@ -72,44 +85,61 @@ class SavedHead:
         if self.segments:
             return self.module.probabilities(embeddings)
         scores = self.module.scores(pooled_features(embeddings) if self.kind == LINEAR else embeddings)
-        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+        if self.task == "classification":
+            odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+            scores = odds / odds.sum(axis=1, keepdims=True)
+        elif self.task == "multilabel" and self.kind == ATTENTION:
+            scores = 1 / (1 + np.exp(-scores.astype(np.float64)))
+        return scores.astype(np.float32)
+
+    def predict(self, embeddings: NDArray[np.floating]) -> NDArray[Any]:
+        """Embeddings (n, y, x, d) -> class of each image int64 (n,), of each pixel uint8 (n, rows, columns), whether
+        each label holds bool (n, k), or numbers float32 (n, k).
+        """
+        found = self.outputs(embeddings)
+        if self.segments:
+            return found.argmax(axis=1).astype(np.uint8)
+        if self.task == "classification":
+            return found.argmax(axis=1)
+        return found > 0.5 if self.task == "multilabel" else found
+
+    def save(self, folder: str | Path) -> None:
+        """Write it to a new folder, for `load_head`.
+
+        Raises:
+            InputError: `folder` is in the way.
+            MissingExtraError: safetensors is not there.
+        """
+        if hasattr(self.module, "source"):
+            raise InputError("this head goes with its fine-tuned model, which is not saved")
+        try:
+            from safetensors.numpy import save_file
+        except ImportError as error:
+            missing_extra("safetensors", "torch", error)
+        weights = {name: np.ascontiguousarray(value) for name, value in _weights(self.module).items()}
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            save_file(weights, temporary / WEIGHTS_FILE)
+            document = {
+                # Older readers know classes only, and would take numbers for them.
+                "format": FORMAT if self.task in ("regression", "multilabel") else 1,
+                "task": self.task,
+                "kind": self.kind,
+                "classes": self.class_names,
+                "colors": self.class_colors,
+                "grid": list(self.grid),
+                "dimensions": self.dimensions,
+                "sizes": _sizes(self.module),
+                "weights_crc32c": checksum((temporary / WEIGHTS_FILE).read_bytes()),
+                "model": self.model or None,
+                "quality": self.quality,
+                "figures": self.figures,
+            }
+            write_json(temporary / CONFIG_FILE, document)
 
 
-def save_head(folder: str | Path, store: Store, result: ClassificationResult | SegmentationResult) -> None:
-    """Write the head that `classify` or `segment` trained on `store` with its first seed.
-
-    Raises:
-        InputError: `folder` is in the way.
-        MissingExtraError: safetensors is not there.
-    """
-    try:
-        from safetensors.numpy import save_file
-    except ImportError as error:
-        missing_extra("safetensors", "torch", error)
-    kind, sizes = _describe(result.model)
-    weights = {name: np.ascontiguousarray(value) for name, value in _weights(result.model).items()}
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        save_file(weights, temporary / WEIGHTS_FILE)
-        document = {
-            "format": FORMAT,
-            "kind": kind,
-            "classes": result.class_names,
-            "colors": getattr(result, "class_colors", None),
-            "grid": list(store.grid),
-            "dimensions": int(store.embeddings.shape[-1]),
-            "sizes": sizes,
-            "weights_crc32c": checksum((temporary / WEIGHTS_FILE).read_bytes()),
-            "model": store.attrs.get("model"),
-            "quality": store.quality,
-            "figures": result.to_dict(),
-        }
-        write_json(temporary / CONFIG_FILE, document)
-
-
-def load_head(folder: str | Path) -> SavedHead:
-    """Read what `save_head` wrote.
+def load_head(folder: str | Path) -> Head:
+    """Read what `Head.save` wrote.
 
     Raises:
         InputError: there is no head, or one of a newer format.
@@ -130,14 +160,18 @@ def load_head(folder: str | Path) -> SavedHead:
         if checksum(data) != document["weights_crc32c"]:
             raise CorruptError(f"{folder / WEIGHTS_FILE} is damaged (CRC-32C): copy it again, or train the head again")
         colors = document["colors"]
-        return SavedHead(
-            kind=document["kind"],
+        if document["kind"] not in (SEGMENTER, ATTENTION, LINEAR):
+            raise InputError(f"a head of kind {document['kind']!r} is not known to this nec: upgrade it")
+        return Head(
+            task=document.get("task") or ("segmentation" if document["kind"] == SEGMENTER else "classification"),
             class_names=list(document["classes"]),
             class_colors=None if colors is None else [(red, green, blue) for red, green, blue in colors],
             grid=(document["grid"][0], document["grid"][1]),
             dimensions=document["dimensions"],
             model=document["model"] or {},
             module=_rebuild(document, load(data)),
+            quality=document["quality"],
+            figures=document["figures"],
         )
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         if isinstance(error, InputError | CorruptError):
@@ -145,15 +179,28 @@ def load_head(folder: str | Path) -> SavedHead:
         raise CorruptError(f"{folder / CONFIG_FILE} is damaged ({error}): copy the head again") from error
 
 
-def _describe(module: Any) -> tuple[str, dict[str, Any]]:
-    """Kind and sizes of a head that its weights alone do not tell."""
+def open_any(location: str | Path) -> Any:
+    """An image store or a raster store, whichever lies there."""
+    from nec import store
+
+    try:
+        return store.open_store(location)
+    except InputError as error:
+        try:
+            return store.open_product(location)
+        except InputError:
+            raise error from None
+
+
+def _sizes(module: Any) -> dict[str, Any]:
+    """What the weights alone do not tell."""
     if isinstance(module, LinearProbe):
-        return LINEAR, {"l2": module.l2, "iterations": module.iterations}
+        return {"l2": np.asarray(module.l2).tolist(), "iterations": module.iterations}
     block = getattr(module.stage, "block", None)
     sizes = {"stage_heads": None if block is None else block.attn.heads}
     if hasattr(module, "pool"):
-        return ATTENTION, sizes | {"heads": module.pool.heads}
-    return SEGMENTER, sizes | {
+        return sizes | {"heads": module.pool.heads}
+    return sizes | {
         "width": module.head.first_conv.out_channels,
         "blocks": len(module.head.conv_blocks),
         "upscale": 2 ** len(module.head.upscaling_blocks),
@@ -170,12 +217,11 @@ def _weights(module: Any) -> dict[str, NDArray[Any]]:
 def _rebuild(document: dict[str, Any], weights: dict[str, NDArray[Any]]) -> Any:
     sizes = document["sizes"]
     if document["kind"] == LINEAR:
-        return LinearProbe(weights["weight"], weights["bias"], sizes["l2"], sizes["iterations"])
+        return LinearProbe(weights["weight"], weights["bias"], np.asarray(sizes["l2"])[()], sizes["iterations"])
     try:
         import torch
 
-        from nec.heads.attention import AttentionClassifier
-        from nec.heads.segmenter import Segmenter
+        from nec.heads.network import AttentionHead, Segmenter
         from nec.models.heads import SegmentationHead
     except ImportError as error:
         missing_extra("torch", "torch", error)
@@ -184,12 +230,10 @@ def _rebuild(document: dict[str, Any], weights: dict[str, NDArray[Any]]) -> Any:
     classes = len(document["classes"])
     module: nn.Module
     if document["kind"] == ATTENTION:
-        module = AttentionClassifier(width, classes, sizes["heads"], stage)
-    elif document["kind"] == SEGMENTER:
+        module = AttentionHead(width, classes, sizes["heads"], stage)
+    else:
         options = {name: sizes[name] for name in ("width", "blocks", "upscale")}
         module = Segmenter(stage, SegmentationHead(width, classes, **options), tuple(sizes["pixels"]))
-    else:
-        raise InputError(f"a head of kind {document['kind']!r} is not known to this nec: upgrade it")
     module.load_state_dict(state)
     return module.eval()
 
@@ -198,7 +242,7 @@ def _stage(state: dict[str, Tensor], heads: int | None) -> tuple[nn.Module, int]
     """The input stage that these weights are of, and the width of what it gives."""
     from torch import nn
 
-    from nec.heads.attention import Standardize
+    from nec.heads.network import Standardize
     from nec.models.mae import DecoderStage
     from nec.models.vit import Block
 
