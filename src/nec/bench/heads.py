@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.bench.recipe import head_recipe_class
-from nec.store import IGNORE
+from nec.labels import IGNORE
 
 if TYPE_CHECKING:
     from torch import nn

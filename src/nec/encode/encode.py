@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,12 @@ from nec.encode.engine import Engine, resumable
 from nec.encode.masks import DatasetMasks
 from nec.encode.target import quality_for_bytes
 from nec.errors import InputError
-from nec.files import remove
 from nec.progress import Progress
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
     from nec.models.mae import NecModel
-    from nec.store import StoreWriter
-    from nec.store.shard import StoreShardEncoder
+    from nec.store import EncodedShard, ImageWriter, ShardEncoder
 
 # Float embeddings that a chunk, and a shard, may take in memory. Large enough that small images fill the default
 # layout of 128 images a chunk and 8 chunks a shard.
@@ -239,12 +236,13 @@ def _sample_chunks(stream: Stream, layout: dict[str, int], seed: int) -> list[ND
     return list(chosen.blocks([(i, min(i + per_chunk, len(sample))) for i in range(0, len(sample), per_chunk)]))
 
 
-def _open_writer(out: str | Path, resume: bool, overwrite: bool, keywords: dict[str, Any]) -> StoreWriter:
-    from nec.store import StoreWriter
+def _open_writer(out: str | Path, resume: bool, overwrite: bool, keywords: dict[str, Any]) -> ImageWriter:
+    from nec.store import ImageSpec, ImageWriter
 
     if resume and overwrite:
         raise InputError("--resume completes a store and --overwrite replaces it: give one of them")
-    return StoreWriter.resume(out, **keywords) if resume else StoreWriter.create(out, overwrite=overwrite, **keywords)
+    spec = ImageSpec(**keywords)
+    return ImageWriter.resume(out, spec) if resume else ImageWriter.create(out, spec, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -252,26 +250,26 @@ class _ImageWork:
     """A `nec.encode.engine.Work` whose tasks are the [start, stop) of a store's shards, positions of the stream."""
 
     stream: Stream
-    encoder: StoreShardEncoder
+    encoder: ShardEncoder
 
     def blocks(self, tasks: Sequence[tuple[int, int]], done: Callable[[int], None]) -> Iterator[NDArray[np.float32]]:
         return self.stream.blocks(tasks, done)
 
-    def code(self, task: tuple[int, int], block: NDArray[np.float32]) -> bytes:
-        return self.encoder.encode(task[0], block)
+    def code(self, task: tuple[int, int], block: NDArray[np.float32]) -> EncodedShard:
+        return self.encoder.encode((task[0] // self.encoder.tiling.shard[0],), block)
 
     def size(self, task: tuple[int, int]) -> int:
         return task[1] - task[0]
 
 
-def _fill(writer: StoreWriter, stream: Stream, runner: Engine, *, begun: bool, progress: bool) -> int:
+def _fill(writer: ImageWriter, stream: Stream, runner: Engine, *, begun: bool, progress: bool) -> int:
     """Write every missing shard and finish the store -> number of images encoded. `begun`: by this run."""
     shards = writer.missing()
     total = sum(stop - start for start, stop in shards)
-    with resumable(writer.path, partial(remove, writer.path) if begun else None) as state, writer:
+    with resumable(writer.path, writer.destroy if begun else None) as state, writer:
 
-        def put(task: tuple[int, int], data: bytes) -> None:
-            writer.write_encoded(task[0], data)
+        def put(task: tuple[int, int], encoded: EncodedShard) -> None:
+            writer.write_encoded(task[0], encoded)
             state.shards += 1
 
         with Progress(total, "encoding", "images", quiet=not progress) as bar:

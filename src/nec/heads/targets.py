@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nec.errors import InputError
 from nec.heads.metrics import known_labels
-from nec.store import IGNORE
+from nec.labels import IGNORE
 
 if TYPE_CHECKING:
     from nec.store import Store
