@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nec
-from nec.store import StoreWriter
+from nec.store import ImageSpec, ImageWriter
 
 IMAGES, GRID, DIMENSIONS = 53, (3, 4), 6
 CLASSES = ["Forest", "Sea and Lake", "Highway"]
@@ -53,7 +53,7 @@ def make(embeddings: np.ndarray, keywords: dict[str, Any]) -> Callable[..., Path
     """Write a store at a path; other keywords replace the usual ones."""
 
     def build(path: Path, **changes: Any) -> Path:
-        with StoreWriter.create(path, **{**keywords, **changes}) as writer:
+        with ImageWriter.create(path, ImageSpec(**{**keywords, **changes})) as writer:
             for start, stop in writer.missing():
                 writer.write(start, embeddings[start:stop])
             writer.finish()

@@ -19,7 +19,7 @@ from nec.progress import Progress
 if TYPE_CHECKING:
     from nec.datasets import Dataset
     from nec.heads.saved import SavedHead
-    from nec.store import Store
+    from nec.store import ImageStore as Store
 
 HELP = "apply a head that classify or segment saved to a store or to images"
 

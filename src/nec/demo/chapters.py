@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nec.demo.produce import Encoded
     from nec.demo.run import Made, Options
     from nec.heads import ClassificationResult
-    from nec.store import Store
+    from nec.store import ImageStore as Store
 
 HEAD_NAMES = {"linear": "linear probe", "attention": "attention pooling"}
 

@@ -15,7 +15,7 @@ from nec.heads import fit_probe, pooled_features
 from nec.progress import Progress
 
 if TYPE_CHECKING:
-    from nec.store import Store
+    from nec.store import ImageStore as Store
 
 EVERY = 4  # the survey reads every fourth chunk: real chunks, a quarter of the work
 SAMPLED = 4  # images of each surveyed chunk that the PCA is fitted on

@@ -24,7 +24,7 @@ from nec.store import open_store
 
 if TYPE_CHECKING:
     from nec.demo.produce import Encoded
-    from nec.store import Store
+    from nec.store import ImageStore as Store
 
 ZIP_NAME = "EuroSAT_RGB.zip"
 NEEDS = {"torch": "torch", "rasterio": "geo", "matplotlib": "bench"}
@@ -66,7 +66,7 @@ def run_demo(options: Options) -> dict[str, Any]:
     linear = classify(store, head="linear", seed=options.seed, quiet=options.quiet)
     figures["store"]["torch_imported"] = "torch" in sys.modules
     _say(options, f"linear probe, no torch: {linear.accuracy:.2%} of {linear.test_images:,} test images")
-    survey = consume.survey(store, store.tiling.per_chunk, linear.model.l2, options.quiet)
+    survey = consume.survey(store, store.images_per_chunk, linear.model.l2, options.quiet)
     attention = classify(store, head="attention", seed=options.seed, epochs=options.epochs, quiet=options.quiet)
     _say(options, f"attention head: {attention.accuracy:.2%}")
     figures["heads"] = {result.head: result.to_dict() for result in (linear, attention)}

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from nec.encode.engine import read_ahead
 from nec.errors import InputError, NecError
 from nec.scenes.normalization import Normalization
+from nec.scenes.retry import retry, transient
 from nec.scenes.scene import Scene
 from nec.scenes.tiling import Tile, Tiling, TokenWindow, read_tile
-from nec.scenes.retry import retry, transient
 
 if TYPE_CHECKING:
     from nec.models.mae import NecModel

@@ -19,7 +19,7 @@ from nec.heads.splits import Split, choose_split
 from nec.progress import Progress
 
 if TYPE_CHECKING:
-    from nec.store import Store
+    from nec.store import ImageStore as Store
 
 
 @dataclass(frozen=True)

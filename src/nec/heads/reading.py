@@ -14,7 +14,7 @@ from nec.progress import Progress
 
 if TYPE_CHECKING:
     from nec.models.mae import DecoderStage
-    from nec.store import Store
+    from nec.store import ImageStore as Store
 
 READ_IMAGES = 1024  # a whole shard of a store written with default settings
 

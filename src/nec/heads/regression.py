@@ -25,7 +25,7 @@ from nec.heads.targets import Targets, load_targets
 from nec.progress import Progress
 
 if TYPE_CHECKING:
-    from nec.store import Store
+    from nec.store import ImageStore as Store
 
 Measure = Callable[[NDArray[Any], NDArray[Any], Sequence[str]], dict[str, Any]]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nec.heads.classification import ClassificationResult
     from nec.heads.segmentation import SegmentationResult
-    from nec.store import Store
+    from nec.store import ImageStore as Store
 
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "head.safetensors"

@@ -19,8 +19,8 @@ from nec.progress import Progress
 
 if TYPE_CHECKING:
     from nec.heads.segmenter import Segmenter
-    from nec.store import Store
-    from nec.store.masks import Masks
+    from nec.store import ImageStore as Store
+    from nec.store import Masks
 
 SIZES = ("width", "blocks", "upscale", "epochs")
 

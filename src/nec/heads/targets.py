@@ -16,7 +16,7 @@ from nec.heads.metrics import known_labels
 from nec.labels import IGNORE
 
 if TYPE_CHECKING:
-    from nec.store import Store
+    from nec.store import ImageStore as Store
 
 _READ_MASKS = 256  # images whose masks are read at once
 

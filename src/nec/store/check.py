@@ -196,5 +196,3 @@ def _coordinate_faults(store: RasterStore) -> Iterable[Fault]:
             intact = False
         if not intact or (values.size and read_key(store.zarr_store, f"{name}/c.0") is None):
             yield {"where": name, "reason": "damaged or missing: not the values that the metadata give"}
-
-

@@ -55,7 +55,7 @@ def group_document(
 def metadata_checksum(
     nec: dict[str, Any], arrays: dict[str, dict[str, Any]], attributes: dict[str, Any] | None = None
 ) -> str:
-    """"seal" of the "nec" attributes: CRC-32C of these, of what decides how the arrays are read, of `attributes`."""
+    """ "seal" of the "nec" attributes: CRC-32C of these, of what decides how the arrays are read, of `attributes`."""
     covered: dict[str, Any] = {
         "nec": {key: value for key, value in nec.items() if key != "seal"},
         "arrays": {name: {key: meta.get(key) for key in _COVERED} for name, meta in arrays.items()},

@@ -111,6 +111,16 @@ class Frames:
         inside = within(window, window)
         return _Chunk(shard, slot, window, inside, inside)
 
+    def coded(self) -> list[bytes]:
+        """The frame of each chunk as it is stored, for counting and comparing."""
+        found: list[bytes] = []
+        for chunks in _groups(self._chunks(tuple(slice(0, size) for size in self.tiling.grid)), 1):
+            for frame in self._fetch_parts(chunks[0][0].shard, chunks[0]):
+                if isinstance(frame, CorruptError):
+                    raise frame
+                found.append(frame)
+        return found
+
     def name(self, chunk: _Chunk) -> str:
         """The words that error messages use for a chunk."""
         key, starts = self.key(chunk.shard), [axis.start for axis in chunk.window]
@@ -250,7 +260,6 @@ class Frames:
             CorruptError: a frame is damaged, cut or missing; the message names it.
             InputError: the frames have no such spacing.
         """
-        grid = tuple(-(-size // spacing) for size in self.item[:2])
         chunks = self._chunks((images,))
         blocks = []
         for (shard,), group in groupby(chunks, key=lambda chunk: chunk.shard):
@@ -261,6 +270,7 @@ class Frames:
                     if isinstance(start, CorruptError):
                         raise start
                     block = self.codec.decode_coarse(start, spacing, (*self.tiling.chunk, *self.item[:2]))
+                    grid = tuple(-(-side // spacing) for side in self.item[:2])
                     if block.shape[:3] != (size, *grid):
                         raise CorruptError(f"it holds {block.shape[:3]} images, rows, columns: {(size, *grid)} belong")
                 except CorruptError as error:

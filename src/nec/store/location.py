@@ -80,7 +80,7 @@ def _open_zip(path: Path) -> ZarrStore:
         entries = archive.infolist()
     for entry in entries:
         if entry.file_size > max(_ALWAYS_FINE, _MOST_RATIO * entry.compress_size):
-            raise InputError(f"{path}: {entry.filename} would grow from {entry.compress_size} to {entry.file_size} bytes")
+            raise InputError(f"{path}: {entry.filename} would grow to {entry.file_size} bytes")
     names = [entry.filename for entry in entries if entry.filename.split("/")[-1] == "zarr.json"]
     if not names:
         raise InputError(f"{path} is not a store: it has no zarr.json")
@@ -116,9 +116,7 @@ def object_store(url: str) -> Any:
         from obstore.exceptions import BaseError
         from obstore.store import HTTPStore, from_url
     except ImportError as error:
-        raise MissingExtraError(
-            f"{url} needs obstore: pip install 'neural-embedding-compression[remote]'"
-        ) from error
+        raise MissingExtraError(f"{url} needs obstore: pip install 'neural-embedding-compression[remote]'") from error
     timeout = _timeout()
     pauses = {"init_backoff": timedelta(seconds=FIRST_PAUSE), "max_backoff": timedelta(seconds=15), "base": 2}
     options: dict[str, Any] = {
@@ -162,8 +160,8 @@ def reachable(where: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "NotSupportedError":  # of obstore, which need not be installed
             raise NecError(
-                f"cannot read {where}: its server ignores range requests, so no part of a file can be read: take another"
-                " server, or copy the store and open the copy"
+                f"cannot read {where}: its server ignores range requests: take another server, or copy the store and"
+                " open the copy"
             ) from error
         raise NecError(f"cannot read {where}: {reason_of(error)}; repeat it when it can be reached") from error
 

@@ -186,8 +186,8 @@ class ImageSpec(StoreSpec):
             if wrong.any():
                 image, row, column = np.argwhere(wrong)[0]
                 raise InputError(
-                    f"the mask of {self.names[images.start + image]!r} holds {block[image, row, column]} at row {row}, column"
-                    f" {column}: 0 to {count - 1} expected, or {IGNORE} for none"
+                    f"the mask of {self.names[images.start + image]!r} holds {block[image, row, column]} at row {row},"
+                    f" column {column}: 0 to {count - 1} expected, or {IGNORE} for none"
                 )
             yield images.start, block
 

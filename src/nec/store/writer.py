@@ -1,4 +1,4 @@
-"""Write a store shard by shard, to a folder or a bucket, so that an interrupted run can be completed to the same bytes."""
+"""Write a store shard by shard, to a folder or a bucket, so that a killed run is completed to the same bytes."""
 
 from __future__ import annotations
 

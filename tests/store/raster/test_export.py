@@ -19,7 +19,7 @@ from nec.cli import main
 from nec.export.geoparquet import hilbert, write_geoparquet
 from nec.export.quicklook import Colouring, quicklook
 from nec.export.stac import write_stac
-from nec.store import ProductSpec, ProductWriter, create_product, open_product
+from nec.store import RasterSpec, RasterWriter, open_product
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -84,7 +84,7 @@ def test_to_xarray_is_masked_and_reads_only_what_is_asked_for(
 
 
 def test_to_xarray_raises_for_what_is_lost(
-    tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray
 ) -> None:
     pytest.importorskip("xarray")
     path = one_date(tmp_path / "p.zarr", spec, rasters[0], valid[0])
@@ -113,14 +113,14 @@ def test_the_attributes_follow_the_zarr_conventions(product_path: Path) -> None:
     assert attributes["geoemb:model"] == "https://example.org/models/toy"
 
 
-def one_date(path: Path, spec: ProductSpec, tokens: np.ndarray, valid: np.ndarray) -> Path:
-    create_product(path, spec)
-    with ProductWriter(path) as writer:
+def one_date(path: Path, spec: RasterSpec, tokens: np.ndarray, valid: np.ndarray) -> Path:
+    RasterWriter.create(path, spec).close()
+    with RasterWriter.resume(path) as writer:
         write_date(writer, TIMES[0], tokens, valid)
     return path
 
 
-def test_other_places(tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray) -> None:
+def test_other_places(tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray) -> None:
     """A CRS without a code, a rotated grid, and no CRS at all."""
     own = "+proj=laea +lat_0=47 +lon_0=9 +datum=WGS84 +units=m"
     turned = (100.0, 20.0, 0.0, 20.0, -100.0, 0.0)
@@ -237,18 +237,18 @@ def extension_validator(schemas_dir: Path, definition: str) -> Any:
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray) -> list[dict[str, Any]]:
+def catalogue(tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray) -> list[dict[str, Any]]:
     """Collection and Items of a product whose dates say how they were made."""
     path = tmp_path / "toy.zarr"
-    create_product(path, spec)
+    RasterWriter.create(path, spec).close()
     energy = {"device_type": "cpu", "inference_duration_s": 12.5, "energy_kwh": 0.001, "name": "some CPU"}
     run = {"energy": energy, "datetime": "2026-06-02T00:00:00Z", "parameters": {"batch": 8}}
-    with ProductWriter(path) as writer:
+    with RasterWriter.resume(path) as writer:
         for t, time in enumerate(TIMES):
             index = writer.append_time(time, source={"links": [f"https://example.org/items/{t}"]})
-            for row, column in writer.missing(index):
-                window = writer.product.tiling.shard_window(row, column)
-                writer.write_shard(index, row, column, rasters[t][window], valid[t][window])
+            for shard in writer.missing(index):
+                window = writer.tiling.shard_window(*shard[1:])
+                writer.write(shard, rasters[t][window], valid[t][window])
             writer.finish(index, run=run)
     written = write_stac(open_product(path), tmp_path / "stac")
     assert [file.name for file in written] == [
@@ -289,7 +289,7 @@ def test_pystac_accepts_the_catalogue(catalogue: list[dict[str, Any]], tmp_path:
     ]  # fmt: skip
 
 
-def test_the_catalogue_says_where_and_how(catalogue: list[dict[str, Any]], spec: ProductSpec) -> None:
+def test_the_catalogue_says_where_and_how(catalogue: list[dict[str, Any]], spec: RasterSpec) -> None:
     warp = pytest.importorskip("rasterio.warp")
     collection, item, _ = catalogue
     left, bottom = 500_000, 5_000_000 - 160 * GRID[0]
@@ -316,7 +316,7 @@ def test_the_catalogue_says_where_and_how(catalogue: list[dict[str, Any]], spec:
 
 
 def test_a_product_that_names_nothing_needs_links(
-    tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray
 ) -> None:
     path = one_date(tmp_path / "p.zarr", replace(spec, model=None, source=None), rasters[0], valid[0])
     with pytest.raises(nec.InputError, match="--model-url"):
