@@ -15,26 +15,41 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
     from nec.encode import encode_array
+    from nec.export import export
     from nec.models import load_model
-    from nec.store import open_product, open_store
+    from nec.store import ImageStore, RasterStore, decode, info, open, open_product, open_store, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CorruptError",
     "EmbeddingCodec",
+    "ImageStore",
     "IncompleteError",
     "InputError",
     "MissingExtraError",
     "NecError",
+    "RasterStore",
+    "decode",
     "encode_array",
+    "export",
+    "info",
     "load_model",
+    "open",
     "open_product",
     "open_store",
+    "verify",
 ]
 
 _HOMES = {
     "EmbeddingCodec": "nec.codec",
+    "ImageStore": "nec.store",
+    "RasterStore": "nec.store",
+    "decode": "nec.store",
+    "export": "nec.export",
+    "info": "nec.store",
+    "open": "nec.store",
+    "verify": "nec.store",
     "encode_array": "nec.encode",
     "load_model": "nec.models",
     "open_product": "nec.store",

@@ -71,3 +71,9 @@ def store_path(tmp_path: Path, make: Callable[..., Path]) -> Path:
 def decoded(embeddings: np.ndarray, codec: nec.EmbeddingCodec) -> np.ndarray:
     """What the store must give: each chunk through the codec alone, without Zarr."""
     return np.concatenate([codec.decode(codec.encode(embeddings[i : i + 4], 2.0)) for i in range(0, IMAGES, 4)])
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients try again at once."""
+    monkeypatch.setattr("nec.store.location.FIRST_PAUSE", 0.001)

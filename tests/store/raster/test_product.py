@@ -160,9 +160,7 @@ def test_chunks_encoded_apart_make_the_same_shards(product_path: Path, rasters: 
         parts = []
         for part in ((slice(1, 2), slice(0, 2)), (slice(0, 1), slice(1, 2)), (slice(0, 1), slice(0, 1))):
             own = tiling.window_of_chunks(place, part)
-            parts.append(
-                pickle.loads(pickle.dumps(encoder.encode_chunks(place, part, rasters[1][own], valid[1][own])))
-            )
+            parts.append(pickle.loads(pickle.dumps(encoder.encode_chunks(place, part, rasters[1][own], valid[1][own]))))
         assert encoder.join(parts) == encoder.encode(place, rasters[1][window], valid[1][window])
     with pytest.raises(nec.InputError, match=r"\(4, 4, 5\)"):
         encoder.encode_chunks((0, 0), (slice(0, 1), slice(0, 1)), rasters[0][:8, :8], valid[0][:8, :8])
