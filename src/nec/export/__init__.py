@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from nec.errors import InputError
@@ -83,3 +85,13 @@ def export(
     if foreign:
         raise InputError(f"{', '.join(sorted(foreign))} means nothing to {name}")
     return write(opened, out, overwrite=overwrite, **options)
+
+
+class _Package(ModuleType):
+    """`nec.export(...)` is `nec.export.export(...)`: the package and the function have one name."""
+
+    def __call__(self, *args: Any, **options: Any) -> Path:
+        return export(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Package

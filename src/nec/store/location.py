@@ -174,12 +174,15 @@ def read_key(store: ZarrStore, key: str, extent: ByteRequest | None = None) -> b
 def read_keys(store: ZarrStore, wanted: Sequence[tuple[str, ByteRequest | None]]) -> list[bytes | None]:
     """`read_key` of several, asked for at once."""
 
-    async def ask() -> list[Buffer | None]:
-        prototype = default_buffer_prototype()
-        return await asyncio.gather(*(store.get(key, prototype, byte_range=extent) for key, extent in wanted))
+    async def ask(key: str, extent: ByteRequest | None) -> bytes | None:
+        with reachable(f"{key} of {store}"):
+            found = await store.get(key, default_buffer_prototype(), byte_range=extent)
+        return None if found is None else found.to_bytes()
 
-    with reachable(f"{wanted[0][0]} of {store}"):
-        return [None if found is None else found.to_bytes() for found in sync(ask())]
+    async def ask_all() -> list[bytes | None]:
+        return await asyncio.gather(*(ask(key, extent) for key, extent in wanted))
+
+    return sync(ask_all())
 
 
 def size_of_key(store: ZarrStore, key: str) -> int:

@@ -414,3 +414,105 @@ def test_verify_names_the_damage(
     file.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
     assert main(["verify", str(path)]) == 1
     assert "corrupt: embeddings/c.0.0.2.0 tokens from row 16, column 0:" in capsys.readouterr().out
+
+
+def test_formats_by_name_and_by_suffix(product_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    product = open_product(product_path)
+    assert nec.export(product, tmp_path / "a.parquet", chip=5) == tmp_path / "a.parquet"
+    assert nec.export(product_path, tmp_path / "b", format="geoparquet", chip=5) == tmp_path / "b"
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b").read_bytes()
+    for options, word in (
+        ({"format": "shapefile"}, "stac, geoparquet, quicklook"), ({"format": "stac", "chip": 3}, "chip means nothing"),
+        ({}, "no format"),
+    ):  # fmt: skip
+        with pytest.raises(nec.InputError, match=word):
+            nec.export(product, tmp_path / "c", **options)
+    with pytest.raises(nec.InputError, match="quicklook is not for"):
+        nec.export("eurosat", tmp_path / "c.png")
+
+
+PLACES = {
+    # CRS, transform for a grid of 21 x 30, and what its box must be near to: west, south, east, north
+    "across the meridian, metres": ("EPSG:32601", (3000, 0, 300_000, 0, -3000, 7_620_000), [178.3, 67.9, -179.0, 68.7]),
+    "across the meridian, degrees": ("EPSG:4326", (0.1, 0, 179, 0, -0.1, -16), [179, -18.1, -178, -16]),
+    "around the north pole": ("EPSG:3413", (80_000, 0, -1_200_000, 0, -80_000, 900_000), [-180, 75, 180, 90]),
+    "around the south pole": ("EPSG:3031", (80_000, 0, -1_200_000, 0, -80_000, 900_000), [-180, -90, 180, -75]),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places_that_a_plain_box_does_not_fit(
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray, name: str
+) -> None:
+    shapely, parquet = pytest.importorskip("shapely"), pytest.importorskip("pyarrow.parquet")
+    crs, transform, expected = PLACES[name]
+    product = open_product(
+        one_date(tmp_path / "p.zarr", replace(spec, crs=crs, transform=transform), *(rasters[0], valid[0]))
+    )
+    item = json.loads(sorted(stac.write(product, tmp_path / "stac").glob("p-*.json"))[0].read_text())
+    np.testing.assert_allclose(item["bbox"], expected, atol=2.5)
+    polygon = shapely.from_geojson(json.dumps(item["geometry"]))
+    assert polygon.is_valid
+    west, _, east, _ = polygon.bounds
+    assert -180 <= west < east <= 180
+    if "pole" in name:
+        assert polygon.covers(shapely.Point(10, 90 if "north" in name else -90))
+    else:
+        assert item["geometry"]["type"] == "MultiPolygon"
+        assert item["bbox"][0] > item["bbox"][2]
+        assert polygon.area < 10
+    geoparquet.write(product, tmp_path / "chips.parquet", chip=7)
+    chips = shapely.from_wkb(parquet.read_table(tmp_path / "chips.parquet")["geometry"].to_pylist())
+    longitudes = np.array([[piece.bounds[0], piece.bounds[2]] for chip in chips for piece in shapely.get_parts(chip)])
+    assert (np.abs(longitudes) <= 180).all()
+    assert ("pole" in name) or (np.ptp(longitudes, axis=1) < 3).all()
+
+
+GEOSTATIONARY = """PROJCRS["GOES",
+BASEGEOGCRS["g",DATUM["d",ELLIPSOID["GRS 1980",6378137,298.257222101]],PRIMEM["Greenwich",0]],
+CONVERSION["c",METHOD["Geostationary Satellite (Sweep X)"],
+PARAMETER["Longitude of natural origin",-75,ANGLEUNIT["degree",0.0174532925199433]],
+PARAMETER["Satellite Height",35786023,LENGTHUNIT["metre",1]],PARAMETER["False easting",0,LENGTHUNIT["metre",1]],
+PARAMETER["False northing",0,LENGTHUNIT["metre",1]]],CS[Cartesian,2],AXIS["x",east],
+AXIS["y",north],LENGTHUNIT["metre",1]]"""
+
+
+def test_a_disk_of_which_the_corners_lie_in_space(
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    edge = 5_434_894.885056
+    place = {"crs": GEOSTATIONARY, "transform": (edge * 2 / 30, 0, -edge, 0, -edge * 2 / 21, edge)}
+    product = open_product(one_date(tmp_path / "p.zarr", replace(spec, **place), rasters[0], valid[0]))
+    item = json.loads(sorted(stac.write(product, tmp_path / "stac").glob("p-*.json"))[0].read_text())
+    np.testing.assert_allclose(item["bbox"], [-150, -75, 0, 75], atol=8)
+    geoparquet.write(product, tmp_path / "chips.parquet", chip=3)
+    assert 10 < len(parquet.read_table(tmp_path / "chips.parquet")) < 70
+
+
+def test_a_crs_of_no_planet_is_refused(
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray
+) -> None:
+    site = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+    product = open_product(one_date(tmp_path / "p.zarr", replace(spec, crs=site), rasters[0], valid[0]))
+    for write in (stac.write, geoparquet.write):
+        with pytest.raises(nec.InputError, match="no longitude and latitude"):
+            write(product, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_date_without_a_valid_token_has_no_box(tmp_path: Path, spec: RasterSpec, rasters: np.ndarray) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    product = open_product(one_date(tmp_path / "p.zarr", spec, rasters[0], np.zeros(GRID, bool)))
+    geoparquet.write(product, tmp_path / "chips.parquet")
+    geo = json.loads(parquet.read_schema(tmp_path / "chips.parquet").metadata[b"geo"])
+    assert "bbox" not in geo["columns"]["geometry"]
+
+
+def test_what_to_xarray_gives_can_be_written(product_path: Path, tmp_path: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    dataset = open_product(product_path).to_xarray()
+    dataset.to_zarr(tmp_path / "whole.zarr")
+    dataset.isel(time=0, x=slice(3, 20), embedding=slice(0, 3)).to_zarr(tmp_path / "some.zarr")
+    np.testing.assert_array_equal(xarray.open_zarr(tmp_path / "whole.zarr").embeddings, dataset.embeddings)
