@@ -52,8 +52,8 @@ def keywords(codec: nec.EmbeddingCodec) -> dict[str, Any]:
 def make(embeddings: np.ndarray, keywords: dict[str, Any]) -> Callable[..., Path]:
     """Write a store at a path; other keywords replace the usual ones."""
 
-    def build(path: Path, **changes: Any) -> Path:
-        with ImageWriter.create(path, ImageSpec(**{**keywords, **changes})) as writer:
+    def build(path: Path, overwrite: bool = False, **changes: Any) -> Path:
+        with ImageWriter.create(path, ImageSpec(**{**keywords, **changes}), overwrite=overwrite) as writer:
             for start, stop in writer.missing():
                 writer.write(start, embeddings[start:stop])
             writer.finish()

@@ -240,7 +240,7 @@ class Frames:
         whole = (*lead, *within(chunk.window, chunk.window), *self._whole_item)
         part = (*lead, *chunk.inside, *(item or self._whole_item))
         limit = (*(1 for _ in lead), *self.tiling.chunk, *self.item)[:3]
-        block = self.codec.decode(frame, limit, None if part == whole else part)  # type: ignore[arg-type]
+        block = self.codec.decode(frame, limit, None if part == whole else part)
         if block.shape != _sizes(part):
             raise CorruptError(f"its frame holds values of shape {block.shape} where {_sizes(part)} belong")
         return block[0] if lead else block

@@ -172,7 +172,7 @@ class RasterStore(Store):
         key = valid_key((index, *shard))
         try:
             with reachable(self.path):
-                mask = np.asarray(self.valid[(index, *window)])
+                mask = np.asarray(self.valid[index, window[0], window[1]])
         except DAMAGE as error:
             raise CorruptError(f"{self.path}/{key} is damaged: {error}; copy it again from its origin") from error
         if not mask.any() and read_key(self.zarr_store, key) is None:  # plain Zarr reads a lost file as false

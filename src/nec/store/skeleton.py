@@ -126,7 +126,7 @@ def _create_coordinates(group: zarr.Group, spec: RasterSpec) -> None:
         SPATIAL_REF, shape=(), dtype="int64", attributes=grid_mapping(spec.crs_names[1], spec.affine)
     )
     mapping[...] = 0
-    places = centres(spec.affine, spec.tiling.grid)
+    places = centres(spec.affine, (int(spec.grid[0]), int(spec.grid[1])))
     if places is None:
         return
     for name, values, axis in zip((X, Y), places, ("X", "Y"), strict=True):

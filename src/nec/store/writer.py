@@ -147,8 +147,8 @@ class ShardWriter(Generic[_Store, _Spec]):
             numbers += (encoded.valid_tokens,)
         with self._threads:
             self._noted[shard] = numbers
-            for tile in failed:
-                self._backend.journal.note((shard[0], *tile))
+            for row, column, side in failed:
+                self._backend.journal.note((shard[0], row, column, side))
             self._backend.journal.note(shard, numbers)
 
     def _intact(self, shards: Iterable[Shard]) -> set[Shard]:
