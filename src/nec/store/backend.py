@@ -114,7 +114,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = FolderJournal(path)
-        self._unsafe: set[Path] = set()  # files that a power cut might still lose
+        self._unsafe: set[str] = set()  # keys of files that a power cut might still lose
 
     def begin(self, skeleton: Callable[[Path], None], *, overwrite: bool) -> WriterLock:
         replaces = self._replaces(overwrite)
@@ -164,14 +164,14 @@ class Folder:
         file = self.path / key
         file.parent.mkdir(exist_ok=True)
         write_bytes(file, data)
-        self._unsafe.add(file)
+        self._unsafe.add(key)
 
     def publish(self, files: Iterable[tuple[str, bytes]]) -> None:
         for leftover in [*self.path.rglob(f"*{PARTIAL}"), *self.path.rglob(".*.tmp")]:
             remove(leftover)
-        for file in self._unsafe:
-            flush(file)
-        folders = {file.parent for file in self._unsafe}
+        for key in self._unsafe:
+            flush(self.path / key)
+        folders = {self.path / key.rpartition("/")[0] for key in self._unsafe}
         self._unsafe.clear()
         for key, data in files:
             file = self.path / key
@@ -185,17 +185,18 @@ class Folder:
 
     def remove(self, key: str) -> None:
         remove(self.path / key)
-        self._unsafe.discard(self.path / key)
+        self._unsafe.discard(key)
 
     def intact(self, marks: Mapping[str, Mark]) -> set[str]:
-        return {key for key, noted in marks.items() if self._is_intact(self.path / key, noted)}
+        return {key for key, noted in marks.items() if self._is_intact(key, noted)}
 
-    def _is_intact(self, file: Path, noted: Mark) -> bool:
+    def _is_intact(self, key: str, noted: Mark) -> bool:
+        file = self.path / key
         if not noted[0]:
             return not file.exists()
         if not file.is_file() or mark(file.read_bytes()) != noted:
             return False
-        self._unsafe.add(file)
+        self._unsafe.add(key)
         return True
 
     def destroy(self) -> bool:
