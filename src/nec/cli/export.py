@@ -14,9 +14,7 @@ HELP = "write a product's STAC catalogue, GeoParquet of chip vectors, or quick-l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `nec export`."""
     parser.add_argument("store", metavar="PRODUCT", help="product, or its URL")
-    parser.add_argument(
-        "--format", metavar="NAME", help="stac, geoparquet, quicklook; default: by the suffix of --out"
-    )
+    parser.add_argument("--format", metavar="NAME", help="stac, geoparquet, quicklook; default: by the suffix of --out")
     parser.add_argument("--out", metavar="PATH", help="what to write; or one or more of the three below")
     parser.add_argument("--stac", metavar="DIR", help="new folder for a STAC Collection and an Item a date")
     parser.add_argument("--geoparquet", metavar="FILE", help="chip vectors: means of squares of tokens")

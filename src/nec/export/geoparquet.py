@@ -150,7 +150,7 @@ def _polygons(store: RasterStore, rows: np.ndarray, columns: np.ndarray, chip: i
         ]
     ).reshape(-1, 2)
     rings = lonlat(store, places).reshape(-1, 4, 2)
-    some: np.ndarray = np.isfinite(rings.reshape(-1, 8)).all(axis=1)
+    some = np.asarray(np.isfinite(rings.reshape(-1, 8)).all(axis=1))
     if len(some) and not some.any():
         raise InputError(f"{store.path}: no chip of it has a longitude and latitude")
     rings = np.concatenate([rings, rings[:, :1]], axis=1)[some]
