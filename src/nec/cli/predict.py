@@ -102,7 +102,7 @@ def _store_predictions(store: Store, head: SavedHead, overlap: float) -> Iterato
     from nec.heads.prediction import predict_grid
 
     references = (store.attrs.get("provenance") or {}).get("georeference")
-    for indices, block in store.batches(store.tiling.per_chunk):
+    for indices, block in store.batches(store.images_per_chunk):
         for index, tokens in zip(indices, block, strict=True):
             found = predict_grid(head, tokens, overlap)
             if references is None or not head.segments:
