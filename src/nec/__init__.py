@@ -14,8 +14,9 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
+    from nec.export import export
     from nec.models import Backbone, load_model
-    from nec.store import open_product, open_store
+    from nec.store import ImageStore, RasterStore, decode, info, open, open_product, open_store, verify
 
 __version__ = "0.1.0"
 
@@ -23,19 +24,33 @@ __all__ = [
     "Backbone",
     "CorruptError",
     "EmbeddingCodec",
+    "ImageStore",
     "IncompleteError",
     "InputError",
     "MissingExtraError",
     "NecError",
+    "RasterStore",
+    "decode",
+    "export",
+    "info",
     "load_model",
+    "open",
     "open_product",
     "open_store",
+    "verify",
 ]
 
 _HOMES = {
     "Backbone": "nec.models",
     "EmbeddingCodec": "nec.codec",
+    "ImageStore": "nec.store",
+    "RasterStore": "nec.store",
+    "decode": "nec.store",
+    "export": "nec.export",
+    "info": "nec.store",
     "load_model": "nec.models",
+    "open": "nec.store",
+    "verify": "nec.store",
     "open_product": "nec.store",
     "open_store": "nec.store",
 }

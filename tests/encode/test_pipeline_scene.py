@@ -22,11 +22,10 @@ from nec.encode.scene_work import Part, SceneWork
 from nec.errors import InputError, NecError
 from nec.scenes import open_scene
 from nec.scenes.normalization import Normalization
+from nec.scenes.retry import retry, transient
 from nec.scenes.tiling import Tiling
-from nec.store import ProductWriter, open_product, verify
-from nec.store.patience import passing, patiently
-from nec.store.raster_shard import ShardEncoder
-from nec.store.raster_tiling import RasterTiling
+from nec.store import RasterWriter, ShardEncoder, open_product, verify
+from nec.store.tiling import Tiling as StoreTiling
 from scenes import COLUMNS, LAYOUT, ROWS, faulty, pixels, write_scene
 
 GRID = (23, 30)
@@ -52,7 +51,7 @@ def whole(model: Any, path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("nec.store.patience"), "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(import_module("nec.scenes.retry"), "FIRST_SECONDS", 0.0)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -90,7 +89,7 @@ def test_product_holds_the_models_tokens(model: Any, path: Path, whole: Path) ->
     assert np.isnan(read[~valid]).all()
     error = np.square(read - expected)[valid].mean() / expected[valid].var()
     assert error < 0.06
-    assert verify(whole)["ok"]
+    assert verify(whole).ok
 
 
 def test_tiles_are_levelled_by_the_codecs_means_by_position(path: Path, tmp_path: Path) -> None:
@@ -149,15 +148,15 @@ def test_parts_of_a_shard(
     model: Any, path: Path, chunk: tuple[int, int], shard: tuple[int, int], batch_size: int, part: tuple[int, int]
 ) -> None:
     tiling = Tiling((ROWS, COLUMNS), 16, 4, 1)
-    raster = RasterTiling(tiling.grid, chunk, (chunk[0] * shard[0], chunk[1] * shard[1]))
-    encoder = ShardEncoder(model.codec, 1.0, raster)
+    raster = StoreTiling(tiling.grid, chunk, (chunk[0] * shard[0], chunk[1] * shard[1]))
+    encoder = ShardEncoder(model.codec, 1.0, raster, (model.config.embed_dim,))
     plain = Normalization((0.0,) * 3, (1.0,) * 3)
     work = SceneWork(model, open_scene(path), tiling, plain, encoder, batch_size=batch_size)
     parts = [each for place in raster.all_shards() for each in work.parts(place)]
     assert parts[0] == Part((0, 0), (0, part[0]), (0, part[1]))
     times = np.zeros(GRID, int)
     for each in parts:
-        times[raster.part_window(*each.shard, each.chunks)] += 1
+        times[raster.window_of_chunks(each.shard, each.chunks)] += 1
     assert (times == 1).all()
 
 
@@ -196,7 +195,7 @@ def test_dates(model: Any, path: Path, tmp_path: Path) -> None:
 
 def test_two_writers_are_refused(model: Any, path: Path, whole: Path) -> None:
     before = files(whole)
-    with ProductWriter(whole), pytest.raises(InputError, match="another writer"):
+    with RasterWriter.resume(whole), pytest.raises(InputError, match="another writer"):
         encode_scene(open_scene(path), model, whole, append=True, time="2026-06-01", **LAYOUT)
     assert files(whole) == before
 
@@ -243,7 +242,7 @@ def test_skipped_tiles_are_not_valid_and_are_told(model: Any, path: Path, whole:
     lost = np.asarray(reference.valid[0]) & ~np.asarray(product.valid[0])
     assert lost.sum() == 4 * len(listed)  # the inner tokens of each
     assert lost[10, 15]
-    assert verify(tmp_path / "p.zarr")["ok"]
+    assert verify(tmp_path / "p.zarr").ok
     # Interrupted after the damage was met, and resumed: the list stays.
     scene = faulty(path, tmp_path / "late", (60, 115), "interrupt")
     with pytest.raises(KeyboardInterrupt):
@@ -314,17 +313,17 @@ def test_what_passes_and_what_does_not() -> None:
             raise kind(text)
         return len(calls)
 
-    assert patiently(lambda: busy(TimeoutError, "x")) == 3
+    assert retry(lambda: busy(TimeoutError, "x")) == 3
     calls.clear()
-    assert patiently(lambda: busy(InputError, "s.tif: HTTP response code: 503")) == 3
+    assert retry(lambda: busy(InputError, "s.tif: HTTP response code: 503")) == 3
     for text in ("HTTP response code: 404", "row 503 of s.tif is damaged", "TIFFFillTile: Read error at row 429"):
         calls.clear()
         with pytest.raises(InputError):
-            patiently(lambda: busy(InputError, text))  # noqa: B023
+            retry(lambda: busy(InputError, text))  # noqa: B023
         assert len(calls) == 1, text
     reset = InputError("s.tif cannot be read")
     reset.__cause__ = ConnectionResetError("gone")
-    assert passing(reset)
+    assert transient(reset)
 
 
 def test_scenes_that_do_not_fit(model: Any, path: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nec.cli import main  # noqa: E402
 from nec.errors import InputError  # noqa: E402
 from nec.heads import load_head, predict, train_head  # noqa: E402
 from nec.heads.prediction import predict_classes  # noqa: E402
-from nec.store import ProductSpec, ProductWriter, create_product  # noqa: E402
+from nec.store import RasterSpec, RasterWriter  # noqa: E402
 
 GRID, TRANSFORM, CRS = (30, 140), (80.0, 0, 500000, 0, -80.0, 5300000), "EPSG:32633"
 CLASSES = ["crop", "forest", "water"]
@@ -36,13 +36,13 @@ def raster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     valid = np.ones(GRID, bool)
     valid[:3, :7] = valid[20, 130:] = False
     path = tmp_path_factory.mktemp("raster") / "land.zarr"
-    create_product(path, ProductSpec(grid=GRID, dimensions=16, codec=codec, quality=4.0, crs=CRS, transform=TRANSFORM,
-                                     patch_px=8, chunk=(16, 16), shard=(2, 2)))  # fmt: skip
-    with ProductWriter(path) as writer:
+    spec = RasterSpec(grid=GRID, dimensions=16, codec=codec, quality=4.0, crs=CRS, transform=TRANSFORM, patch_px=8,
+                      chunk=(16, 16), shard=(2, 2))  # fmt: skip
+    with RasterWriter.create(path, spec) as writer:
         time = writer.append_time("2026-05-01T10:00:00", source={"links": ["https://example.org/s.json"]})
-        for row, column in writer.missing(time):
-            rows, columns = writer.encoder.tiling.shard_window(row, column)
-            writer.write_shard(time, row, column, tokens[rows, columns], valid[rows, columns])
+        for shard in writer.missing(time):
+            rows, columns = writer.tiling.shard_window(*shard[1:])
+            writer.write(shard, tokens[rows, columns], valid[rows, columns])
         writer.finish(time)
     return {"path": path, "land": land, "valid": valid}
 

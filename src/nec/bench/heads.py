@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.heads.train import TASKS, HeadSettings, train_once
-from nec.store import IGNORE
+from nec.labels import IGNORE
 
 PARTS = ("train", "val", "test")
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from nec.demo.produce import Encoded
     from nec.demo.run import Made, Options
     from nec.heads import Head, HeadResult
-    from nec.store import Store
+    from nec.store import ImageStore
 
 HEAD_NAMES = {"linear": "linear probe", "attention": "attention pooling"}
 
 
 def build(
     options: Options,
-    store: Store,
+    store: ImageStore,
     results: tuple[HeadResult, HeadResult],
     colours: TokenColours,
     made: Made,
@@ -56,12 +56,12 @@ def build(
     return page.render()
 
 
-def _pixel_bytes(store: Store, made: Made) -> int:
+def _pixel_bytes(store: ImageStore, made: Made) -> int:
     """Raw RGB bytes of the images behind the store: tokens times the model's patch size."""
     return len(store) * store.grid[0] * store.grid[1] * made.patch_bytes
 
 
-def _sizes(page: Page, store: Store, sizes: dict[str, Any], pixels: int) -> None:
+def _sizes(page: Page, store: ImageStore, sizes: dict[str, Any], pixels: int) -> None:
     page.heading("What a consumer downloads")
     y, x = store.grid
     torch = "after PyTorch had been imported by something else" if sizes["torch_imported"] else "without PyTorch"
@@ -151,7 +151,7 @@ def _rates(page: Page, options: Options, results: tuple[HeadResult, HeadResult],
     page.table(("", "quality", "bytes an image", "against float16 tokens", "linear probe"), rows, mark=0)
 
 
-def _tokens(page: Page, options: Options, store: Store, colours: TokenColours, made: Made) -> None:
+def _tokens(page: Page, options: Options, store: ImageStore, colours: TokenColours, made: Made) -> None:
     page.heading("What the tokens look like")
     page.text(
         f"The first three principal components of the decoded tokens ({colours.explained:.0%} of their variance) as "
@@ -172,7 +172,7 @@ def _tokens(page: Page, options: Options, store: Store, colours: TokenColours, m
     (options.out / "tokens.png").write_bytes(png_bytes(picture))
 
 
-def _scene(page: Page, options: Options, store: Store, colours: TokenColours, made: Made) -> None:
+def _scene(page: Page, options: Options, store: ImageStore, colours: TokenColours, made: Made) -> None:
     scene, figures = made.scene, made.scene.figures
     page.heading("A scene through the producer's path")
     side = figures["size"]
@@ -210,7 +210,7 @@ def _real(page: Page, real: dict[str, Any], options: Options) -> None:
     )
 
 
-def _user(page: Page, options: Options, store: Store, colours: TokenColours, user: Encoded, best: Head) -> None:
+def _user(page: Page, options: Options, store: ImageStore, colours: TokenColours, user: Encoded, best: Head) -> None:
     page.heading("Your images")
     figures = user.figures
     page.text(

@@ -24,7 +24,7 @@ from nec.store import open_store
 
 if TYPE_CHECKING:
     from nec.demo.produce import Encoded
-    from nec.store import Store
+    from nec.store import ImageStore
 
 ZIP_NAME = "EuroSAT_RGB.zip"
 NEEDS = {"torch": "torch", "rasterio": "geo", "matplotlib": "bench"}
@@ -67,7 +67,7 @@ def run_demo(options: Options) -> dict[str, Any]:
     figures["store"]["torch_imported"] = "torch" in sys.modules
     accuracy, tested = linear.report.figures["accuracy"], linear.report.test_images
     _say(options, f"linear probe, no torch: {accuracy:.2%} of {tested:,} test images")
-    survey = consume.survey(store, store.tiling.per_chunk, linear.head.module.l2, options.quiet)
+    survey = consume.survey(store, store.images_per_chunk, linear.head.module.l2, options.quiet)
     settings = HeadSettings(epochs=options.epochs)
     attention = train_head(store, head="attention", seed=options.seed, settings=settings, progress=not options.quiet)
     _say(options, f"attention head: {attention.report.figures['accuracy']:.2%}")
@@ -81,7 +81,7 @@ def run_demo(options: Options) -> dict[str, Any]:
     return figures
 
 
-def _open(options: Options) -> tuple[Store, dict[str, Any]]:
+def _open(options: Options) -> tuple[ImageStore, dict[str, Any]]:
     start = time.perf_counter()
     store = open_store(options.store)
     opened = time.perf_counter() - start
@@ -126,7 +126,12 @@ class Made:
 
 
 def _produce(
-    options: Options, store: Store, head: Any, dataset: Dataset | None, own: Dataset | None, figures: dict[str, Any]
+    options: Options,
+    store: ImageStore,
+    head: Any,
+    dataset: Dataset | None,
+    own: Dataset | None,
+    figures: dict[str, Any],
 ) -> Made:
     from nec.demo import produce
 
@@ -162,7 +167,7 @@ def _software() -> dict[str, str]:
 
 def _write_report(
     options: Options,
-    store: Store,
+    store: ImageStore,
     results: tuple[HeadResult, HeadResult],
     colours: consume.TokenColours,
     made: Made,

@@ -20,14 +20,12 @@ from nec.encode.options import Coding, Job, Mode, Reading
 from nec.encode.provenance import software
 from nec.encode.reports import ImagesReport, store_info
 from nec.errors import InputError
-from nec.files import remove
 from nec.models.backbone import Backbone
 from nec.progress import Progress
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
-    from nec.store import StoreWriter
-    from nec.store.shard import StoreShardEncoder
+    from nec.store import EncodedShard, ImageWriter, ShardEncoder
 
 # Float embeddings that a chunk, and a shard, may take in memory. Large enough that small images fill the default
 # layout of 128 images a chunk and 8 chunks a shard.
@@ -159,12 +157,12 @@ def _sample_chunks(stream: Stream, layout: dict[str, int], seed: int) -> list[ND
     return list(chosen.blocks([(i, min(i + per_chunk, len(sample))) for i in range(0, len(sample), per_chunk)]))
 
 
-def _open_writer(out: str | Path, mode: Mode, keywords: dict[str, Any]) -> StoreWriter:
-    from nec.store import StoreWriter
+def _open_writer(out: str | Path, mode: Mode, keywords: dict[str, Any]) -> ImageWriter:
+    from nec.store import ImageSpec, ImageWriter
 
     if mode == "resume":
-        return StoreWriter.resume(out, **keywords)
-    return StoreWriter.create(out, overwrite=mode == "overwrite", **keywords)
+        return ImageWriter.resume(out, ImageSpec(**keywords))
+    return ImageWriter.create(out, ImageSpec(**keywords), overwrite=mode == "overwrite")
 
 
 @dataclass(frozen=True)
@@ -172,26 +170,26 @@ class _ImageWork:
     """A `nec.encode.engine.Work` whose tasks are the [start, stop) of a store's shards, positions of the stream."""
 
     stream: Stream
-    encoder: StoreShardEncoder
+    encoder: ShardEncoder
 
     def block(self, task: tuple[int, int], done: Callable[[int], None]) -> Callable[[], NDArray[np.float32]]:
         return partial(next, self.stream.blocks([task], done))
 
-    def code(self, task: tuple[int, int], block: NDArray[np.float32]) -> bytes:
-        return self.encoder.encode(task[0], block)
+    def code(self, task: tuple[int, int], block: NDArray[np.float32]) -> EncodedShard:
+        return self.encoder.encode((task[0] // self.encoder.tiling.shard[0],), block)
 
     def size(self, task: tuple[int, int]) -> int:
         return task[1] - task[0]
 
 
-def _fill(writer: StoreWriter, stream: Stream, job: Job, *, begun: bool) -> int:
+def _fill(writer: ImageWriter, stream: Stream, job: Job, *, begun: bool) -> int:
     """Write every missing shard and finish the store -> number of images encoded. `begun`: by this run."""
     shards = writer.missing()
     total = sum(stop - start for start, stop in shards)
-    with resumable(writer.path, partial(remove, writer.path) if begun else None) as state, writer:
+    with resumable(writer.path, writer.destroy if begun else None) as state, writer:
 
-        def put(task: tuple[int, int], data: bytes) -> None:
-            writer.write_encoded(task[0], data)
+        def put(task: tuple[int, int], encoded: EncodedShard) -> None:
+            writer.write_encoded(task[0], encoded)
             state.shards += 1
 
         with Progress(total, "encoding", "images", quiet=not job.progress) as bar:

@@ -26,10 +26,9 @@ from nec.scenes.normalization import Normalization, match
 from nec.scenes.places import split_places
 from nec.scenes.scene import Scene
 from nec.scenes.tiling import Tiling, default_halo, read_tile, token_transform
-from nec.store import ProductSpec, ProductWriter, create_product
+from nec.store import RasterSpec, RasterWriter, ShardEncoder
 from nec.store.georeference import metres
-from nec.store.raster_reader import date as date_of
-from nec.store.raster_shard import ShardEncoder
+from nec.store.rasters import date as date_of
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
@@ -174,12 +173,12 @@ def _spec(
     quality: float,
     chunk: tuple[int, int] | None,
     shard: tuple[int, int] | None,
-) -> ProductSpec:
+) -> RasterSpec:
     """What the product says of itself; `seen`: how pixels become the model's input, beside the tiles."""
     tiles = {"tile_px": tiling.tile_px, "halo_tokens": tiling.halo_tokens}
     side = max(tiling.step, CHUNK_TOKENS // tiling.step * tiling.step)
     chunk = chunk or (side, side)
-    return ProductSpec(
+    return RasterSpec(
         grid=tiling.grid,
         dimensions=backbone.dimensions,
         codec=codec,
@@ -195,8 +194,8 @@ def _spec(
     )
 
 
-def _encoder(spec: ProductSpec) -> ShardEncoder:
-    return ShardEncoder(spec.codec, spec.quality, spec.tiling)
+def _encoder(spec: RasterSpec) -> ShardEncoder:
+    return ShardEncoder(spec.codec, spec.quality, spec.tiling, (spec.dimensions,))
 
 
 def _shard(chunk: tuple[int, int], dimensions: int) -> tuple[int, int]:
@@ -237,13 +236,13 @@ def _quality(work: SceneWork, target: float, seed: int) -> float:
     return quality_for_bytes(work.encoder.codec, blocks, target * rows * columns / work.tiling.tile_tokens**2)
 
 
-def _open(out: str | Path, spec: ProductSpec, mode: Mode) -> ProductWriter:
+def _open(out: str | Path, spec: RasterSpec, mode: Mode) -> RasterWriter:
     if mode in ("create", "overwrite"):
-        create_product(out, spec, overwrite=mode == "overwrite")
-    return ProductWriter(out, spec)
+        return RasterWriter.create(out, spec, overwrite=mode == "overwrite")
+    return RasterWriter.resume(out, spec)
 
 
-def _date(writer: ProductWriter, scene: Scene, time: Any, resume: bool, append: bool) -> np.datetime64:
+def _date(writer: RasterWriter, scene: Scene, time: Any, resume: bool, append: bool) -> np.datetime64:
     """The date to write; `InputError` where the product has it already and is not to be resumed, or the other way."""
     given = time if time is not None else scene.datetime if scene.datetime is not None else NO_DATE
     when, known = date_of(given), writer.times
@@ -257,9 +256,9 @@ def _date(writer: ProductWriter, scene: Scene, time: Any, resume: bool, append: 
 class _Run:
     """One date on its way into a product."""
 
-    def __init__(self, work: SceneWork, writer: ProductWriter, date: int, state: Stored) -> None:
+    def __init__(self, work: SceneWork, writer: RasterWriter, date: int, state: Stored) -> None:
         self.work, self.writer, self.date, self.state = work, writer, date, state
-        self.parts = {shard: work.parts(shard) for shard in writer.missing(date)}
+        self.parts = {shard[1:]: work.parts((shard[1], shard[2])) for shard in writer.missing(date)}
         self.tasks = [part for parts in self.parts.values() for part in parts]
         self.coded: defaultdict[Shard, list[CodedPart]] = defaultdict(list)
         self.failed: list[FailedTile] = []
@@ -292,7 +291,7 @@ class _Run:
             self.left_out += 1
             return
         failed = [(tile.row, tile.column, tile.side) for part in parts for tile in part.failed]
-        self.writer.write_encoded(self.date, *shard, self.work.encoder.join(chunks), failed)
+        self.writer.write_encoded((self.date, *shard), self.work.encoder.join(chunks), failed)
         self.state.shards += 1
 
     def _facts(self) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from nec.encode.reports import FailedTile
 from nec.errors import InputError, NecError
 from nec.models.backbone import Backbone
 from nec.scenes.normalization import Normalization
+from nec.scenes.retry import retry, transient
 from nec.scenes.scene import Scene
 from nec.scenes.tiling import Tile, Tiling, TokenWindow, read_tile
-from nec.store.patience import passing, patiently
 
 if TYPE_CHECKING:
-    from nec.store.raster_shard import EncodedChunks, ShardEncoder
+    from nec.store.shards import EncodedChunks, ShardEncoder
 
 Shard = tuple[int, int]
 _Read = tuple[Tile, NDArray[np.float32], NDArray[np.bool_]]  # a tile, its pixels, and which of them are valid
@@ -114,7 +114,7 @@ class SceneWork:
         """The part's chunks."""
         if block.failed and not self.skip_failed:
             return CodedPart(None, block.failed)
-        chunks = self.encoder.encode_chunks(*task.shard, task.chunks, block.values, block.valid)
+        chunks = self.encoder.encode_chunks(task.shard, task.chunks, block.values, block.valid)
         return CodedPart(chunks, block.failed)
 
     def size(self, task: Part) -> int:
@@ -152,7 +152,7 @@ class SceneWork:
 
     def window(self, part: Part) -> TokenWindow:
         """The tokens of a part."""
-        rows, columns = self.encoder.tiling.part_window(*part.shard, part.chunks)
+        rows, columns = self.encoder.tiling.window_of_chunks(part.shard, part.chunks)
         return rows.start, rows.stop, columns.start, columns.stop
 
     def windows(
@@ -216,7 +216,7 @@ class SceneWork:
         try:
             scene = _Excerpt(self.scene, tiles)
         except InputError as error:
-            _raise_passing(error)
+            _raise_transient(error)
             return self._one_by_one(tiles)
         return [(tile, *read_tile(scene, tile)) for tile in tiles], []  # type: ignore[arg-type]
 
@@ -225,9 +225,9 @@ class SceneWork:
         failed: list[FailedTile] = []
         for tile in tiles:
             try:
-                read.append((tile, *patiently(lambda tile=tile: read_tile(self.scene, tile))))  # type: ignore[misc]
+                read.append((tile, *retry(lambda tile=tile: read_tile(self.scene, tile))))  # type: ignore[misc]
             except InputError as reason:
-                _raise_passing(reason)
+                _raise_transient(reason)
                 failed.append(FailedTile(tile.row, tile.column, tile.side, str(reason)))
         return read, failed
 
@@ -253,14 +253,14 @@ class _Excerpt:
         window = _span(tiles)
         self._row, self._column = (side.start for side in window)
         rows, columns = (min(s.stop, end) - s.start for s, end in zip(window, scene.shape, strict=True))
-        self._pixels, self._valid = patiently(lambda: scene.read(self._row, self._column, rows, columns))
+        self._pixels, self._valid = retry(lambda: scene.read(self._row, self._column, rows, columns))
 
     def read(self, row: int, column: int, rows: int, columns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         part = np.s_[row - self._row : row - self._row + rows, column - self._column : column - self._column + columns]
         return self._pixels[part], self._valid[part]
 
 
-def _raise_passing(error: InputError) -> None:
+def _raise_transient(error: InputError) -> None:
     """A source that cannot be reached is no damaged tile: the run ends, and is resumed when the source is back."""
-    if passing(error):
+    if transient(error):
         raise NecError(f"{error}; it was tried several times: try again later") from error

@@ -179,19 +179,6 @@ def load_head(folder: str | Path) -> Head:
         raise CorruptError(f"{folder / CONFIG_FILE} is damaged ({error}): copy the head again") from error
 
 
-def open_any(location: str | Path) -> Any:
-    """An image store or a raster store, whichever lies there."""
-    from nec import store
-
-    try:
-        return store.open_store(location)
-    except InputError as error:
-        try:
-            return store.open_product(location)
-        except InputError:
-            raise error from None
-
-
 def _sizes(module: Any) -> dict[str, Any]:
     """What the weights alone do not tell."""
     if isinstance(module, LinearProbe):

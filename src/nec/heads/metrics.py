@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nec.errors import InputError
-from nec.store import IGNORE
+from nec.labels import IGNORE
 
 _BLOCK = 1 << 22  # labels counted at once: masks of many images as int64 would take gigabytes
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nec.errors import InputError, missing_extra
 from nec.heads.metrics import confusion_matrix, segmentation_metrics
-from nec.store import IGNORE
+from nec.labels import IGNORE
 from nec.training.optim import decays, parameter_groups, warmup_cosine
 
 try:

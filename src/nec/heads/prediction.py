@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nec.errors import InputError, missing_extra
 from nec.files import atomic_path
-from nec.heads.head import Head, load_head, open_any
+from nec.heads.head import Head, load_head
 from nec.heads.targets import date_of
 from nec.progress import Progress
 from nec.report import Report
@@ -25,7 +25,7 @@ from nec.report import Report
 if TYPE_CHECKING:
     from nec.datasets import Dataset
     from nec.models.mae import NecModel
-    from nec.store import Product, Store
+    from nec.store import ImageStore, RasterStore
 
 Apply = Callable[[NDArray[Any]], NDArray[np.float32]]  # windows (n, y, x, c) -> outputs (n, k, rows, columns)
 Color = tuple[int, int, int]
@@ -169,13 +169,14 @@ def _opened(inputs: Any) -> Any:
     if not isinstance(inputs, str | Path):
         return None
     from nec.store import assets
+    from nec.store import open as open_store
 
     path = Path(inputs)
     named = "://" in str(inputs) or (not path.exists() and str(inputs) in assets.shipped("stores"))
-    return open_any(inputs) if named or (path / "zarr.json").is_file() else None
+    return open_store(inputs) if named or (path / "zarr.json").is_file() else None
 
 
-def _of_store(store: Store, head: Head, overlap: float) -> Iterator[_Prediction]:
+def _of_store(store: ImageStore, head: Head, overlap: float) -> Iterator[_Prediction]:
     references = (store.attrs.get("provenance") or {}).get("georeference")
     for indices, block in store.batches(_AT_ONCE):
         for index, tokens in zip(indices, block, strict=True):
@@ -413,7 +414,7 @@ def _taper(length: int) -> NDArray[np.float32]:
 def _predict_raster(
     head: Head,
     name: str,
-    store: Product,
+    store: RasterStore,
     out: Path,
     overlap: float,
     time: str | None,
@@ -456,7 +457,7 @@ def _predict_raster(
 
 
 def _raster_tiles(
-    head: Head, store: Product, date: int, overlap: float
+    head: Head, store: RasterStore, date: int, overlap: float
 ) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
     """Outputs of a date, tile by tile. What a head says of a whole window counts for each of its tokens."""
 

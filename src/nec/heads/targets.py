@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from nec.errors import InputError, MissingExtraError, missing_extra
 from nec.heads.metrics import known_labels
-from nec.store import IGNORE
+from nec.labels import IGNORE
 
 if TYPE_CHECKING:
-    from nec.store import Product, Store
+    from nec.store import ImageStore, RasterStore
 
 _READ_MASKS = 256  # images whose masks are read at once
 _READ_TOKENS = 128  # side of the windows that a raster is read in
@@ -32,7 +32,7 @@ class Targets:
     names: list[str]
 
 
-def load_targets(store: Store, source: str | Path, multilabel: bool = False, least_share: float = 0.01) -> Targets:
+def load_targets(store: ImageStore, source: str | Path, multilabel: bool = False, least_share: float = 0.01) -> Targets:
     """Targets of a store's images.
 
     Args:
@@ -65,7 +65,7 @@ def load_targets(store: Store, source: str | Path, multilabel: bool = False, lea
     return targets
 
 
-def class_fractions(store: Store) -> Targets:
+def class_fractions(store: ImageStore) -> Targets:
     """Share (0..1) of each mask class among an image's labelled pixels; NaN for an image without labelled pixels."""
     masks = getattr(store, "masks", None)
     if masks is None:
@@ -83,7 +83,7 @@ def class_fractions(store: Store) -> Targets:
     return Targets(values, list(names))
 
 
-def _from_file(store: Store, path: Path) -> Targets:
+def _from_file(store: ImageStore, path: Path) -> Targets:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give targets as .npy or .csv, or the word fractions")
     if path.suffix.lower() == ".npy":
@@ -93,7 +93,7 @@ def _from_file(store: Store, path: Path) -> Targets:
     raise InputError(f"{path} is neither .npy nor .csv")
 
 
-def _from_array(store: Store, path: Path) -> Targets:
+def _from_array(store: ImageStore, path: Path) -> Targets:
     try:
         values = np.load(path, allow_pickle=False)
         values = values.astype(np.float32) if values.dtype.kind in "fiub" else None
@@ -106,7 +106,7 @@ def _from_array(store: Store, path: Path) -> Targets:
     return Targets(values, [f"target {i}" for i in range(values.shape[1])])
 
 
-def _from_table(store: Store, path: Path) -> Targets:
+def _from_table(store: ImageStore, path: Path) -> Targets:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
@@ -141,7 +141,7 @@ def _numbers(path: Path, line: int, row: Sequence[str], header: Sequence[str]) -
         raise InputError(f"{path}: row {line}: {error}") from error
 
 
-def _by_name(store: Store, path: Path, names: Sequence[str], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _by_name(store: ImageStore, path: Path, names: Sequence[str], rows: NDArray[np.float32]) -> NDArray[np.float32]:
     places: dict[str, Any] = {name: i for i, name in enumerate(store.names)}
     if len(set(names)) != len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -186,7 +186,7 @@ class Samples:
 
 
 def labelled_samples(
-    store: Product, labels: str | Path, column: str, task: str, time: str | None = None, block: int = 16
+    store: RasterStore, labels: str | Path, column: str, task: str, time: str | None = None, block: int = 16
 ) -> Samples:
     """The valid tokens of a raster store under labelled points and polygons.
 
@@ -198,7 +198,7 @@ def labelled_samples(
         labels: GeoJSON (longitude and latitude, unless it names a CRS), or a file that geopandas reads.
         column: property that holds the class, or the number.
         task: "classification" or "regression".
-        time: see `Product.index`; None: its only date.
+        time: see `RasterStore.index`; None: its only date.
         block: side in tokens of the blocks of space in `groups`.
 
     Raises:
@@ -245,7 +245,7 @@ def labelled_samples(
     return Samples(store.path, tokens[:, None, None], classes, known, numbers, blocks, cost, store.attrs, store.quality)
 
 
-def date_of(store: Product, time: str | None) -> int:
+def date_of(store: RasterStore, time: str | None) -> int:
     """Index of a raster store's date; `InputError` where it has several and none is named."""
     if time is None and len(store.times) > 1:
         raise InputError(f"{store.path} has {len(store.times)} dates: name one with --time, as {store.times[-1]}")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nec.datasets import Dataset
     from nec.heads.online import Part, TokenSource
     from nec.models.mae import DecoderStage, NecModel
-    from nec.store import Product, Store
+    from nec.store import ImageStore, RasterStore
 
 TaskName = Literal["classification", "segmentation", "regression", "multilabel"]
 HeadKind = Literal["attention", "linear"]
@@ -247,7 +247,7 @@ class Trained:
 
 
 def train_head(
-    store: Store | Product | Dataset | str | Path,
+    store: ImageStore | RasterStore | Dataset | str | Path,
     task: TaskName = "classification",
     *,
     targets: str | Path | Targets | None = None,
@@ -472,12 +472,12 @@ class _Made:
 
 def _opened(
     store: Any, task: str, labels: str | Path | None, label_column: str | None, time: str | None, block: int
-) -> Store | Samples:
+) -> ImageStore | Samples:
     """An image store, or the labelled tokens of a raster store."""
     if isinstance(store, str | Path):
-        from nec.heads.head import open_any
+        from nec.store import open as open_store
 
-        store = open_any(store)
+        store = open_store(store)
     if hasattr(store, "read_valid"):
         if labels is None or label_column is None:
             raise InputError(f"{store.path} is a raster: give --labels FILE and --label-column NAME to learn from")

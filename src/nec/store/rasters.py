@@ -1,56 +1,35 @@
-"""Open a product for reading."""
+"""Rasters of embeddings over time, georeferenced."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import zarr
 
-from nec.errors import CorruptError, IncompleteError, InputError, missing_extra
-from nec.files import DAMAGE, Location, ZarrStore, checksum, open_location, parse_json, reachable, read_key
-from nec.store.document import member, open_group, read_document
-from nec.store.georeference import Transform, token_size, window_of
-from nec.store.raster_tiling import (
-    EMBEDDINGS,
-    VALID,
-    RasterTiling,
-    Window,
-    embeddings_key,
-    list_key,
-    tiling_of,
-    valid_key,
-)
+from nec.errors import CorruptError, InputError, missing_extra
+from nec.files import checksum, parse_json
+from nec.store.document import EMBEDDINGS, TIME, VALID, X, Y, embeddings_key, list_key, member, valid_key
+from nec.store.frames import Frames
+from nec.store.georeference import Transform, bounds, token_size, window_of
+from nec.store.location import DAMAGE, Location, reachable, read_key, size_of_key
+from nec.store.reader import Store
+from nec.store.shards import Mark
+from nec.store.tiling import Shard, Tiling, Window, overlap, within
 
 if TYPE_CHECKING:
     import xarray
 
-    from nec.codec import EmbeddingCodec
 
+class RasterStore(Store):
+    """A raster of embeddings (time, embedding, y, x) with its place on Earth. Made by `nec.open`.
 
-def open_product(location: Location, allow_incomplete: bool = False) -> Product:
-    """Open a product: a folder, a URL (`https://`, `s3://`, ... through fsspec) or a Zarr store object.
-
-    Args:
-        location: for example "out/product.zarr" or "s3://bucket/product.zarr".
-        allow_incomplete: open a product that has no finished date yet.
-
-    Raises:
-        InputError: there is no product, or it was made by a newer format version.
-        IncompleteError: no date is finished.
-        CorruptError: the metadata are damaged.
-    """
-    return Product(location, allow_incomplete=allow_incomplete)
-
-
-class Product:
-    """A raster of embeddings (time, embedding, y, x) with its place on Earth. Made by `open_product`.
+    `len(store)` is the number of dates; `store[t]` is `store.read(t)`, and iterating reads date by date.
 
     Attributes:
-        path: where it was opened, as text.
-        attrs: what the product says about itself: model, codec, quality, source, times, ...
         conventions: the group's other attributes: `proj:` and `spatial:`, title, licence.
         embeddings: lazy Zarr array float32 (time, embedding, y, x). Undefined where `valid` is false; `read` gives NaN.
         valid: lazy Zarr array bool (time, y, x).
@@ -58,41 +37,42 @@ class Product:
         dimensions: values a token (d).
         crs: code such as "EPSG:32632", WKT2, or None.
         transform: six numbers of a token, as in rasterio.
-        tiling: how the grid is cut into chunks and shards.
     """
 
+    kind: ClassVar[str] = "product"
+    _unfinished: ClassVar[str] = "its first date was not finished"
+
     def __init__(self, location: Location, *, allow_incomplete: bool = False) -> None:
-        self.path = str(location)
-        self.zarr_store: ZarrStore = open_location(location)
-        document = read_document(self.zarr_store, self.path, "product")
-        self.attrs: dict[str, Any] = document["attributes"]["nec"]
-        self.conventions = {key: value for key, value in document["attributes"].items() if key != "nec"}
-        self.metadata: dict[str, dict[str, Any]] = document["consolidated_metadata"]["metadata"]
-        if not (self.attrs["times"] or allow_incomplete):
-            raise IncompleteError(
-                f"{self.path} is incomplete: its first date was not finished; run `nec encode --resume` on it"
-            )
-        self.group = open_group(self.zarr_store, self.path, document)
+        super().__init__(location, allow_incomplete=allow_incomplete)
         self.embeddings: zarr.Array = member(self.group, EMBEDDINGS)
         self.valid: zarr.Array = member(self.group, VALID)
-        self.tiling: RasterTiling = tiling_of(self.metadata[EMBEDDINGS])
-        self.grid: tuple[int, int] = self.tiling.grid
+        self.tiling = Tiling.of(self.metadata[EMBEDDINGS], slice(2, 4))
+        rows, columns = self.tiling.grid
+        self.grid: tuple[int, int] = (rows, columns)
         self.dimensions: int = self.attrs["dimensions"]
         self.patch_px: int = self.attrs["patch_px"]
-        self.quality: float = self.attrs["quality"]
         self.crs: str | None = self.conventions.get("proj:code", self.conventions.get("proj:wkt2"))
         a, b, c, d, e, f = self.conventions["spatial:transform"]
         self.transform: Transform = (a, b, c, d, e, f)
+        self._lists: dict[int, dict[Shard, tuple[int, ...]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.attrs["times"])
 
     def __repr__(self) -> str:
         rows, columns = self.grid
         place = (self.crs or "no CRS")[:40]
-        return f"<Product {self.path}: {len(self.times)} dates, {rows}x{columns} tokens of {self.dimensions}, {place}>"
+        return f"<RasterStore {self.path}: {len(self)} dates, {rows}x{columns} tokens of {self.dimensions}, {place}>"
+
+    def __getitem__(self, time: Any) -> np.ndarray:
+        return self.read(time)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.read(time) for time in range(len(self)))
 
     @property
-    def complete(self) -> bool:
-        """Whether it has dates and none is being added."""
-        return bool(self.attrs["complete"])
+    def _is_readable(self) -> bool:
+        return bool(self.attrs["times"])
 
     @property
     def times(self) -> np.ndarray:
@@ -105,9 +85,9 @@ class Product:
         return [entry["time"] for entry in self.attrs["pending"]]
 
     @property
-    def codec(self) -> EmbeddingCodec:
-        """The codec that the embeddings are coded with."""
-        return self.embeddings.metadata.codecs[0].codecs[0].codec  # type: ignore[union-attr]
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(xmin, ymin, xmax, ymax) in the CRS."""
+        return bounds(self.transform, self.grid)
 
     @property
     def token_size(self) -> tuple[float, float] | None:
@@ -163,64 +143,49 @@ class Product:
             InputError: no such date, or a slice with a step.
             CorruptError: what the window touches is damaged or missing; the message names it.
         """
-        index, (rows, columns) = self.index(time), self._whole(rows, columns)
-        mask = self.read_valid(index, rows, columns)
-        try:
-            return self._decode(index, rows, columns, mask)
-        except DAMAGE as error:
-            reasons = ((place, self.fault(index, *place)) for place in self.tiling.shards_of(rows, columns))
-            place, reason = next(((place, reason) for place, reason in reasons if reason), (None, str(error)))
-            where = f"rows {rows}, columns {columns}" if place is None else f"shard {embeddings_key(index, *place)}"
-            raise CorruptError(
-                f"{self.path}: {where} is damaged: {reason}; `nec verify` lists all damage, copy the product again from"
-                " its origin"
-            ) from error
+        index, window = self.index(time), self._whole(rows, columns)
+        return self.frames(index).read(window, wanted=self.read_valid(index, *window))
+
+    def frames(self, time: int) -> Frames:
+        """The reader of a date's embeddings."""
+        key, written = partial(_key, time), partial(self._written, time)
+        return Frames(self.zarr_store, self.path, self.codec, self.tiling, (self.dimensions,), key, written)
+
+    def _written(self, time: int, shard: Shard) -> Mark | None:
+        if time not in self._lists:
+            self._lists[time] = self.shard_list(time)
+        size, crc, *_ = self._lists[time][shard]
+        return size, crc
 
     def read_valid(self, time: Any, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """Which tokens of a window of a date saw data, bool (y, x); raises as `read`."""
-        index, (rows, columns) = self.index(time), self._whole(rows, columns)
-        mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
-        for place in self.tiling.shards_of(rows, columns):
-            parts = self.tiling.shard_window(*place)
-            inside = [
-                slice(max(part.start, whole.start), min(part.stop, whole.stop))
-                for part, whole in zip(parts, (rows, columns), strict=True)
-            ]
-            target = tuple(
-                slice(part.start - whole.start, part.stop - whole.start)
-                for part, whole in zip(inside, (rows, columns), strict=True)
-            )
-            mask[target] = self._valid_part(index, place, *inside)
+        index, window = self.index(time), self._whole(rows, columns)
+        mask = np.zeros([axis.stop - axis.start for axis in window], bool)
+        for shard in self.tiling.shards_in(window):
+            both = overlap(self.tiling.shard_window(*shard), window)
+            if both is not None:
+                mask[within(both, window)] = self._valid_of(index, shard, both)
         return mask
 
-    def _valid_part(self, index: int, place: tuple[int, int], rows: slice, columns: slice) -> np.ndarray:
+    def _valid_of(self, index: int, shard: Shard, window: Window) -> np.ndarray:
         """Validity of tokens of one shard, which is one file."""
-        key = valid_key(index, *place)
+        key = valid_key((index, *shard))
         try:
             with reachable(self.path):
-                part = np.asarray(self.valid[index, rows, columns])
+                mask = np.asarray(self.valid[index, window[0], window[1]])
         except DAMAGE as error:
             raise CorruptError(f"{self.path}/{key} is damaged: {error}; copy it again from its origin") from error
-        if not part.any() and read_key(self.zarr_store, key) is None:  # plain Zarr reads a lost file as false
+        if not mask.any() and read_key(self.zarr_store, key) is None:  # plain Zarr reads a lost file as false
             raise CorruptError(f"{self.path}/{key} is missing; copy it again from its origin")
-        return part
+        return mask
 
     def windows(self, time: Any) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
         """Yield (rows, columns, embeddings (y, x, d), valid (y, x)) shard by shard: a date within bounded memory."""
-        for place in self.tiling.all_shards():
-            rows, columns = self.tiling.shard_window(*place)
+        for shard in self.tiling.all_shards():
+            rows, columns = self.tiling.shard_window(*shard)
             yield rows, columns, self.read(time, rows, columns), self.read_valid(time, rows, columns)
 
-    def fault(self, time: int, row: int, column: int) -> str | None:
-        """Why a shard cannot be read, or None if it can."""
-        try:
-            window = self.tiling.shard_window(row, column)
-            self._decode(time, *window, self.read_valid(time, *window))
-        except DAMAGE as error:
-            return str(error) or type(error).__name__
-        return None
-
-    def shard_list(self, time: int) -> dict[tuple[int, int], tuple[int, ...]]:
+    def shard_list(self, time: int) -> dict[Shard, tuple[int, ...]]:
         """(row, column) to (bytes, CRC-32C, bytes and CRC-32C of its validity, valid tokens) of a finished date.
 
         Raises:
@@ -250,21 +215,26 @@ class Product:
         own = dict(zip(dataset["embeddings"].dims, (1, self.dimensions, *self.tiling.chunk), strict=True))
         return dataset.chunk(chunks or own)
 
-    def _decode(self, index: int, rows: slice, columns: slice, mask: np.ndarray) -> np.ndarray:
-        with reachable(self.path):
-            block = np.asarray(self.embeddings[index, :, rows, columns])
-        tokens = np.ascontiguousarray(block.transpose(1, 2, 0))
-        if np.isnan(tokens[..., 0][mask]).any():  # the codec stores no NaN: this is the fill value of a missing chunk
-            raise CorruptError("missing")
-        tokens[~mask] = np.nan
-        return tokens
+    def _side_bytes(self) -> dict[str, int]:
+        """Bytes of validity, coordinates and lists of files."""
+        times = range(len(self))
+        keys = [f"{name}/c.0" for name in (TIME, "embedding", X, Y) if name in self.metadata] + ["spatial_ref/c"]
+        return {
+            VALID: sum(numbers[2] for time in times for numbers in self.shard_list(time).values()),
+            "coordinates": sum(size_of_key(self.zarr_store, key) for key in keys),
+            "lists": sum(size_of_key(self.zarr_store, list_key(time)) for time in times),
+        }
 
     def _whole(self, rows: slice, columns: slice) -> Window:
-        parts = [part.indices(size) for part, size in zip((rows, columns), self.grid, strict=True)]
-        if any(step != 1 for _, _, step in parts):
+        axes = [axis.indices(size) for axis, size in zip((rows, columns), self.grid, strict=True)]
+        if any(step != 1 for _, _, step in axes):
             raise InputError("read takes slices without a step: take every n-th token of what it returns")
-        (top, bottom, _), (left, right, _) = parts
+        (top, bottom, _), (left, right, _) = axes
         return slice(top, max(top, bottom)), slice(left, max(left, right))
+
+
+def _key(time: int, shard: Shard) -> str:
+    return embeddings_key((time, *shard))
 
 
 def date(time: Any) -> np.datetime64:
