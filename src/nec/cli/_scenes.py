@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nec.errors import InputError
@@ -132,9 +131,7 @@ def _open(path: str, args: argparse.Namespace) -> Scene:
     given = {name: getattr(args, name) for name in _OPENING if getattr(args, name) is not None}
     if args.offset:
         given["offset"] = args.offset
-    parts = path.split(",")
-    source = parts if len(parts) > 1 and not Path(path).exists() else path  # single-band files of one scene
-    return open_scene(source, **given)
+    return open_scene(path, **given)
 
 
 def _check_alike(first: str, reference: Scene, path: str, scene: Scene) -> None:
