@@ -111,7 +111,7 @@ def test_bad_inputs_of_encode(folder: Path, tmp_path: Path, capsys: pytest.Captu
     refused([str(folder)], "positive number", "tiny", "--target-bytes", "nan")
     refused([str(folder)], "has no split", "tiny", "--split", "train")
     refused([str(folder)], "give PART=FILE", "tiny", "--split-list", "train")
-    refused([str(folder), str(folder)], "several inputs must all be GeoTIFFs")
+    refused([str(folder), str(folder)], "several inputs must all be image files")
     refused([str(folder)], "not allowed with", "tiny", "--quality", "1", "--target-bytes", "5")
     refused([str(folder)], "invalid choice", "tiny", "--engine", "spark")
 

@@ -270,7 +270,7 @@ def test_the_command_lists_what_it_could_not_read(
     spoilt = bytearray(intact)
     spoilt[len(intact) // 2 : len(intact) // 2 + 60] = bytes(60)  # within the compressed blocks
     path.write_bytes(spoilt)
-    command = ["encode", str(path), "--model", str(tmp_path / "tiny"), "--out", str(out)]
+    command = ["encode", str(path), "--time", "2026-05-01", "--model", str(tmp_path / "tiny"), "--out", str(out)]
     assert main([*command, "--json"]) == 1
     told = capsys.readouterr()
     report = json.loads(told.out)

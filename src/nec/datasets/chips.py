@@ -46,7 +46,8 @@ class Pixels:
             wide = any(np.dtype(dtype).itemsize > 2 for dtype in scene.dtypes) and not scene.physical
             pixels, valid = scene.read(0, 0, *scene.shape, np.float64 if wide else np.float32)
             if not valid.all():
-                reject_pixels(~valid, name, "invalid (nodata, masked, NaN or infinite)")
+                plain = scene.nodata == [None] * len(scene.bands) and all("float" in dtype for dtype in scene.dtypes)
+                reject_pixels(~valid, name, "NaN or infinite" if plain else "nodata")
             return pixels if scene.physical else pixels.astype(np.result_type(*scene.dtypes))
 
     @contextmanager

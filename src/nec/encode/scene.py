@@ -37,8 +37,6 @@ SHARD_CHUNKS = 4  # along a side of a shard, if its tokens take no more than SHA
 SHARD_BYTES = 64 * 2**20
 BATCH_TILES = 32
 SAMPLE_CHUNKS = 4  # that a wanted size is measured on
-#: What stands for the date of a scene that has none.
-NO_DATE = np.datetime64("1970-01-01T00:00:00", "s")
 
 
 def encode_scene(
@@ -79,7 +77,7 @@ def encode_scene(
         target_bytes: choose the quality such that the tokens of one input of the model (`image_size` pixels squared)
             take about so many bytes, instead of `quality`.
         bands: bands of the scene in the model's order, by name or position from 1, where the model does not name them.
-        time: date of the scene, in UTC, where the scene does not tell it. 1970-01-01 stands for an unknown one.
+        time: date of the scene, in UTC, where the scene does not tell it.
         engine: "threads" (this process) or "dask".
         scheduler: address of a Dask cluster; without one, "dask" starts `workers` processes here.
         workers: threads that read the scene; with "dask" processes, each with a model of its own.
@@ -105,6 +103,9 @@ def encode_scene(
         NecError: the source, the bucket or the cluster cannot be reached, or the disk is full; `resume` goes on.
     """
     began = clock.monotonic()
+    time = scene.datetime if time is None else time
+    if time is None:
+        raise InputError(f"{scene.name} does not say when it was taken: give --time DATE (time= in Python)")
     runner = Engine(engine, scheduler, workers if engine == "dask" else 1, threads)
     readers = workers if engine == "threads" else CLUSTER_READERS
     scene, normalization = match(scene, model.config, bands=bands)
@@ -120,7 +121,7 @@ def encode_scene(
         work = replace(work, encoder=_encoder(spec))
     writer = _open(out, spec, resume, append, overwrite)
     with resumable(out, None if resume or append else writer.destroy) as state, writer:
-        date = writer.append_time(_date(writer, scene, time, resume, append), source=_source(scene))
+        date = writer.append_time(_date(writer, time, resume, append), source=_source(scene))
         run = _Run(work, writer, date, state)
         run.go(runner, progress)
     return run.report(clock.monotonic() - began)
@@ -211,9 +212,8 @@ def _open(out: str | Path, spec: ProductSpec, resume: bool, append: bool, overwr
     return ProductWriter(out, spec)
 
 
-def _date(writer: ProductWriter, scene: Scene, time: Any, resume: bool, append: bool) -> np.datetime64:
+def _date(writer: ProductWriter, given: Any, resume: bool, append: bool) -> np.datetime64:
     """The date to write; `InputError` where the product has it already and is not to be resumed, or the other way."""
-    given = time if time is not None else scene.datetime if scene.datetime is not None else NO_DATE
     when, known = date_of(given), writer.times
     if append and not resume and when in known:
         raise InputError(f"{writer.path} has the date {when} already: give another --time, or --resume")

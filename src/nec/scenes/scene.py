@@ -153,6 +153,7 @@ class Scene:
         physical: whether values are physical (the bands' scale and offset come from the files' metadata, from the
             sensor's convention or from the caller), reflectance for optical sensors; else they are the files' numbers.
         dtypes: types of the files' numbers, one a band.
+        nodata: numbers of invalid pixels, one a band, or None.
         datetime: when it was taken, numpy datetime64 in ms and UTC, or None.
         source_links: STAC links to what the scene was read from: dicts with "rel", "href" and, where known, "type".
     """
@@ -163,6 +164,10 @@ class Scene:
         self.bands = [layer.band for layer in contents.layers]
         self.physical = contents.physical
         self.dtypes = [files[layer.path].dtypes[layer.index - 1] for layer in contents.layers]
+        own = [files[layer.path].nodata[layer.index - 1] for layer in contents.layers]
+        self.nodata = [
+            n if layer.nodata is None else layer.nodata for layer, n in zip(contents.layers, own, strict=True)
+        ]
         self.datetime = contents.datetime
         self.source_links = [dict(link) for link in contents.links]
         self._contents, self._grid, self._files, self._mask = contents, grid, files, mask
@@ -186,7 +191,8 @@ class Scene:
         """Pixels (rows, columns, bands) of a window, and which of them are valid (rows, columns).
 
         Values are number * scale + offset, float32 unless `dtype` asks for float64, and NaN in every band of a pixel
-        that is not valid: outside of the scene, hidden by nodata or a mask, or not finite. Windows may stick out of the scene on any side.
+        that is not valid: outside of the scene, hidden by nodata or a mask, or not finite. Windows may stick out of
+        the scene on any side.
 
         Raises:
             InputError: an empty window; a file that cannot be read, with its name.
