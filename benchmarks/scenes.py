@@ -102,7 +102,14 @@ def engine(model: NecModel, path: Path, out: Path, threads: int) -> tuple[float,
     worked = time.process_time()
     with ModelClock() as clock:
         report = encode_scene(
-            open_scene(path), model, out, threads=threads, batch_size=BATCH, shard=(1, 1), overwrite=out.exists()
+            open_scene(path),
+            model,
+            out,
+            time="2026-05-01",
+            threads=threads,
+            batch_size=BATCH,
+            shard=(1, 1),
+            overwrite=out.exists(),
         )
     worked = time.process_time() - worked
     return report["tiles_per_second"], report["tiles"] / worked, clock.seconds / report["seconds"]
@@ -166,7 +173,7 @@ def on_workers(workers: int, model: NecModel, path: Path, out: Path, pinned: boo
             client.run(pin, number, workers=[address])
         before = sum(client.run(time.process_time).values())
         report = encode_scene(
-            open_scene(path), model, out,
+            open_scene(path), model, out, time="2026-05-01",
             batch_size=BATCH, engine="dask", scheduler=cluster.scheduler_address, threads=1,
         )  # fmt: skip
         worked = sum(client.run(time.process_time).values()) - before
@@ -203,7 +210,7 @@ def describe(done: dict[str, Any]) -> str:
 
 def encode_one(scene: Any, model: NecModel, out: str | Path, **options: Any) -> dict[str, Any]:
     """A scene, and the peak of this process."""
-    report = encode_scene(scene, model, out, batch_size=BATCH, threads=1, **options)
+    report = encode_scene(scene, model, out, time="2026-05-01", batch_size=BATCH, threads=1, **options)
     figures = ("tiles", "seconds", "square_km", "stored_bytes", "bytes_per_token")
     return {"peak_mib": peak_mib(), **{name: report[name] for name in figures}}
 

@@ -86,7 +86,7 @@ def test_a_cluster_gives_the_bytes_of_threads(
     encode(model, images, tmp_path / "a.zarr", batch_size=6, threads=1)
     assert encode(model, images, tmp_path / "b.zarr", batch_size=6, **options)["encoded_images"] == 150
     assert files(tmp_path / "a.zarr") == files(tmp_path / "b.zarr")
-    scene = open_scene(write_scene(tmp_path / "s.tif"))
+    scene = open_scene(write_scene(tmp_path / "s_20260501.tif"))
     encode_scene(scene, model, tmp_path / "c.zarr", threads=1, **LAYOUT)
     report = encode_scene(scene, model, tmp_path / "d.zarr", **LAYOUT, **options)
     assert (report["complete"], report["tokens"]) == (True, 23 * 30)
@@ -95,7 +95,7 @@ def test_a_cluster_gives_the_bytes_of_threads(
 
 @pytest.mark.slow
 def test_faults_on_a_cluster(model: Any, cluster: str, tmp_path: Path) -> None:
-    path = write_scene(tmp_path / "s.tif")
+    path = write_scene(tmp_path / "s_20260501.tif")
     options = {**LAYOUT, "engine": "dask", "scheduler": cluster, "threads": 1}
     encode_scene(open_scene(path), model, tmp_path / "whole.zarr", threads=1, **LAYOUT)
     lost = faulty(path, tmp_path / "kill", (40, 60), "kill")
