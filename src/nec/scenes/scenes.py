@@ -166,8 +166,10 @@ def _layers(header: Header, sensor: str | None, told: str | None, alone: bool) -
     kind = sensor or (product[0] if product else None)
     surface = "_L2SP_" in stem and "SR_B" in stem and (told or "").startswith("landsat")
     convention = LANDSAT_SURFACE if surface else _sentinel_2_scaling(header.tags, kind, product) or (1.0, 0.0)
+    if set(header.dtypes) == {"uint8"}:  # a picture made of the product, such as its TCI
+        convention = (1.0, 0.0)
     layers = []
-    for position, name in enumerate(_names(header, stem, kind, alone), 1):
+    for position, name in enumerate(_names(header, stem, kind, alone, asked=sensor is not None), 1):
         if position == header.alpha and len(header.names) > 1 and name == f"band{position}":
             continue
         known = find_channel(sensor or told, name)
@@ -183,7 +185,7 @@ def _layers(header: Header, sensor: str | None, told: str | None, alone: bool) -
     return layers
 
 
-def _names(header: Header, stem: str, sensor: str | None, alone: bool) -> list[str]:
+def _names(header: Header, stem: str, sensor: str | None, alone: bool, asked: bool) -> list[str]:
     """Names of a file's bands: its own, the sensor's order, a Sentinel-2 band in the file's name, or a number."""
     count = len(header.names)
     given = [name for name in header.names if name]
@@ -191,12 +193,13 @@ def _names(header: Header, stem: str, sensor: str | None, alone: bool) -> list[s
     if count == 1 and in_stem:
         return [in_stem]
     if sensor and len(given) < count:
-        if len(SENSORS[sensor]) != count:
+        if len(SENSORS[sensor]) == count:
+            return [known.name for known in SENSORS[sensor]]
+        if asked:
             raise InputError(
                 f"{header.path} has {count} band(s) without names, and {sensor} has {len(SENSORS[sensor])}; leave "
                 "sensor out and choose bands by position"
             )
-        return [known.name for known in SENSORS[sensor]]
     if count == 1 and not alone:
         return [given[0] if given else stem]
     return [name or f"band{position}" for position, name in enumerate(header.names, 1)]
