@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,11 @@ def read_item(source: str) -> Item:
     pystac = _pystac()
     place, _, wanted = (source, "", "") if Path(source).expanduser().exists() else source.partition("#")
     try:
-        found = pystac.read_file(os.path.abspath(Path(place).expanduser()) if "://" not in place else place)
+        if "://" in place:
+            found = pystac.read_file(place)
+        else:  # pystac takes "#" and "?" in a path for those of a URL
+            path = os.path.abspath(Path(place).expanduser())
+            found = pystac.read_dict(json.loads(Path(path).read_bytes()), href=path)
         if isinstance(found, pystac.Item):
             return found
         if isinstance(found, pystac.Catalog):
