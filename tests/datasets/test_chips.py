@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nec.datasets import open_dataset
+from nec.datasets import open_dataset, open_input
 from nec.datasets.folders import EUROSAT
 from nec.errors import InputError
 
@@ -188,3 +189,20 @@ def test_real_files(data_dir: Path, folder: str, bands: set[int], dtype: str, cr
     with rasterio.open(data_dir / "geotiff" / folder / ds.names[0]) as file:
         np.testing.assert_array_equal(images[0][..., 1], file.read(2))
         assert images[0].shape[:2] == (file.height, file.width)
+
+
+def test_the_document_s_own_dataset(tmp_path: Path) -> None:
+    """The class in docs/datasets.md is short, runs, and is a dataset."""
+    document = Path(__file__).parents[2] / "docs" / "datasets.md"
+    (code,) = [part.split("```")[0] for part in document.read_text().split("```python\n") if "class Scatterers" in part]
+    assert len(code.splitlines()) < 40
+    for name in ("ash", "bog", "beck", "alder"):
+        for way in ("vv", "vh"):
+            np.save(tmp_path / f"{name}_{way}.npy", chip(1)[0])
+    names: dict[str, Any] = {}
+    exec(code, names)
+    ds = names["Scatterers"](tmp_path)
+    assert ds.names == ["alder", "ash", "beck", "bog"]
+    assert ds.load(ds.indices("train")).shape == (3, 20, 30, 2)
+    np.testing.assert_array_equal(ds.labels, [0, 0, 1, 1])
+    assert open_input(ds) is ds

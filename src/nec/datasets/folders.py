@@ -19,7 +19,7 @@ from nec.errors import InputError
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """What a published dataset fixes.
 
     Attributes:
@@ -41,10 +41,10 @@ class Layout:
     sensors: tuple[tuple[int, str], ...] = ()
 
 
-FOLDER = Layout("folder", about="images, one sub-folder a class, or all in one folder without labels")
+FOLDER = FolderLayout("folder", about="images, one sub-folder a class, or all in one folder without labels")
 
 # Helber et al. 2019, EuroSAT_RGB.zip: EuroSAT_RGB/<Class>/<Class>_<n>.jpg, 27,000 images of 64 px
-EUROSAT = Layout(
+EUROSAT = FolderLayout(
     "eurosat",
     classes=(
         "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial",
@@ -57,7 +57,7 @@ EUROSAT = Layout(
 
 # Yang & Newsam 2010, UCMerced_LandUse.zip: UCMerced_LandUse/Images/<class>/<class>NN.tif, 100 images a class of 256 px
 # of which a few lack 1 to 3 rows or columns
-UCMERCED = Layout(
+UCMERCED = FolderLayout(
     "ucmerced",
     classes=(
         "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential",
@@ -71,7 +71,7 @@ UCMERCED = Layout(
 )  # fmt: skip
 
 # Cheng et al. 2017, NWPU-RESISC45.zip: NWPU-RESISC45/<class>/<class>_<nnn>.jpg, 700 images a class of 256 px
-RESISC45 = Layout(
+RESISC45 = FolderLayout(
     "resisc45",
     classes=(
         "airplane", "airport", "baseball_diamond", "basketball_court", "beach", "bridge", "chaparral", "church",
@@ -89,7 +89,7 @@ RESISC45 = Layout(
 
 # Xia et al. 2017, AID.zip: AID/<Class>/<class>_<n>.jpg, 220 to 420 images a class of 600 px, published to be split at
 # random into halves
-AID = Layout(
+AID = FolderLayout(
     "aid",
     classes=(
         "Airport", "BareLand", "BaseballField", "Beach", "Bridge", "Center", "Church", "Commercial",
@@ -103,7 +103,7 @@ AID = Layout(
 )  # fmt: skip
 
 # Long et al. 2021: train/<area>/[<group>/]<class>/P<n>.jpg (10,000 images), and test/P<n>.jpg (990,848 without class)
-MILLIONAID = Layout(
+MILLIONAID = FolderLayout(
     "millionaid",
     classes=(
         "apartment", "apron", "bare_land", "baseball_field", "basketball_court", "beach", "bridge", "cemetery",
@@ -126,7 +126,7 @@ class ImageFolder(Dataset):
     def __init__(
         self,
         path: str | Path,
-        layout: Layout = FOLDER,
+        layout: FolderLayout = FOLDER,
         *,
         seed: int = 0,
         split_lists: Mapping[str, str | Path] | None = None,
@@ -147,7 +147,7 @@ class ImageFolder(Dataset):
         self._set_labels(layout, str(path), lists)
         self._set_split(layout, seed, lists)
 
-    def _of_sensor(self, pixels: Pixels, layout: Layout) -> Pixels:
+    def _of_sensor(self, pixels: Pixels, layout: FolderLayout) -> Pixels:
         """With the sensor that the layout knows for files of so many bands, unless one was given."""
         if pixels.sensor or not layout.sensors or not self._files[0].lower().endswith((".tif", ".tiff")):
             return pixels
@@ -166,7 +166,7 @@ class ImageFolder(Dataset):
     def _where(self, index: int) -> str:
         return f"{self.source.path}/{self._files[index]}"
 
-    def _set_labels(self, layout: Layout, path: str, lists: Mapping[str, str | Path]) -> None:
+    def _set_labels(self, layout: FolderLayout, path: str, lists: Mapping[str, str | Path]) -> None:
         self._parts = None if layout.tree or lists else part_folders(self.names)
         names = self.names if self._parts is None else [name.partition("/")[2] for name in self.names]
         folders = tree_folders(names, layout, path) if layout.tree else class_folders(names, path)
@@ -180,7 +180,7 @@ class ImageFolder(Dataset):
             number = {"": -1} | {name: i for i, name in enumerate(self.class_names)}
             self.labels = np.array([number[folder] for folder in folders], dtype=np.int64)
 
-    def _set_split(self, layout: Layout, seed: int, lists: Mapping[str, str | Path]) -> None:
+    def _set_split(self, layout: FolderLayout, seed: int, lists: Mapping[str, str | Path]) -> None:
         if lists:
             self.split = listed_split(self.names, lists)
             files = {part: Path(path).name for part, path in lists.items()}
@@ -236,7 +236,7 @@ def class_folders(names: Sequence[str], path: str) -> list[str] | None:
     raise InputError(f"{path} must hold one sub-folder a class, or images only; {odd} lies at another depth")
 
 
-def tree_folders(names: Sequence[str], layout: Layout, path: str) -> list[str]:
+def tree_folders(names: Sequence[str], layout: FolderLayout, path: str) -> list[str]:
     """Class folder of each image, "" of those in no folder, or in one that is no class at the dataset's top."""
     known = set(layout.classes or ())
     folders = []
@@ -250,7 +250,7 @@ def tree_folders(names: Sequence[str], layout: Layout, path: str) -> list[str]:
     return folders
 
 
-def _published_lists(path: Path, layout: Layout) -> dict[str, Path]:
+def _published_lists(path: Path, layout: FolderLayout) -> dict[str, Path]:
     """The layout's split lists where all of them lie in the dataset's folder or beside it, else none."""
     for folder in ([path] if path.is_dir() else []) + [path.parent]:
         found = {part: folder / name for part, name in layout.lists if (folder / name).is_file()}
@@ -266,7 +266,7 @@ def _listed_classes(names: Sequence[str], lists: Mapping[str, str | Path]) -> di
     return {where[line[0]]: line[1] for line in fields if len(line) > 1 and line[0] in where}
 
 
-def _class_names(folders: list[str] | None, layout: Layout, path: str) -> list[str] | None:
+def _class_names(folders: list[str] | None, layout: FolderLayout, path: str) -> list[str] | None:
     if layout.classes is None:
         return None if folders is None else sorted(set(folders))
     if folders is None:

@@ -12,7 +12,7 @@ import numpy as np
 from nec.datasets.base import ArrayDataset, Dataset
 from nec.datasets.chips import Pixels
 from nec.datasets.files import ImageFiles
-from nec.datasets.folders import AID, EUROSAT, FOLDER, MILLIONAID, RESISC45, UCMERCED, ImageFolder, Layout
+from nec.datasets.folders import AID, EUROSAT, FOLDER, MILLIONAID, RESISC45, UCMERCED, FolderLayout, ImageFolder
 from nec.datasets.images import IMAGE_SUFFIXES
 from nec.datasets.mask_layouts import DUBAI, IMAGES_MASKS, POTSDAM, MaskLayout, open_masked
 from nec.datasets.sources import open_source
@@ -22,7 +22,7 @@ from nec.scenes.rasters import RASTER_SUFFIXES, local_path
 from nec.scenes.safe import is_safe
 from nec.scenes.scenes import rasters_in
 
-KINDS: dict[str, Layout | MaskLayout] = {
+KINDS: dict[str, FolderLayout | MaskLayout] = {
     layout.kind: layout
     for layout in (FOLDER, EUROSAT, UCMERCED, MILLIONAID, AID, RESISC45, POTSDAM, DUBAI, IMAGES_MASKS)
 }
@@ -192,7 +192,7 @@ def open_dataset(
         return open_masked(path, layout, seed=seed, split_lists=split_lists, tile=tile, downscale=downscale)
     if tile is not None or downscale != 1:
         raise InputError(f"--tile and --downscale cut images with masks, and {specs[0]} has none: leave them out")
-    if len(parsed) == 1 and isinstance(layout, Layout):
+    if len(parsed) == 1 and isinstance(layout, FolderLayout):
         return ImageFolder(path, layout, seed=seed, split_lists=split_lists, pixels=pixels)
     for item, (layout, _) in zip(specs, parsed, strict=True):
         if layout is not None:
@@ -202,7 +202,7 @@ def open_dataset(
     return ImageFiles([path for _, path in parsed], pixels)
 
 
-def parse(spec: str | Path) -> tuple[Layout | MaskLayout | None, Path]:
+def parse(spec: str | Path) -> tuple[FolderLayout | MaskLayout | None, Path]:
     """KIND:PATH or a bare path -> its layout and path; the layout is None for a file that is no zip.
 
     Raises `InputError` for an unknown kind, a URL, and a path that does not exist.
@@ -228,7 +228,7 @@ def parse(spec: str | Path) -> tuple[Layout | MaskLayout | None, Path]:
     raise InputError(f"{spec} is no dataset: give KIND:PATH ({', '.join(KINDS)}) or image files")
 
 
-def recognise(path: Path) -> Layout | MaskLayout:
+def recognise(path: Path) -> FolderLayout | MaskLayout:
     """Layout of a folder or zip, from the names of its folders; `folder` where no published one fits."""
     names = list(open_source(path).sizes)
     above = {part for name in names for part in name.split("/")[:-1]}
@@ -238,7 +238,7 @@ def recognise(path: Path) -> Layout | MaskLayout:
         return DUBAI if {f"Tile {number}" for number in range(1, 9)} <= above else IMAGES_MASKS
     folders = {name.split("/")[-2] for name in names if "/" in name}
     for layout in KINDS.values():
-        if not isinstance(layout, Layout) or layout.classes is None:
+        if not isinstance(layout, FolderLayout) or layout.classes is None:
             continue
         if folders == set(layout.classes) or (layout.tree and folders >= set(layout.classes)):
             return layout

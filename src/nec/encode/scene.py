@@ -20,9 +20,8 @@ from nec.encode.target import quality_for_bytes
 from nec.errors import InputError
 from nec.progress import Progress
 from nec.scenes.normalization import Normalization, match
-from nec.scenes.places import split_places
 from nec.scenes.scene import Scene
-from nec.scenes.tiling import Tiling, default_halo, token_transform
+from nec.scenes.tiling import Tiling, default_halo, split_positions, token_transform
 from nec.store import ProductSpec, ProductWriter, create_product, info
 from nec.store.georeference import metres
 from nec.store.raster_reader import date as date_of
@@ -110,7 +109,7 @@ def encode_scene(
     readers = workers if engine == "threads" else CLUSTER_READERS
     scene, normalization = match(scene, model.config, bands=bands)
     tiling = _tiling(scene, model, halo)
-    places, codec = split_places(codec_of(model), tiling.tile_tokens)
+    places, codec = split_positions(codec_of(model), tiling.tile_tokens)
     seen = {"batch_size": batch_size, "levelled": places is not None, **_plain(normalization)}
     spec = _spec(scene, model, tiling, codec, seen, quality, chunk, shard)
     work = SceneWork(

@@ -92,7 +92,7 @@ class SceneWork:
     Attributes:
         scene: with the bands of the model, in its order.
         encoder: of the product.
-        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.scenes.places`, or None.
+        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.scenes.tiling.split_positions`, or None.
         batch_size: tiles that go through the model at once; batches begin at each part's first tile.
         readers: threads that read.
         skip_failed: mark the tokens of tiles that cannot be read as not valid, instead of leaving their shard out.

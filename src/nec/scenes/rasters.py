@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +138,14 @@ def local_path(source: str | Path) -> str | Path:
         raise InputError(f"{text} is a file of another machine ({url.netloc}); give a path, or a URL that is served")
     # "#" and "?" are characters of a path: `Path.as_uri` writes them as %23 and %3F.
     return Path(unquote(text[len(url.scheme) + 1 :].removeprefix("//" + url.netloc)))
+
+
+def public_link(text: str) -> str:
+    """A URL without what may let others in: user, password, query (signatures, tokens). A path as it is."""
+    url = urlsplit(text)
+    if "://" not in text or os.path.exists(text):
+        return printable(text)
+    return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
 
 
 def printable(name: str) -> str:

@@ -13,7 +13,16 @@ import numpy as np
 from nec.errors import InputError
 from nec.scenes import stac
 from nec.scenes.dates import time_in_name, time_in_tag
-from nec.scenes.rasters import RASTER_SUFFIXES, Header, gdal_path, grid_like, is_remote, local_path, numbers
+from nec.scenes.rasters import (
+    RASTER_SUFFIXES,
+    Header,
+    gdal_path,
+    grid_like,
+    is_remote,
+    local_path,
+    numbers,
+    public_link,
+)
 from nec.scenes.safe import read_safe
 from nec.scenes.scene import Band, Contents, Layer, Mask, Scene, choose, make_scene, read_headers
 from nec.scenes.sensors import (
@@ -152,7 +161,7 @@ def _files(sources: Sequence[str | Path], sensor: str | None) -> tuple[Contents,
             name=stem if len(paths) == 1 else _common_name(paths),
             layers=tuple(_distinct(layers)),
             datetime=_datetime(paths[0], headers[paths[0]].tags),
-            links=tuple({"rel": "derived_from", "href": str(source)} for source in sources),
+            links=tuple({"rel": "derived_from", "href": public_link(str(source))} for source in sources),
             classes=classes,
         ),
         headers,

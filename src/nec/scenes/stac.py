@@ -13,7 +13,7 @@ import numpy as np
 
 from nec.errors import InputError, missing_extra
 from nec.scenes.dates import parse_time
-from nec.scenes.rasters import RASTER_SUFFIXES, gdal_path, read_header
+from nec.scenes.rasters import RASTER_SUFFIXES, gdal_path, public_link, read_header
 from nec.scenes.scene import Band, Contents, Layer
 from nec.scenes.sensors import (
     LANDSAT_SURFACE,
@@ -242,9 +242,9 @@ def _time(item: Item) -> np.datetime64 | None:
 def _links(item: Item) -> Iterator[dict[str, str]]:
     href = item.get_self_href()
     if href:
-        yield {"rel": "derived_from", "href": href, "type": "application/geo+json"}
+        yield {"rel": "derived_from", "href": public_link(href), "type": "application/geo+json"}
     if item.collection_id and (link := item.get_single_link("collection")) and link.get_absolute_href():
-        yield {"rel": "collection", "href": str(link.get_absolute_href()), "type": "application/json"}
+        yield {"rel": "collection", "href": public_link(str(link.get_absolute_href())), "type": "application/json"}
 
 
 def _pystac() -> Any:
