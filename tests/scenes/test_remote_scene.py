@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rasters import noise, rasterio, write
 
+from nec.datasets import open_input
 from nec.errors import InputError
 from nec.scenes import open_scene
 from nec.scenes.rasters import gdal_path, is_remote, public_link
@@ -161,6 +162,11 @@ def test_an_item_over_http_with_relative_assets(server: Server, cog: np.ndarray,
 def test_paths_as_gdal_opens_them(source: str | Path, path: str) -> None:
     assert gdal_path(source) == path
     assert is_remote(path) == path.startswith(("/vsicurl", "/vsis3", "/vsigs", "/vsiaz"))
+
+
+def test_a_signature_longer_than_a_name(server: Server, cog: np.ndarray) -> None:
+    url = f"{server.url}/scene.tif?bands=1,2,3&sig={'x' * 500}"
+    assert open_scene(url).shape == open_input(url)[0].shape == (512, 640)
 
 
 def test_links_tell_no_secrets() -> None:

@@ -18,7 +18,7 @@ from nec.datasets.mask_layouts import DUBAI, IMAGES_MASKS, POTSDAM, MaskLayout, 
 from nec.datasets.sources import open_source
 from nec.errors import InputError
 from nec.scenes import Scene, open_scene
-from nec.scenes.rasters import RASTER_SUFFIXES, local_path
+from nec.scenes.rasters import RASTER_SUFFIXES, existing, local_path
 from nec.scenes.safe import is_safe
 from nec.scenes.scenes import rasters_in
 
@@ -75,7 +75,10 @@ def open_input(
         raise InputError("no input was given: name a dataset (KIND:PATH) or a raster")
     if all(isinstance(item, Scene) for item in inputs):
         return inputs
-    found = [_scenes_of(item) for item in inputs]
+    try:
+        found = [_scenes_of(item) for item in inputs]
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
     pixels: dict[str, Any] = {"bands": bands, "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata}
     of_scenes: dict[str, Any] = {"mask": mask, "resolution": resolution, "crs": crs, "align": align}
     of_images = {"split_lists": split_lists or None, "tile": tile, "downscale": None if downscale == 1 else downscale}
@@ -102,8 +105,8 @@ def _scenes_of(item: Any) -> list[Any] | None:
     if not isinstance(item, str | Path):
         return [item]
     item = local_path(item)
-    path = Path(item).expanduser()
-    if path.exists():
+    path = existing(item)
+    if path is not None:
         return _scenes_in(path) if path.is_dir() else [path] if _is_scene(path) else None
     text = str(item)
     kind, colon, rest = text.partition(":")
@@ -115,7 +118,7 @@ def _scenes_of(item: Any) -> list[Any] | None:
         return None
     if colon and len(kind) > 1 and "/" not in kind and not rest.startswith("//"):
         raise InputError(f"{kind!r} in {text!r} is no known kind of dataset; known are scene, {', '.join(KINDS)}")
-    if "://" in text or text.startswith("/vsi") or "," in text or Path(text.partition("#")[0]).is_file():
+    if "://" in text or text.startswith("/vsi") or "," in text or existing(text.partition("#")[0]):
         return [text]
     raise InputError(f"{text} does not exist")
 
@@ -208,8 +211,8 @@ def parse(spec: str | Path) -> tuple[FolderLayout | MaskLayout | None, Path]:
     Raises `InputError` for an unknown kind, a URL, and a path that does not exist.
     """
     spec = local_path(spec)
-    bare = Path(spec).expanduser()
-    if not bare.exists() and not isinstance(spec, Path):
+    bare = existing(spec)
+    if bare is None and not isinstance(spec, Path):
         kind, colon, path = spec.partition(":")
         if colon and kind in KINDS:
             if not path:
@@ -219,7 +222,7 @@ def parse(spec: str | Path) -> tuple[FolderLayout | MaskLayout | None, Path]:
             raise InputError(f"{spec}: URLs are not read yet as datasets; download the file and give its path")
         if colon and len(kind) > 1 and "/" not in kind:
             raise InputError(f"{kind!r} in {spec!r} is no known kind of dataset; known are {', '.join(KINDS)}")
-    if not bare.exists():
+    if bare is None:
         raise InputError(f"{spec} does not exist")
     if bare.is_dir() or zipfile.is_zipfile(bare):
         return recognise(bare), bare

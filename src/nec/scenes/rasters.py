@@ -120,12 +120,19 @@ def gdal_path(source: str | Path) -> str:
         return _SCHEMES[scheme] + rest.lstrip("/") if rest else text
     if text.startswith("/vsi"):
         return text
-    path = os.path.abspath(Path(text).expanduser())
+    path = os.path.abspath(os.path.expanduser(text))
     try:
         path.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{printable(path)}: the name is not UTF-8, and GDAL reads no other; rename it") from error
     return path
+
+
+def existing(source: str | Path) -> Path | None:
+    """What lies on the disk under a name, which may hold anything that a URL may; None where nothing does."""
+    path = os.path.expanduser(os.fspath(source))
+    # `Path.exists` raises for what is too long for a name, as signed URLs are.
+    return Path(path) if os.path.exists(path) else None
 
 
 def local_path(source: str | Path) -> str | Path:

@@ -16,6 +16,7 @@ from nec.scenes.dates import time_in_name, time_in_tag
 from nec.scenes.rasters import (
     RASTER_SUFFIXES,
     Header,
+    existing,
     gdal_path,
     grid_like,
     is_remote,
@@ -112,18 +113,19 @@ def _contents(source: Any, sensor: str | None, bands: Sequence[str | int] | None
             return _files([str(path) for path in source], sensor)
         return stac.item_contents(stac.as_item(source), bands), {}
     source = local_path(source)
-    listed = [] if isinstance(source, Path) or Path(source).expanduser().exists() else source.split(",")
+    path = existing(source)
+    listed = [] if path is not None or isinstance(source, Path) else source.split(",")
     if len(listed) > 1 and all(_is_a_raster(part) for part in listed):  # a URL's query may hold commas, too
         return _files(listed, sensor)
-    if Path(source).expanduser().is_dir():
-        return _folder(Path(source).expanduser(), sensor)
+    if path is not None and path.is_dir():
+        return _folder(path, sensor)
     if stac.looks_like_item(str(source)):
         return stac.item_contents(stac.read_item(str(source)), bands), {}
     return _files([source], sensor)
 
 
 def _is_a_raster(text: str) -> bool:
-    return "://" in text or text.lower().endswith(RASTER_SUFFIXES) or Path(text).expanduser().exists()
+    return "://" in text or text.lower().endswith(RASTER_SUFFIXES) or existing(text) is not None
 
 
 def _folder(folder: Path, sensor: str | None) -> tuple[Contents, dict[str, Header]]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nec.errors import InputError, missing_extra
+from nec.errors import InputError, NecError, missing_extra
 from nec.scenes.dates import parse_time
-from nec.scenes.rasters import RASTER_SUFFIXES, gdal_path, public_link, read_header
+from nec.scenes.rasters import RASTER_SUFFIXES, existing, gdal_path, public_link, read_header
 from nec.scenes.scene import Band, Contents, Layer
 from nec.scenes.sensors import (
     LANDSAT_SURFACE,
@@ -34,8 +34,7 @@ _NO_IMAGE = {"thumbnail", "overview", "visual", "metadata"}
 def looks_like_item(text: str) -> bool:
     """Whether a path or URL names STAC JSON: a file of that ending, or the address of an Item at an API."""
     if "://" not in text:
-        whole = Path(text).expanduser()
-        path = whole if whole.exists() else Path(text.partition("#")[0]).expanduser()
+        path = existing(text) or Path(text.partition("#")[0])
         return not path.is_dir() and path.suffix.lower() in (".json", ".geojson")
     bare = text.partition("#")[0].partition("?")[0].lower()
     items = bare.startswith(("http://", "https://")) and "/items/" in bare and not bare.endswith(RASTER_SUFFIXES)
@@ -62,12 +61,12 @@ def read_item(source: str) -> Item:
         InputError: nothing there, no STAC, no such Item, or several without "#ID".
     """
     pystac = _pystac()
-    place, _, wanted = (source, "", "") if Path(source).expanduser().exists() else source.partition("#")
+    place, _, wanted = (source, "", "") if existing(source) else source.partition("#")
     try:
         if "://" in place:
             found = pystac.read_file(place)
         else:  # pystac takes "#" and "?" in a path for those of a URL
-            path = os.path.abspath(Path(place).expanduser())
+            path = os.path.abspath(os.path.expanduser(place))
             found = pystac.read_dict(json.loads(Path(path).read_bytes()), href=path)
         if isinstance(found, pystac.Item):
             return found
@@ -100,8 +99,17 @@ def _in_catalog(catalog: Any, wanted: str, place: str) -> Item:
 def item_contents(item: Item, bands: Sequence[str | int] | None) -> Contents:
     """Bands of an Item's assets. Without `bands`, assets that name no band are left out where others do.
 
-    Raises `InputError` where no asset holds an image.
+    Raises `InputError` where no asset holds an image, or the metadata are not as STAC has them.
     """
+    try:
+        return _contents(item, bands)
+    except NecError:
+        raise
+    except Exception as error:  # of whatever an asset holds in place of lists, dicts and text
+        raise InputError(f"the STAC Item {item.id} is malformed: {error!r}") from error
+
+
+def _contents(item: Item, bands: Sequence[str | int] | None) -> Contents:
     images = {key: asset for key, asset in item.assets.items() if _is_image(key, asset)}
     silent = not any(_described(asset) for asset in images.values())
     layers: list[Layer] = []

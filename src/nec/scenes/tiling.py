@@ -149,7 +149,8 @@ def split_positions(codec: EmbeddingCodec, tile_tokens: int) -> tuple[NDArray[np
     A transformer repeats much of its position embeddings in its tokens: kept, they would print each tile's borders into
     a scene. `nec fit` finds them as the codec's means by position, which belong to the model and not to a scene, so all
     scenes and dates are levelled alike. None, and the codec as it is, where the codec has no means by position:
-    `nec fit` keeps them where they explain 3% of the variance. Raises `InputError` where they are for tiles of another size.
+    `nec fit` keeps them where they explain 3% of the variance. Raises `InputError` where they are for tiles of another
+    size.
     """
     if codec.positions is None:
         return None, codec
