@@ -45,7 +45,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         Image.fromarray(image).save(root / "pictures" / name)
     model = make_model()
     with torch.inference_mode():
-        embeddings = model.embed(model.normalize(images)).numpy()
+        embeddings = model.embed(model.normalize(images))
     codec = EmbeddingCodec.fit(embeddings[:120], rank=8)
     codec.save(root / "codec.json")
     split = np.array(["train", "train", "val", "test"])[np.arange(240) // 3 % 4]

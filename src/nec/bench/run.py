@@ -289,7 +289,7 @@ class _Bench:
         assert work.base is not None
         model = work.base.load()
         if point.symmetries is not None:
-            model.config = replace(model.config, symmetries=point.symmetries)
+            model = model.symmetric(point.symmetries)
         tokens_key, tokens = embedded(self.cache, "tokens", model, work.subset)
         known = self.cache.get("measured", key) is not None
         if shares_float_tokens(point):

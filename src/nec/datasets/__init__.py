@@ -8,7 +8,7 @@ Pillow comes with the extra `[torch]` or `[bench]`, rasterio with `[geo]`.
 from nec.datasets.base import ArrayDataset, Dataset
 from nec.datasets.files import ImageFiles
 from nec.datasets.masks import IGNORE
-from nec.datasets.open import open_dataset, open_input
+from nec.datasets.open import open_dataset, open_input, what_is
 from nec.datasets.splits import group_folds
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "group_folds",
     "open_dataset",
     "open_input",
+    "what_is",
 ]

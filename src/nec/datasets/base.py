@@ -65,6 +65,11 @@ class Dataset(ABC):
     def bands(self) -> list[str] | None:
         return None
 
+    @property
+    def physical(self) -> bool:
+        """Whether pixels are physical values (reflectance), rather than the files' numbers."""
+        return False
+
     @abstractmethod
     def read(self, index: int) -> NDArray[Any]:
         """Image `index` as (height, width, bands), in the dtype of the file. Raises `InputError` naming a bad file."""

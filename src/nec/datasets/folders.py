@@ -163,6 +163,14 @@ class ImageFolder(Dataset):
         with self._pixels.scene(data, self._where(0)) as scene:
             return [band.common or band.name for band in scene.bands]
 
+    @property
+    def physical(self) -> bool:
+        data = self.source.read(self._files[0])
+        if self._pixels == AS_THEY_ARE and is_plain(data):
+            return False
+        with self._pixels.scene(data, self._where(0)) as scene:
+            return scene.physical
+
     def _where(self, index: int) -> str:
         return f"{self.source.path}/{self._files[index]}"
 

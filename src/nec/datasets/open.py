@@ -62,36 +62,44 @@ def open_input(
     Raises:
         InputError: nothing there, nothing that is known, scenes and images together, arguments of the other kind.
     """
+    found = what_is(source)
+    pixels: dict[str, Any] = {"bands": bands, "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata}
+    of_scenes: dict[str, Any] = {"mask": mask, "resolution": resolution, "crs": crs, "align": align}
+    of_images = {"split_lists": split_lists or None, "tile": tile, "downscale": None if downscale == 1 else downscale}
+    if found is not None:
+        _refuse(of_images, "belongs to images, and a scene is cut into tiles: leave it out")
+        return [item if isinstance(item, Scene) else open_scene(item, **pixels, **of_scenes) for item in found]
+    _refuse(of_scenes, "belongs to scenes (scene:PATH), and the input is a dataset of images")
     if isinstance(source, Dataset):
         return source
-    if isinstance(source, Scene):
-        return [source]
     if isinstance(source, np.ndarray):
         return ArrayDataset(source)
-    inputs: list[Any] = (
-        [source] if isinstance(source, str | Path | Mapping) or not isinstance(source, Sequence) else list(source)
-    )
+    return open_dataset(source, seed=seed, split_lists=split_lists, tile=tile, downscale=downscale, **pixels)
+
+
+def what_is(source: Any) -> list[Any] | None:
+    """What `open_scene` takes of a source, or scenes that are open; None where the source is a dataset of images.
+
+    Raises `InputError` where nothing is there, or where scenes and images are given together.
+    """
+    if isinstance(source, Dataset | np.ndarray):
+        return None
+    several = isinstance(source, Sequence) and not isinstance(source, str)
+    inputs: list[Any] = list(source) if several else [source]
     if not inputs:
         raise InputError("no input was given: name a dataset (KIND:PATH) or a raster")
-    if all(isinstance(item, Scene) for item in inputs):
-        return inputs
     try:
         found = [_scenes_of(item) for item in inputs]
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
-    pixels: dict[str, Any] = {"bands": bands, "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata}
-    of_scenes: dict[str, Any] = {"mask": mask, "resolution": resolution, "crs": crs, "align": align}
-    of_images = {"split_lists": split_lists or None, "tile": tile, "downscale": None if downscale == 1 else downscale}
     if all(scenes is None for scenes in found):
-        _refuse(of_scenes, "belongs to scenes (scene:PATH), and the input is a dataset of images")
-        return open_dataset(inputs, seed=seed, split_lists=split_lists, tile=tile, downscale=downscale, **pixels)
+        return None
     if any(scenes is None for scenes in found):
         scene, other = (
             next(i for i, s in zip(inputs, found, strict=True) if (s is None) is no) for no in (False, True)
         )
         raise InputError(f"{scene} is a scene and {other} is not: take them one by one")
-    _refuse(of_images, "belongs to images, and a scene is cut into tiles: leave it out")
-    return [open_scene(scene, **pixels, **of_scenes) for scenes in found for scene in scenes or ()]
+    return [scene for scenes in found for scene in scenes or ()]
 
 
 def _refuse(given: Mapping[str, Any], why: str) -> None:

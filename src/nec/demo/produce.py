@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nec.datasets import ArrayDataset, Dataset, open_dataset
 from nec.demo.scene import make_scene, write_scene
-from nec.encode import encode
+from nec.encode import ImagesReport, encode
 from nec.encode.embed import Stream, plan_inputs
 from nec.errors import NecError
 from nec.files import read_key
@@ -54,7 +54,8 @@ def encode_checked(model: NecModel, dataset: Dataset, out: Path, quality: float)
     Raises:
         SymbolsDiffer: a symbol did not come back.
     """
-    report = encode(model, dataset, out, quality, overwrite=True)
+    report = encode(dataset, out, model, quality=quality, mode="overwrite")
+    assert isinstance(report, ImagesReport)
     store = open_store(out)
     order = np.arange(len(dataset))
     stream = Stream(model, dataset, order, plan_inputs(model, dataset, order))
@@ -74,10 +75,10 @@ def encode_checked(model: NecModel, dataset: Dataset, out: Path, quality: float)
         "symbols_equal": True,
         "verify_ok": verify(out)["ok"],
         "pixel_bytes": images.nbytes,
-        "image_files_bytes": report["raw_bytes"],
+        "image_files_bytes": report.raw_bytes,
         "stored_bytes": store.stored_bytes,
-        "images_per_second": report["images_per_second"],
-        "seconds": report["seconds"],
+        "images_per_second": report.images_per_second,
+        "seconds": report.seconds,
     }
     return Encoded(store, images, dataset.names, figures)
 
