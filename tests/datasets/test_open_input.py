@@ -99,7 +99,7 @@ def test_what_is_open_already(tmp_path: Path) -> None:
     ("source", "options", "message"),
     [
         ("none.tif", {}, "none.tif does not exist"),
-        ("marsrover:x", {}, "'marsrover' in 'marsrover:x' is no known kind of dataset; known are scene, folder"),
+        ("marsrover:x", {}, "'marsrover' in 'marsrover:x' is no known kind of dataset; known are folder"),
         ("scene:", {}, "lacks a path"),
         ([], {}, "no input was given"),
         (["a.tif", "x.png"], {}, r"a\.tif is a scene and .*x\.png is not"),

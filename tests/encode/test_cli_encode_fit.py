@@ -120,7 +120,7 @@ def test_bad_rasters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with rasterio.open(rasters / "nan.tif", "w", "GTiff", 32, 32, 3, dtype="float32") as file:
         file.write(pixels)
     out = tmp_path / "a.zarr"
-    command = ["encode", str(rasters), "--model", str(tmp_path / "tiny"), "--out", str(out)]
+    command = ["encode", f"folder:{rasters}", "--model", str(tmp_path / "tiny"), "--out", str(out)]
     check_refused([*command, "--scale", "1"], "nan.tif has 1 NaN or infinite pixel(s) of 1024", capsys)
     pixels[1, 3, 4] = 0
     with rasterio.open(rasters / "nan.tif", "w", "GTiff", 32, 32, 3, dtype="float32") as file:

@@ -125,7 +125,7 @@ def _scenes_of(item: Any) -> list[Any] | None:
     if colon and kind in KINDS:
         return None
     if colon and len(kind) > 1 and "/" not in kind and not rest.startswith("//"):
-        raise InputError(f"{kind!r} in {text!r} is no known kind of dataset; known are scene, {', '.join(KINDS)}")
+        raise InputError(f"{kind!r} in {text!r} is no known kind of dataset; known are {', '.join(KINDS)}")
     if "://" in text or text.startswith("/vsi") or "," in text or existing(text.partition("#")[0]):
         return [text]
     raise InputError(f"{text} does not exist")
