@@ -47,23 +47,20 @@ class Reading:
     crs: str | None = None
     sensor: str | None = None
 
-    def of_images(self) -> Reading:
-        """This, where the source is images; `InputError` for what only scenes take."""
+    def check_images(self) -> None:
+        """`InputError` for what only scenes take."""
         names = ("mask", "resolution", "crs")
-        return self._without(names, "belongs to scenes (scene:PATH), and the input is a dataset of images")
+        self._refuse(names, "belongs to scenes (scene:PATH), and the input is a dataset of images")
 
-    def of_scenes(self) -> Reading:
-        """This, where the source is scenes; `InputError` for what only images take."""
-        return self._without(
-            ("image_size", "split", "split_list", "tile"),
-            "belongs to images, and a scene is cut into tiles: leave it out",
-        )
+    def check_scenes(self) -> None:
+        """`InputError` for what only images take."""
+        names = ("image_size", "split", "split_list", "tile")
+        self._refuse(names, "belongs to images, and a scene is cut into tiles: leave it out")
 
-    def _without(self, names: Sequence[str], why: str) -> Reading:
+    def _refuse(self, names: Sequence[str], why: str) -> None:
         for name in names:
             if getattr(self, name):
                 raise InputError(f"--{name.replace('_', '-')} {why}")
-        return self
 
     @property
     def parts(self) -> list[str] | None:

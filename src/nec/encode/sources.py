@@ -23,7 +23,7 @@ def open_source(source: Source, reading: Reading, seed: int = 0) -> Dataset | li
     """
     if what_is(source) is None:
         return open_images(source, reading, seed)
-    _ = reading.of_scenes()
+    reading.check_scenes()
     names = ("mask", "nodata", "resolution", "crs", "sensor", "scale")
     given = {name: getattr(reading, name) for name in names}
     return open_input(source, **given, offset=reading.offset or None)
@@ -31,7 +31,7 @@ def open_source(source: Source, reading: Reading, seed: int = 0) -> Dataset | li
 
 def open_images(source: Source, reading: Reading, seed: int = 0) -> Dataset:
     """The dataset that a source is; `InputError` where it is none."""
-    _ = reading.of_images()
+    reading.check_images()
     if what_is(source) is not None:
         raise InputError(f"{source} is a scene, and images are needed: give a dataset (KIND:PATH)")
     opened = open_input(
