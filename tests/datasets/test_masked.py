@@ -385,8 +385,8 @@ def test_real_dubai_mask_by_a_dictionary(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["encode", "{}", "--tile", "64", "--model", "m", "--out", "{out}"], "less than --tile 64"),
-        (["encode", "{}", "--downscale", "0", "--model", "m", "--out", "{out}"], "positive numbers"),
+        (["encode", "{}", "--tile", "64", "--model", "eurosat-tiny", "--out", "{out}"], "less than --tile 64"),
+        (["encode", "{}", "--downscale", "0", "--model", "eurosat-tiny", "--out", "{out}"], "positive numbers"),
         (["fit", "eurosat-tiny", "{}", "--tile", "64", "--out", "{out}"], "less than --tile 64"),
         (["pretrain", "{}", "--tile", "64", "--config", "vit-t", "--out", "{out}"], "less than --tile 64"),
     ],
