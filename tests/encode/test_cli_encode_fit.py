@@ -104,9 +104,9 @@ def test_bad_inputs_of_encode(folder: Path, tmp_path: Path, capsys: pytest.Captu
     refused([str(folder)], "positive number", "tiny", "--target-bytes", "nan")
     refused([str(folder)], "has no split", "tiny", "--split", "train")
     refused([str(folder)], "give PART=FILE", "tiny", "--split-list", "train")
-    refused([str(folder), str(folder)], "several inputs must all be GeoTIFFs")
+    refused([str(folder), str(folder)], "several inputs must all be image files")
     refused([str(folder)], "give one of them", "tiny", "--resume", "--overwrite")
-    refused([str(folder)], "--bands belongs to scenes", "tiny", "--bands", "1,2,3")
+    refused([str(folder)], "--mask belongs to scenes", "tiny", "--mask", "scl")
     refused([str(folder)], "not allowed with", "tiny", "--quality", "1", "--target-bytes", "5")
     refused([str(folder)], "invalid choice", "tiny", "--engine", "spark")
 
@@ -120,7 +120,7 @@ def test_bad_rasters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with rasterio.open(rasters / "nan.tif", "w", "GTiff", 32, 32, 3, dtype="float32") as file:
         file.write(pixels)
     out = tmp_path / "a.zarr"
-    command = ["encode", str(rasters), "--model", str(tmp_path / "tiny"), "--out", str(out)]
+    command = ["encode", f"folder:{rasters}", "--model", str(tmp_path / "tiny"), "--out", str(out)]
     check_refused([*command, "--scale", "1"], "nan.tif has 1 NaN or infinite pixel(s) of 1024", capsys)
     pixels[1, 3, 4] = 0
     with rasterio.open(rasters / "nan.tif", "w", "GTiff", 32, 32, 3, dtype="float32") as file:

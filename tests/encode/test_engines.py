@@ -90,7 +90,7 @@ def test_a_cluster_gives_the_bytes_of_threads(
     report = encode(images, tmp_path / "b.zarr", model, engine="dask", running=there)
     assert report.encoded_images == 150  # type: ignore[attr-defined]
     assert files(tmp_path / "a.zarr") == files(tmp_path / "b.zarr")
-    scene = open_scene(write_scene(tmp_path / "s.tif"))
+    scene = open_scene(write_scene(tmp_path / "s_20260501.tif"))
     encode_scene(scene, model, tmp_path / "c.zarr", threads=1, **LAYOUT)
     report = encode_scene(scene, model, tmp_path / "d.zarr", **LAYOUT, **options)
     assert (report["complete"], report["tokens"]) == (True, 23 * 30)
@@ -99,7 +99,7 @@ def test_a_cluster_gives_the_bytes_of_threads(
 
 @pytest.mark.slow
 def test_faults_on_a_cluster(model: Any, cluster: str, tmp_path: Path) -> None:
-    path = write_scene(tmp_path / "s.tif")
+    path = write_scene(tmp_path / "s_20260501.tif")
     options = {**LAYOUT, "engine": "dask", "scheduler": cluster, "threads": 1}
     encode_scene(open_scene(path), model, tmp_path / "whole.zarr", threads=1, **LAYOUT)
     lost = faulty(path, tmp_path / "kill", (40, 60), "kill")
@@ -298,7 +298,7 @@ def test_the_command_lists_what_it_could_not_read(
     spoilt = bytearray(intact)
     spoilt[len(intact) // 2 : len(intact) // 2 + 60] = bytes(60)  # within the compressed blocks
     path.write_bytes(spoilt)
-    command = ["encode", str(path), "--model", str(tmp_path / "tiny"), "--out", str(out)]
+    command = ["encode", str(path), "--time", "2026-05-01", "--model", str(tmp_path / "tiny"), "--out", str(out)]
     assert main([*command, "--json"]) == 1
     told = capsys.readouterr()
     report = json.loads(told.out)

@@ -125,7 +125,9 @@ def test_what_is_held_does_not_grow_with_the_scene(model: Any, tmp_path: Path, n
         scene = open_scene(write_scene(tmp_path / f"{name}.tif", wide))
         tracemalloc.start()
         try:
-            encode_scene(scene, model, tmp_path / f"{name}.zarr", chunk=(8, 8), shard=(4, 4), batch_size=8)
+            encode_scene(
+                scene, model, tmp_path / f"{name}.zarr", time="2026-05-01", chunk=(8, 8), shard=(4, 4), batch_size=8
+            )
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -171,10 +173,13 @@ def test_target_bytes(model: Any, path: Path, tmp_path: Path) -> None:
 def test_dates(model: Any, path: Path, tmp_path: Path) -> None:
     out, scene = tmp_path / "p.zarr", open_scene(path)
     undated = open_scene(write_scene(tmp_path / "s.tif"))
-    report = encode_scene(undated, model, out, **LAYOUT)
-    assert report["time"] == "1970-01-01T00:00:00"
+    with pytest.raises(InputError, match="s does not say when it was taken: give --time"):
+        encode_scene(undated, model, out, **LAYOUT)
+    assert not out.exists()
+    report = encode_scene(undated, model, out, time="2025-04-01", **LAYOUT)
+    assert report["time"] == "2025-04-01T00:00:00"
     report = encode_scene(scene, model, out, append=True, **LAYOUT)
-    assert report["times"] == ["1970-01-01T00:00:00", "2026-05-01T10:15:00"]
+    assert report["times"] == ["2025-04-01T00:00:00", "2026-05-01T10:15:00"]
     np.testing.assert_array_equal(open_product(out).read(0), open_product(out).read(1))
     before = files(out)
     with pytest.raises(InputError, match="has the date"):
@@ -341,14 +346,14 @@ def test_scenes_that_do_not_fit(model: Any, path: Path, tmp_path: Path) -> None:
 
 def test_a_scene_without_data(model: Any, tmp_path: Path) -> None:
     path = write_scene(tmp_path / "empty.tif", np.zeros((40, 50, 3), np.uint8))
-    report = encode_scene(open_scene(path), model, tmp_path / "p.zarr", **LAYOUT)
+    report = encode_scene(open_scene(path), model, tmp_path / "p.zarr", time="2026-05-01", **LAYOUT)
     assert (report["valid_tokens"], report["stored_bytes"]) == (0, 0)
     assert np.isnan(open_product(tmp_path / "p.zarr").read(0)).all()
 
 
 def test_a_scene_smaller_than_a_tile(model: Any, tmp_path: Path) -> None:
     path = write_scene(tmp_path / "small.tif", pixels()[:9, :11])
-    report = encode_scene(open_scene(path), model, tmp_path / "p.zarr")
+    report = encode_scene(open_scene(path), model, tmp_path / "p.zarr", time="2026-05-01")
     assert (report["grid"], report["tiles"], report["valid_tokens"]) == ([3, 3], 1, 6)
 
 

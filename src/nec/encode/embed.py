@@ -70,6 +70,9 @@ def plan_inputs(
         )
     if scale is None:
         offset = 0.0
+    if scale is None and dataset.physical:
+        low, high = backbone.pixels.reflectance or (0.0, 1.0)
+        scale, offset = 1 / (high - low), -low / (high - low)
     if scale is None and image.dtype != np.uint8:
         scale, offset = backbone.pixels.scale, backbone.pixels.offset
         if scale is None and isinstance(dataset, ArrayDataset) and image.dtype.kind == "f":

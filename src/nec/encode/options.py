@@ -25,12 +25,12 @@ class Reading:
         downscale: images with masks: average over so many by so many pixels first.
         split: images: take these parts of the dataset's split only; "all" are all.
         split_list: images: PART=FILE, the file lists the images of that part, one a line.
-        bands: scenes: in the backbone's order, names, common names or positions from 1.
+        bands: in the backbone's order, names, common names or positions from 1.
         mask: scenes: "scl" (Sentinel-2's clouds), or a raster that is 0 where hidden.
-        nodata: scenes: number of invalid pixels, if the file does not say.
+        nodata: number of invalid pixels, if the file does not say.
         resolution: scenes: resample to pixels of so many units of the CRS.
         crs: scenes: resample to this CRS, for example EPSG:32633.
-        sensor: scenes: names the bands by their order, for example sentinel-2-l2a.
+        sensor: names the bands by their order, for example sentinel-2-l2a.
     """
 
     scale: float | None = None
@@ -49,7 +49,7 @@ class Reading:
 
     def check_images(self) -> None:
         """`InputError` for what only scenes take."""
-        names = ("bands", "mask", "resolution", "crs", "sensor")
+        names = ("mask", "resolution", "crs")
         self._refuse(names, "belongs to scenes (scene:PATH), and the input is a dataset of images")
 
     def check_scenes(self) -> None:

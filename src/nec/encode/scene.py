@@ -23,9 +23,8 @@ from nec.errors import InputError
 from nec.models.backbone import Backbone
 from nec.progress import Progress
 from nec.scenes.normalization import Normalization, match
-from nec.scenes.places import split_places
 from nec.scenes.scene import Scene
-from nec.scenes.tiling import Tiling, default_halo, read_tile, token_transform
+from nec.scenes.tiling import Tiling, default_halo, read_tile, split_positions, token_transform
 from nec.store import RasterSpec, RasterWriter, ShardEncoder
 from nec.store.georeference import metres
 from nec.store.rasters import date as date_of
@@ -38,8 +37,6 @@ SHARD_CHUNKS = 4  # along a side of a shard, if its tokens take no more than SHA
 SHARD_BYTES = 64 * 2**20
 SAMPLE_CHUNKS = 4  # that a wanted size is measured on
 SAMPLE_TILES = 1000  # that a codec is fitted on where there is none
-#: What stands for the date of a scene that has none.
-NO_DATE = np.datetime64("1970-01-01T00:00:00", "s")
 
 
 def encode_scenes(
@@ -108,6 +105,9 @@ def _encode_scene(
     the same bytes, on any engine, interrupted or not.
     """
     began = clock.monotonic()
+    time = scene.datetime if options.time is None else options.time[0]
+    if time is None:
+        raise InputError(f"{scene.name} does not say when it was taken: give --time DATE (time= in Python)")
     scene, normalization = match(scene, backbone.pixels, bands=reading.chosen_bands)
     tiling = _tiling(scene, backbone, options.halo)
 
@@ -117,7 +117,7 @@ def _encode_scene(
     # Without means by position: a store keeps its codec, but not the means that its tiles are levelled by.
     begun = None if mode in ("create", "overwrite") else out
     chosen, fitted_on = codec_for(backbone, codec, begun, sample, positions=False)
-    places, chosen = split_places(chosen, tiling.tile_tokens)
+    places, chosen = split_positions(chosen, tiling.tile_tokens)
     seen = {"batch_size": job.batch_size, "levelled": places is not None, **_plain(normalization)}
     spec = _spec(scene, backbone, tiling, chosen, seen, coding.quality, options.chunk, options.shard)
     work = SceneWork(
@@ -130,8 +130,7 @@ def _encode_scene(
     resume, append = mode in ("resume", "resume-append"), mode in ("append", "resume-append")
     writer = _open(out, spec, mode)
     with resumable(out, None if resume or append else writer.destroy) as state, writer:
-        when = _date(writer, scene, None if options.time is None else options.time[0], resume, append)
-        date = writer.append_time(when, source=_source(scene))
+        date = writer.append_time(_date(writer, time, resume, append), source=_source(scene))
         run = _Run(work, writer, date, state)
         run.go(job)
     return run.report(out, fitted_on, clock.monotonic() - began)
@@ -242,10 +241,9 @@ def _open(out: str | Path, spec: RasterSpec, mode: Mode) -> RasterWriter:
     return RasterWriter.resume(out, spec)
 
 
-def _date(writer: RasterWriter, scene: Scene, time: Any, resume: bool, append: bool) -> np.datetime64:
+def _date(writer: RasterWriter, time: Any, resume: bool, append: bool) -> np.datetime64:
     """The date to write; `InputError` where the product has it already and is not to be resumed, or the other way."""
-    given = time if time is not None else scene.datetime if scene.datetime is not None else NO_DATE
-    when, known = date_of(given), writer.times
+    when, known = date_of(time), writer.times
     if append and not resume and when in known:
         raise InputError(f"{writer.path} has the date {when} already: give another --time, or --resume")
     if resume and not append and len(known) and when not in known:

@@ -84,7 +84,7 @@ class SceneWork:
     Attributes:
         scene: with the bands of the model, in its order.
         encoder: of the product.
-        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.scenes.places`, or None.
+        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.scenes.tiling.split_positions`, or None.
         batch_size: tiles that go through the model at once; batches begin at each part's first tile.
         readers: threads that read.
         skip_failed: mark the tokens of tiles that cannot be read as not valid, instead of leaving their shard out.
@@ -159,15 +159,9 @@ class SceneWork:
         self, windows: Sequence[TokenWindow], done: Callable[[int], None] = lambda tiles: None
     ) -> Iterator[Tokens]:
         """Tokens of each window of the scene's grid; reading begins at once."""
-        self._keep_blocks(windows[0])
         # Planned as they are needed: the tiles of a large scene would take as much memory as its shards.
         read = read_ahead(self._read, (batch for window in windows for batch in self._batches(window)), self.readers)
         return (self._window(window, read, done) for window in windows)
-
-    def _keep_blocks(self, window: TokenWindow) -> None:
-        """Limit GDAL's cache to what the readers use at once: a larger one would fill with what is not read again."""
-        rows, columns = _span(self._batches(window)[0])
-        self.scene.keep_blocks(rows.stop - rows.start, columns.stop - columns.start, self.readers)
 
     def _window(self, window: TokenWindow, read: Iterator[_Batch], done: Callable[[int], None]) -> Tokens:
         shape = (window[1] - window[0], window[3] - window[2])
