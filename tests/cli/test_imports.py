@@ -17,7 +17,7 @@ PACKAGE = Path(nec.__file__).parent
 # A room may import those on lower steps and itself.
 STEPS = {
     "errors": 0, "progress": 0, "report": 0,
-    "files": 1,
+    "files": 1, "settings": 1,
     "codec": 1,
     "store": 2,
     "scenes": 3, "export": 3,
@@ -31,7 +31,7 @@ STEPS = {
 }  # fmt: skip
 EXTRAS = (
     "torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "tensorboard", "PIL",
-    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "distributed", "fsspec",
+    "rasterio", "altair", "vl_convert", "jinja2", "msgspec", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "distributed", "fsspec",
     "aiohttp", "imagecodecs", "pyarrow", "rioxarray", "geopandas", "obstore", "s3fs",
 )  # fmt: skip
 

@@ -270,9 +270,7 @@ class _Reader:
             raise InputError(f"{where}: write {family} with its options, as in {{{family}: {{{example}}}}}")
         return _baselines(entry, where)
 
-    def _adapted(
-        self, family: str, values: dict[str, Any], adapt: Mapping[str, Any], where: str
-    ) -> list[MethodPoint]:
+    def _adapted(self, family: str, values: dict[str, Any], adapt: Mapping[str, Any], where: str) -> list[MethodPoint]:
         """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds.
 
         Of "nec-hierarchical" a point for each quality, at which an adaptation's one model is coded. A `variant` tells
