@@ -7,8 +7,8 @@ import pytest
 
 import nec
 from nec.bench.methods import Method, fit_methods, measure, methods
-from nec.bench.methods.vectors import rotation
 from nec.bench.methods.fitted import FittedMethod
+from nec.bench.methods.vectors import rotation
 
 pytest.importorskip("faiss")
 

@@ -91,7 +91,7 @@ def fidelity(results: Results, dataset: str, *, page: bool = False, name: str | 
 
 
 def confusion(found: Sequence[Summary], classes: Sequence[str]) -> Any:
-    """What each class is taken for, in percent of the true class: a square for each pair, a point chosen in the page."""
+    """What each class is taken for, in percent of the true class; the point is chosen in the page."""
     names = [f"{_named(s)}, {size_text(s.bytes_per_image)}, {DECODERS[s.decoder]}" for s in found]
     frame = pd.DataFrame({"point": names, "n": [[n for row in s.confusion or [] for n in row] for s in found]})
     chosen = alt.param("point", value=names[0], bind=alt.binding_select(options=names, name="Point "))
@@ -193,7 +193,7 @@ def _symbols(scales: dict[str, Any], page: bool) -> dict[str, Any]:
 
 def _key(page: bool) -> Any:
     columns = {"expr": f"width < {WIDE} ? 1 : 4"} if page else 4
-    return alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=300)  # type: ignore[arg-type]
+    return alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=300)
 
 
 def _scales(found: Sequence[Summary], page: bool) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def _rows(found: Sequence[Summary], metric: str) -> list[dict[str, Any]]:
     best = {method: max((s for s in summaries if s.method == method), key=lambda s: s.metrics[metric].mean)
             for method in {s.method for s in summaries}}  # fmt: skip
     rows = []
-    for i, s in enumerate(summaries):
+    for s in summaries:
         point = s.metrics[metric]
         seeds = "; ".join(f"{n}: {100 * value:.2f}" for n, value in zip(s.seeds, s.values[metric], strict=False))
         others = [f"{title(metric_name(name))} {spread_text(p)} %" for name, p in s.metrics.items()]

@@ -173,9 +173,9 @@ def _rivals_are_small(results: Results, dataset: str) -> bool:
 
 
 def headline_tiles(results: Results, dataset: str) -> list[tuple[str, str]]:
-    """The headline figures as (figure, meaning), each of the variant of NEC that does best, and its smallest good point.
+    """The headline figures as (figure, meaning), each of the variant of NEC that does best, and a good small point.
 
-    That point is the smallest within two percentage points of NEC's best, with the decoder or without.
+    That is the smallest within two percentage points of NEC's best, with the decoder or without.
     """
     figures = headline(results)[dataset]
     metric = metric_name(figures["metric"])

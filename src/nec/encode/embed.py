@@ -169,7 +169,7 @@ class Stream:
     def _embedded(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         if self.inputs.windowed:
             return np.stack([embed_scene(self.model, scene, self.inputs, self.batch_size) for scene in pixels])
-        return _embed(self.model, pixels, self.inputs)
+        return embed(self.model, pixels, self.inputs)
 
     def blocks(
         self, ranges: Sequence[tuple[int, int]], done: Callable[[int], None] = lambda images: None
@@ -199,7 +199,7 @@ class Stream:
         return images
 
 
-def _embed(model: NecModel, pixels: NDArray[Any], inputs: Inputs) -> NDArray[np.float32]:
+def embed(model: NecModel, pixels: NDArray[Any], inputs: Inputs) -> NDArray[np.float32]:
     """Images (n, h, w, c) as read -> embeddings (n, y, x, d)."""
     if inputs.scale is not None:
         pixels = pixels.astype(np.float32) * np.float32(inputs.scale) + np.float32(inputs.offset)
@@ -225,7 +225,7 @@ def embed_scene(model: NecModel, scene: NDArray[Any], inputs: Inputs, batch_size
     for begin in range(0, len(corners), batch_size):
         part = corners[begin : begin + batch_size]
         windows = np.stack([scene[top : top + window, left : left + window] for top, left in part])
-        for (top, left), tokens in zip(part, _embed(model, windows, inputs), strict=True):
+        for (top, left), tokens in zip(part, embed(model, windows, inputs), strict=True):
             out[top // patch : top // patch + side, left // patch : left // patch + side] = tokens
     return out[:grid_rows, :grid_columns]
 

@@ -1,8 +1,8 @@
 """Image codecs and their common frame. Needs the extra `[bench]` (Pillow and imagecodecs).
 
 Images are coded one by one. Their files begin and end alike within a batch (headers, tables), and a frame holds that
-once: a consumer gets many images, and headers of 100 to 600 bytes an image would otherwise decide low rates. Lengths that
-a container repeats are taken out of it, so that its header is stored once a frame, and put back into `files`.
+once: a consumer gets many images, and headers of 100 to 600 bytes an image would otherwise decide low rates. Lengths
+that a container repeats are taken out of it, so that its header is stored once a frame, and put back into `files`.
 
 Options of WebP, AVIF, JPEG XL and HTJ2K are those that gave the highest PSNR at equal bytes on EuroSAT's images of
 64 px; see `docs/baselines.md`.
