@@ -63,9 +63,9 @@ def rate_accuracy(results: Results, dataset: str, *, page: bool = False) -> Any:
         labels = ["both", "with (solid)", "without (dashed)"]
         choice = alt.binding_radio(options=["both", "with", "without"], labels=labels, name="Decoder ")
         decoder = alt.param("decoder", value="both", bind=choice)
-        return _dressed(panel().add_params(metric, decoder), page)
+        return dressed(panel().add_params(metric, decoder), page)
     shown = titles[:2] if results.task(dataset) == "segmentation" else titles[:1]
-    return _dressed(alt.vconcat(*(panel(metric=name) for name in shown), title=dataset), page)
+    return dressed(alt.vconcat(*(panel(metric=name) for name in shown), title=dataset), page)
 
 
 def fidelity(results: Results, dataset: str, *, page: bool = False, name: str | None = None) -> Any:
@@ -87,7 +87,7 @@ def fidelity(results: Results, dataset: str, *, page: bool = False, name: str | 
             panels.append(_sized(alt.layer(*layers), page, 260 if page else 300, 380))
     if not panels:
         return None
-    return _dressed(panels[0] if page else alt.hconcat(*panels, title=dataset), page)
+    return dressed(panels[0] if page else alt.hconcat(*panels, title=dataset), page)
 
 
 def confusion(found: Sequence[Summary], classes: Sequence[str]) -> Any:
@@ -123,7 +123,7 @@ def confusion(found: Sequence[Summary], classes: Sequence[str]) -> Any:
     )
     texts = texts.encode(text=alt.Text("share:Q", format=".1f"))
     height = max(180, min(34 * len(classes), 640))
-    return _dressed(_sized(alt.layer(squares, texts), True, height, WIDTH).add_params(chosen), True)
+    return dressed(_sized(alt.layer(squares, texts), True, height, WIDTH).add_params(chosen), True)
 
 
 # -- panels -----------------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def _sized(chart: Any, page: bool, height: int, width: int) -> Any:
     return chart.properties(width="container" if page else width, height=height)
 
 
-def _dressed(chart: Any, page: bool) -> Any:
+def dressed(chart: Any, page: bool) -> Any:
     """The chart in the page's colours or on white."""
     ink, soft, line = (_ink(name, page) for name in ("--ink", "--soft", "--line"))
     fonts = {
