@@ -1,8 +1,7 @@
-"""`nec demo`: what ships, used as a consumer and a producer would, through the public interface; and a page about it."""
+"""`nec demo`: what ships, used through the public interface as a consumer and a producer would, and a page on it."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -31,6 +30,7 @@ CHUNK, EVERY = 128, 4  # images of a chunk, and which chunks the coarser rates a
 COARSER = (0.7, 0.5, 0.25)  # qualities of the transcodes, as shares of the store's own
 SIDE, METRES = 512, 10.0  # of the drawn scene, in pixels, and of a pixel
 NAMES = {"linear": "linear probe", "attention": "attention pooling"}
+Strips = dict[str, list[list[Any]]]  # named rows of pictures, those of one image together
 Paint = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 
 
@@ -111,7 +111,7 @@ def demo(
     points, sample = coarser_rates(held)
     paint, explained = colours_of(sample)
     say("drawing a scene, and encoding it as a producer would")
-    scene, drawn = _scene(out, model, seed, paint)
+    scene, drawn = _scene(out, model, seed)
     real, originals = (None, {}) if dataset is None else _real(held, dataset, model, heads["attention"].head, out, seed)
     user, strips = (None, {}) if own is None else _user(own, model, heads["attention"].head, out, paint)
     report = DemoReport(
@@ -125,7 +125,7 @@ def demo(
         time.perf_counter() - began,
     )
     pictures = _examples(held, paint, originals)
-    page = _page(report, held, heads, explained, pictures, drawn, strips, out, f"{model}, seed {seed}")
+    page = _page(report, heads, explained, pictures, drawn, strips, out, f"{model}, seed {seed}")
     write_bytes(out / "report.html", page.encode())
     write_bytes(out / "figures.json", report.to_json().encode())
     return report
@@ -185,14 +185,16 @@ def colours_of(grids: NDArray[np.float32]) -> tuple[Paint, float]:
     return paint, float(variance[-3:].sum() / variance.sum())
 
 
-def _examples(store: Any, paint: Paint, originals: dict[int, NDArray[np.uint8]]) -> dict[str, list[list[Any]]]:
+def _examples(store: Any, paint: Paint, originals: dict[int, NDArray[np.uint8]]) -> Strips:
     """Four test images of each class: the original where there is one, and its tokens."""
     split, labels = np.asarray(store.split), np.asarray(store.labels)
-    found: dict[str, list[list[Any]]] = {}
+    found: Strips = {}
     for label, name in enumerate(store.class_names):
         rows = _of_class(split, labels, label)
         grids = paint(store.embeddings[rows]) if len(rows) else []
-        found[name] = [[*([originals[row]] if row in originals else []), grid] for row, grid in zip(rows, grids, strict=True)]
+        found[name] = [
+            [*([originals[row]] if row in originals else []), grid] for row, grid in zip(rows, grids, strict=True)
+        ]
     return found
 
 
@@ -210,14 +212,16 @@ def draw_scene(side: int = SIDE, seed: int = 0) -> NDArray[np.uint8]:
     cells = rng.uniform(0, side, (int(side * side / 1600), 2)).astype(np.float32)
     bend = 30 * np.sin(y / 90) + 12 * np.sin(y / 31)
     crops = np.array([[178, 138, 122], [150, 122, 112], [112, 98, 98], [70, 96, 82], [58, 92, 74], [92, 112, 84]])
-    nearest = np.stack([((y[row] - cells[:, 0, None]) ** 2 + (x[row] - cells[:, 1, None]) ** 2).argmin(0) for row in range(side)])
+    nearest = np.stack(
+        [((y[row] - cells[:, 0, None]) ** 2 + (x[row] - cells[:, 1, None]) ** 2).argmin(0) for row in range(side)]
+    )
     picture = crops[rng.integers(0, len(crops), len(cells))][nearest].astype(np.float32)
     picture[x < side / 4 + 2 * bend] = (37, 60, 70)
     picture[abs(x - side * 0.6 - 2 * bend) < 14 + 4 * np.sin(y / 60)] = (46, 76, 94)
     return (picture + rng.normal(0, 5, picture.shape)).clip(0, 255).astype(np.uint8)
 
 
-def _scene(out: Path, model: str, seed: int, paint: Paint) -> tuple[dict[str, Any], list[tuple[Any, str]]]:
+def _scene(out: Path, model: str, seed: int) -> tuple[dict[str, Any], list[tuple[Any, str]]]:
     """The drawn scene as a GeoTIFF, encoded to a raster store -> figures, and pictures with what they show."""
     try:
         import rasterio
@@ -231,7 +235,8 @@ def _scene(out: Path, model: str, seed: int, paint: Paint) -> tuple[dict[str, An
     made = encode([str(path)], out / "scene.zarr", model, mode="overwrite", scenes=SceneOptions(time=["2026-06-01"]))
     raster = open_product(out / "scene.zarr")
     tokens = np.nan_to_num(raster.read(0))
-    pictures: list[tuple[Any, str]] = [(picture, "the drawn scene"), (paint(tokens), "its decoded tokens, in colours")]
+    colours = colours_of(tokens.reshape(-1, 1, 1, tokens.shape[-1]))[0](tokens)
+    pictures: list[tuple[Any, str]] = [(picture, "the drawn scene"), (colours, "its decoded tokens, in colours")]
     unit = tokens - tokens.mean(axis=(0, 1))
     unit /= np.linalg.norm(unit, axis=-1, keepdims=True) + 1e-9
     rows, columns = tokens.shape[:2]
@@ -265,9 +270,13 @@ def _real(
         return None, {}
     chosen = np.sort(np.random.default_rng(seed).choice(test, min(count, len(test)), replace=False))
     encode(
-        dataset.load([position[store.names[i]] for i in chosen]), out / "real.zarr", model, store.codec,
-        store.quality, mode="overwrite",
-    )  # fmt: skip
+        dataset.load([position[store.names[i]] for i in chosen]),
+        out / "real.zarr",
+        model,
+        store.codec,
+        store.quality,
+        mode="overwrite",
+    )
     ours, theirs = open_store(out / "real.zarr").embeddings[:], store.embeddings[chosen]
     equal = store.codec.symbols(ours, store.quality) == store.codec.symbols(theirs, store.quality)
     right = head.predict(ours) == labels[chosen]
@@ -278,8 +287,8 @@ def _real(
 
 def _user(
     dataset: Dataset, model: str, head: Head, out: Path, paint: Paint, limit: int = 64
-) -> tuple[dict[str, Any], dict[str, list[list[Any]]]]:
-    """The user's images through the model -> figures, and each image with its tokens under the class that it is given."""
+) -> tuple[dict[str, Any], Strips]:
+    """The user's images through the model -> figures, and each image with its tokens under the class it is given."""
     from nec.models import load_model
 
     found = load_model(model)
@@ -303,57 +312,95 @@ def _charts(report: DemoReport, heads: dict[str, HeadResult], page: bool) -> dic
         for kind, result in heads.items()
         for name, share in result.report.figures["per_class"].items()
     )
-    colour = alt.Color("head:N", title=None, legend=alt.Legend(orient="top"),
-                       scale=alt.Scale(domain=list(NAMES.values()), range=[orange, blue]))  # fmt: skip
-    bars = alt.Chart(classes).mark_bar().encode(
-        x=alt.X("value:Q", title="test images recognised, %", scale=alt.Scale(domain=[0, 100])),
-        y=alt.Y("class:N", title=None, sort="-x"), yOffset=alt.YOffset("head:N", sort=list(NAMES.values())),
-        color=colour, tooltip="tip:N", description="tip:N",
-    )  # fmt: skip
-    rows = [("linear probe, a quarter of the images", p["bytes_per_image"], p["accuracy"]) for p in report.rate_accuracy]
-    rows += [(f"{NAMES[k]}, all images", report.store["bytes_per_image"], h["accuracy"]) for k, h in report.heads.items()]
+    colour = alt.Color(
+        "head:N",
+        title=None,
+        legend=alt.Legend(orient="top"),
+        scale=alt.Scale(domain=list(NAMES.values()), range=[orange, blue]),
+    )
+    bars = (
+        alt.Chart(classes)
+        .mark_bar()
+        .encode(
+            x=alt.X("value:Q", title="test images recognised, %", scale=alt.Scale(domain=[0, 100])),
+            y=alt.Y("class:N", title=None, sort="-x"),
+            yOffset=alt.YOffset("head:N", sort=list(NAMES.values())),
+            color=colour,
+            tooltip="tip:N",
+            description="tip:N",
+        )
+    )
+    rows = [
+        ("linear probe, a quarter of the images", p["bytes_per_image"], p["accuracy"]) for p in report.rate_accuracy
+    ]
+    rows += [
+        (f"{NAMES[k]}, all images", report.store["bytes_per_image"], h["accuracy"]) for k, h in report.heads.items()
+    ]
     points = pd.DataFrame(
         {"what": what, "bytes": size, "value": 100 * share, "tip": f"{what}\n{size:.0f} B an image\n{share:.2%}"}
         for what, size, share in rows
     )
-    what = alt.Color("what:N", title=None, legend=alt.Legend(orient="bottom", columns=1, labelLimit=300),
-                     scale=alt.Scale(range=[blue, orange, "#009e73"], domain=list(dict.fromkeys(r[0] for r in rows))))  # fmt: skip
+    what = alt.Color(
+        "what:N",
+        title=None,
+        legend=alt.Legend(orient="bottom", columns=1, labelLimit=300),
+        scale=alt.Scale(range=[blue, orange, "#009e73"], domain=list(dict.fromkeys(r[0] for r in rows))),
+    )
     base = alt.Chart(points).encode(
-        x=alt.X("bytes:Q", title="stored bytes an image (logarithmic)", scale=alt.Scale(type="log", base=2, nice=False, padding=20)),
-        y=alt.Y("value:Q", title="test accuracy, %", scale=alt.Scale(zero=False, padding=15)), color=what,
-        tooltip="tip:N", description="tip:N",
-    )  # fmt: skip
+        x=alt.X(
+            "bytes:Q",
+            title="stored bytes an image (logarithmic)",
+            scale=alt.Scale(type="log", base=2, nice=False, padding=20),
+        ),
+        y=alt.Y("value:Q", title="test accuracy, %", scale=alt.Scale(zero=False, padding=15)),
+        color=what,
+        tooltip="tip:N",
+        description="tip:N",
+    )
     rates = base.mark_line(strokeWidth=2) + base.mark_point(size=90, opacity=1, filled=True)
     size = {"width": "container" if page else 640}
-    return {"per-class": dressed(bars.properties(height=max(120, 34 * len(classes) // 2), **size), page),
-            "rate-accuracy": dressed(rates.properties(height=300, **size), page)}  # fmt: skip
+    return {
+        "per-class": dressed(bars.properties(height=max(120, 34 * len(classes) // 2), **size), page),
+        "rate-accuracy": dressed(rates.properties(height=300, **size), page),
+    }
 
 
 def _page(
-    report: DemoReport, store: Any, heads: dict[str, HeadResult], explained: float, examples: dict[str, list[list[Any]]],
-    drawn: list[tuple[Any, str]], strips: dict[str, list[list[Any]]], out: Path, about: str,
-) -> str:  # fmt: skip
+    report: DemoReport,
+    heads: dict[str, HeadResult],
+    explained: float,
+    examples: Strips,
+    drawn: list[tuple[Any, str]],
+    strips: Strips,
+    out: Path,
+    about: str,
+) -> str:
     from nec.bench.panels import data_uri
     from nec.bench.report import render, spec
     from nec.bench.tables import Table
 
-    def uris(groups: dict[str, list[list[Any]]]) -> dict[str, list[list[str]]]:
+    def uris(groups: Strips) -> dict[str, list[list[str]]]:
         return {name: [[data_uri(image) for image in group] for group in rows] for name, rows in groups.items()}
 
     sizes, best = report.store, heads["attention"].report
-    pixels = sizes["images"] * 64 * 64 * 3 if sizes["image_files_bytes"] is None else sizes["image_files_bytes"]
-    forms = [("the image files as published", pixels), ("the same tokens as float16", sizes["float16_bytes"])]
-    forms += [("stored tokens", sizes["stored_bytes"]), ("beside them, once", sizes["side_bytes"])]
+    forms = [("the image files as published", sizes["image_files_bytes"])] if sizes["image_files_bytes"] else []
+    forms += [("the same tokens as float16", sizes["float16_bytes"]), ("stored tokens", sizes["stored_bytes"])]
+    forms += [("beside them, once", sizes["side_bytes"])]
     rows = [[(name, None), (f"{n / 1e6:,.2f} MB", n), (f"{n / sizes['images']:,.0f}", n)] for name, n in forms]
     accuracy = [
-        [(NAMES[kind], None), (f"{r.report.figures['accuracy']:.2%}", None), (f"{r.report.head_parameters:,}", None),
-         (f"{r.report.seconds:.0f} s", None), ("no" if kind == "linear" else "yes", None)]
+        [
+            (NAMES[kind], None),
+            (f"{r.report.figures['accuracy']:.2%}", None),
+            (f"{r.report.head_parameters:,}", None),
+            (f"{r.report.seconds:.0f} s", None),
+            ("no" if kind == "linear" else "yes", None),
+        ]
         for kind, r in heads.items()
-    ]  # fmt: skip
+    ]
     tiles = [
         (f"{best.figures['accuracy']:.1%}", f"of {best.test_images:,} held-out images classified correctly"),
         (f"{sizes['bytes_per_image']:.0f} B", "stored for an image"),
-        (f"{pixels / sizes['stored_bytes']:.0f} : 1", f"against {forms[0][0]}"),
+        (f"{forms[0][1] / sizes['stored_bytes']:.0f} : 1", f"against {forms[0][0]}"),
         (f"{best.seconds:.0f} s", "to read the store and train the head on this machine"),
     ]
     for name, chart in _charts(report, heads, page=False).items():
@@ -365,14 +412,18 @@ def _page(
         f"Report of nec demo: the store {sizes['name']}, the model {about}.",
         tiles=tiles,
         report=report,
-        store=store,
-        sizes=Table("", ["form", "total", "bytes an image"], rows, sortable=False, mark=2),
-        accuracy=Table("", ["head", "test accuracy", "parameters", "read and train", "needs PyTorch"], accuracy,
-                       sortable=False, mark=1),
+        sizes=Table("", ["form", "total", "bytes an image"], rows, sortable=False, mark=len(forms) - 2),
+        accuracy=Table(
+            "",
+            ["head", "test accuracy", "parameters", "read and train", "needs PyTorch"],
+            accuracy,
+            sortable=False,
+            mark=1,
+        ),
         charts={name: spec(chart) for name, chart in _charts(report, heads, page=True).items()},
         explained=f"{explained:.0%}",
         examples=uris(examples),
         drawn=[(data_uri(image), text) for image, text in drawn],
         strips=uris(strips),
         software=", ".join(f"{name} {version(package)}" for name, package in software.items()),
-    )  # fmt: skip
+    )

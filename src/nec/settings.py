@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from nec.errors import InputError, missing_extra
 
@@ -80,6 +80,10 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         found = value
         for key in keys:
             found = found[int(key) if key.isdigit() else key] if key in found or key.isdigit() else found
+        if keys and text.startswith("Invalid enum value"):
+            hint = get_type_hints(kind).get(keys[0]) if isinstance(kind, type) else None
+            literals = [option for option in (hint, *get_args(hint)) if get_origin(option) is Literal]
+            text = f"not one of {', '.join(str(known) for option in literals for known in get_args(option))}"
         named = "".join(f": {key}" for key in keys if not key.isdigit())
         raise InputError(f"{where}{named} is {found!r}: {text[:1].lower()}{text[1:]}") from error
 

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("rasterio")
-pytest.importorskip("matplotlib")
+pytest.importorskip("altair")
 
 
 @dataclass

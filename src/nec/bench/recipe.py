@@ -11,12 +11,12 @@ from typing import Any, Literal
 from nec.bench.legend import VARIANT
 from nec.errors import InputError
 from nec.settings import convert, mapping, read_yaml, refuse_unknown, settings
-from nec.training import AdaptSettings, TrainingSettings
+from nec.training import AdaptOptions, AdaptSettings, TrainingOptions, TrainingSettings
+from nec.training.recipes import KEYS
 
 ADAPTED = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
 SYMMETRIC = "codec-symmetric"
 REFERENCES = ("float", "original", "fine-tune")
-KEYS = ("name", "about", "pretrain", "adapt", "datasets", "methods", "seeds", "decoder", "heads")
 HEADS = ("classification", "classification_decoder", "segmentation", "segmentation_decoder", "fine_tune")
 
 DEFAULT: dict[str, Any] = {
@@ -235,7 +235,7 @@ class _Reader:
             nested |= self._models_of(options.models, nested, where)
         base = nested["base"]
         if base is not None:
-            base = settings(TrainingSettings, base, f"{where}: base")
+            base = TrainingOptions.read(base, f"{where}: base").settings()
         methods = self.methods if nested["methods"] is None else nested["methods"]
         if not isinstance(methods, list) or not methods:
             raise InputError(f"{self.where}: methods must be a list of methods, not {methods!r}")
@@ -305,7 +305,7 @@ class _Reader:
         for place in places:
             for turn, seed in enumerate(adaptations):
                 own = {"seed": seed} if one_model else {"lmbda": place, "seed": seed}
-                adapted = settings(AdaptSettings, {**merged, **own}, where)
+                adapted = AdaptOptions.read({**merged, **own}, where).settings()
                 label = f"quality {place:g}" if one_model else f"λ={place:g}"
                 heads = self.seeds[turn :: len(adaptations)]
                 points.append(MethodPoint(method, label, place, "", place if one_model else quality, adapted, heads))

@@ -109,7 +109,7 @@ def _bundle() -> Markup:
         from vl_convert import javascript_bundle
     except ImportError as error:
         missing_extra("vl-convert-python", "bench", error)
-    return Markup(javascript_bundle(None).replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+    return Markup(javascript_bundle().replace("</script", "<\\/script").replace("<!--", "<\\!--"))  # type: ignore[call-arg]
 
 
 def _dataset(results: Results, name: str, chosen: list[panels.Panel]) -> dict[str, Any]:

@@ -298,7 +298,9 @@ def _processor() -> str:
 def _document(recipe: BenchRecipe, model: str | Path) -> dict[str, Any]:
     """The recipe as it was run, JSON-able, every default filled in."""
     document = asdict(recipe)
-    for plan in document["datasets"]:
+    for own, plan in zip(recipe.datasets, document["datasets"], strict=True):
+        for point, values in zip(own.points, plan["points"], strict=True):
+            values["adapt"] = None if point.adapt is None else point.adapt.to_dict()
         plan["spec"] = Path(plan["spec"].partition(":")[2]).name or plan["spec"]
     return {"model": Path(model).name, **_plain(document)}
 
