@@ -19,13 +19,13 @@ from nec.demo import coarser_rates, colours_of, demo, draw_scene
 
 
 @pytest.fixture
-def run(tiny: Any, load_tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(module, "SIDE", 64)
     monkeypatch.setattr(module, "CHUNK", 16)
     monkeypatch.setenv("NEC_DATA", str(tmp_path))
 
     def call(**options: Any) -> Any:
-        return demo(tmp_path / "out", store=str(tiny.store), model="tiny", epochs=30, progress=False, **options)
+        return demo(tmp_path / "out", store=str(tiny.store), model=str(tiny.model), epochs=30, progress=False, **options)
 
     return call
 
@@ -82,9 +82,9 @@ def test_real_and_own_images(run: Any, tiny: Any) -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    extra: list[str], message: str, tiny: Any, load_tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    extra: list[str], message: str, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--out", str(tmp_path / "o"), "--store", str(tiny.store), "--epochs", "1", "--json"]
+    options = ["--out", str(tmp_path / "o"), "--store", str(tiny.store), "--model", str(tiny.model), "--json"]
     assert main(["demo", *options, *extra]) == 2
     error = capsys.readouterr().err
     assert message in error
