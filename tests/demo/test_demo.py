@@ -25,7 +25,9 @@ def run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("NEC_DATA", str(tmp_path))
 
     def call(**options: Any) -> Any:
-        return demo(tmp_path / "out", store=str(tiny.store), model=str(tiny.model), epochs=30, progress=False, **options)
+        return demo(
+            tmp_path / "out", store=str(tiny.store), model=str(tiny.model), epochs=30, progress=False, **options
+        )
 
     return call
 
