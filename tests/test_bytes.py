@@ -135,7 +135,7 @@ def toy_model(folder: Path) -> Path:
     decoder = {"decoder_embed_dim": 8, "decoder_depth": 1, "decoder_num_heads": 2}
     model = NecModel(ModelConfig.from_dict(sizes | decoder)).eval()
     images = (made.scrambled(12, 16, 16, 3, seed=30) % 256).astype(np.uint8)
-    model.codec = nec.EmbeddingCodec.fit(model.embed(model.normalize(images)).detach().numpy())
+    model.codec = nec.EmbeddingCodec.fit(model.embed(model.normalize(images)))
     save_model(model, folder)
     return folder
 

@@ -1,7 +1,7 @@
 """Neural embedding compression for Earth observation.
 
-The names below need only the base install (numpy, zarr, constriction), except `load_model` and `encode_array`, which
-need `[torch]`.
+The names below need only the base install (numpy, zarr, constriction), except that `load_model` needs
+what the model is made with, for ours `[torch]`.
 Each is imported when first used, so that `import nec` stays light.
 """
 
@@ -14,28 +14,27 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
-    from nec.encode import encode_array
-    from nec.models import load_model
+    from nec.models import Backbone, load_model
     from nec.store import open_product, open_store
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backbone",
     "CorruptError",
     "EmbeddingCodec",
     "IncompleteError",
     "InputError",
     "MissingExtraError",
     "NecError",
-    "encode_array",
     "load_model",
     "open_product",
     "open_store",
 ]
 
 _HOMES = {
+    "Backbone": "nec.models",
     "EmbeddingCodec": "nec.codec",
-    "encode_array": "nec.encode",
     "load_model": "nec.models",
     "open_product": "nec.store",
     "open_store": "nec.store",

@@ -46,7 +46,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         Image.fromarray(image).save(root / "pictures" / name)
     model = make_model()
     with torch.inference_mode():
-        embeddings = model.embed(model.normalize(images)).numpy()
+        embeddings = model.embed(model.normalize(images))
     codec = EmbeddingCodec.fit(embeddings[:120], rank=8)
     from nec.models import save_model
 

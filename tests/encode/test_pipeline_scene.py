@@ -15,8 +15,9 @@ from tiny import build_model, fit_to, smooth
 pytest.importorskip("torch")
 pytest.importorskip("rasterio")
 
+from scene_runs import encode_scene
+
 from nec.codec import EmbeddingCodec
-from nec.encode import encode_scene
 from nec.encode.scene_work import Part, SceneWork
 from nec.errors import InputError, NecError
 from nec.scenes import open_scene
@@ -98,7 +99,7 @@ def test_tiles_are_levelled_by_the_codecs_means_by_position(path: Path, tmp_path
     model = build_model()
     images = smooth(200, 16, 3, seed=9)
     with torch.inference_mode():
-        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)).numpy(), positions=True)
+        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)), positions=True)
     encode_scene(open_scene(path), model, tmp_path / "p.zarr", quality=64, **LAYOUT)
     product, expected = open_product(tmp_path / "p.zarr"), tokens_by_hand(model)
     for y, x in ((0, 0), (5, 8), (12, 15), (22, 3)):
@@ -183,7 +184,7 @@ def test_dates(model: Any, path: Path, tmp_path: Path) -> None:
         encode_scene(scene, model, out, resume=True, time="2027-01-01", **LAYOUT)
     with pytest.raises(InputError, match="exists"):
         encode_scene(scene, model, out, **LAYOUT)
-    with pytest.raises(InputError, match="one of them"):
+    with pytest.raises(InputError, match="mode 'append-overwrite' is unknown"):
         encode_scene(scene, model, out, append=True, overwrite=True, **LAYOUT)
     with pytest.raises(InputError, match="grid, chunk or shard differ"):
         encode_scene(scene, model, out, resume=True, chunk=(8, 8))
@@ -330,8 +331,6 @@ def test_scenes_that_do_not_fit(model: Any, path: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.zarr"
     with pytest.raises(InputError, match="the model takes 4"):
         encode_scene(open_scene(path), fit_to(build_model(4), smooth(50, 16, 4)), out)
-    with pytest.raises(InputError, match="no codec yet"):
-        encode_scene(open_scene(path), build_model(), out)
     with pytest.raises(InputError, match="engine 'spark'"):
         encode_scene(open_scene(path), model, out, engine="spark")
     with pytest.raises(InputError, match="halo"):
@@ -352,3 +351,15 @@ def test_a_scene_smaller_than_a_tile(model: Any, tmp_path: Path) -> None:
     path = write_scene(tmp_path / "small.tif", pixels()[:9, :11])
     report = encode_scene(open_scene(path), model, tmp_path / "p.zarr")
     assert (report["grid"], report["tiles"], report["valid_tokens"]) == ([3, 3], 1, 6)
+
+
+def test_a_backbone_without_a_codec_gets_one_fitted_on_tiles(path: Path, tmp_path: Path) -> None:
+    bare, out = build_model(), tmp_path / "p.zarr"
+    report = encode_scene(open_scene(path), bare, out, time="2026-05-01", quality=4.0, **LAYOUT)
+    assert 50 < report["codec_fitted_on"] < 11 * 15  # tiles that are valid throughout
+    product, expected = open_product(out), tokens_by_hand(bare)
+    valid = np.asarray(product.valid[0])
+    assert np.square(product.read(0) - expected)[valid].mean() / expected[valid].var() < 0.06
+    report = encode_scene(open_scene(path), bare, out, time="2026-06-01", append=True, quality=4.0, **LAYOUT)
+    assert "codec_fitted_on" not in report  # the codec of the store is taken
+    np.testing.assert_array_equal(open_product(out).read(0), open_product(out).read(1))

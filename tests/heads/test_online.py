@@ -220,7 +220,7 @@ def test_evaluation_resize_and_crop_equal_pillows() -> None:
 def test_quantisers_are_the_products_and_let_gradients_through() -> None:
     model = _model("factorized")
     images = model.normalize(_pictures(24)[0])
-    float_tokens = model.embed(images).detach()
+    float_tokens = model.token_grid(images).detach()
     codec = nec.EmbeddingCodec.fit(float_tokens.numpy())
     for quantize, wanted in (
         (bottleneck_quantizer(model), model.quantized(images)[:, 1:].detach()),
@@ -300,7 +300,7 @@ def on_disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A model folder and a dataset `folder:` of 60 pictures."""
     folder = tmp_path_factory.mktemp("online")
     model = _model()
-    model.codec = nec.EmbeddingCodec.fit(model.embed(model.normalize(_pictures(40)[0])).detach().numpy())
+    model.codec = nec.EmbeddingCodec.fit(model.embed(model.normalize(_pictures(40)[0])))
     save_model(model, folder / "m")
     images, labels = _pictures(60)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):

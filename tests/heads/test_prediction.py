@@ -80,7 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.manual_seed(0)
     model = NecModel(ModelConfig.from_dict(SIZES)).eval()
     with torch.inference_mode():
-        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)).numpy())
+        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)))
     save_model(model, folder / "model")
     model = load_model(folder / "model")
     split = np.array(["train", "train", "train", "val", "test"])[np.arange(60) // 2 % 5]
@@ -88,7 +88,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         images, [f"{i}.png" for i in range(60)], labels, ["light", "dark"],
         masks=masks, mask_classes=CLASSES, mask_colors=COLORS, groups=np.arange(60) // 4, split=split,
     )  # fmt: skip
-    encode(model, dataset, folder / "store.zarr", quality=4.0)
+    encode(dataset, folder / "store.zarr", model, quality=4.0)
     store = open_store(folder / "store.zarr")
     results = {
         "plain": segment(store, epochs=8, width=8, blocks=1),
@@ -260,7 +260,7 @@ def test_dubai_through_the_shipped_model(data_dir: Path, tmp_path: Path) -> None
     from nec.datasets import open_dataset
 
     model, dataset = load_model("eurosat-tiny"), open_dataset(f"dubai:{archive}", tile=64, downscale=6)
-    encode(model, dataset, tmp_path / "dubai.zarr", quality=0.5)
+    encode(dataset, tmp_path / "dubai.zarr", model, quality=0.5)
     store = open_store(tmp_path / "dubai.zarr")
     result = segment(store, epochs=12, width=16, blocks=1)
     assert store.groups is not None

@@ -119,7 +119,7 @@ def test_published_layouts_load(layout: str, tmp_path: Path) -> None:
     assert model.config.kind == "mae"
     assert model.name == "vit-b-checkpoint-1599"
     assert not model.training
-    assert model.embed(torch.zeros(1, 3, 32, 32)).isfinite().all()
+    assert model.token_grid(torch.zeros(1, 3, 32, 32)).isfinite().all()
 
 
 def test_loss_on_normalised_pixels_is_maes(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def _tokens(work: Work, point: MethodPoint, key: str, log: Log) -> tuple[Path, b
     assert work.base is not None
     cache, subset, model = work.cache, work.subset, work.base.load()
     if point.symmetries is not None:
-        model.config = replace(model.config, symmetries=point.symmetries)
+        model = model.symmetric(point.symmetries)
     tokens_key, tokens = embedded(cache, "tokens", model, subset)
     folder, own = cache.path("features", key, ""), True
     if point.shares_float_tokens:

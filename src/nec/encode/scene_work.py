@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import gcd, prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.encode.engine import read_ahead
+from nec.encode.reports import FailedTile
 from nec.errors import InputError, NecError
+from nec.models.backbone import Backbone
 from nec.scenes.normalization import Normalization
 from nec.scenes.scene import Scene
 from nec.scenes.tiling import Tile, Tiling, TokenWindow, read_tile
 from nec.store.patience import passing, patiently
 
 if TYPE_CHECKING:
-    from nec.models.mae import NecModel
     from nec.store.raster_shard import EncodedChunks, ShardEncoder
 
 Shard = tuple[int, int]
@@ -40,16 +42,6 @@ class Part(NamedTuple):
     def chunks(self) -> tuple[slice, slice]:
         """The same as slices."""
         return slice(*self.rows), slice(*self.columns)
-
-
-@dataclass(frozen=True)
-class FailedTile:
-    """A tile that could not be read: its first row and column and its side, in pixels of the scene, and why."""
-
-    row: int
-    column: int
-    side: int
-    error: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,7 @@ class SceneWork:
         skip_failed: mark the tokens of tiles that cannot be read as not valid, instead of leaving their shard out.
     """
 
-    model: NecModel
+    backbone: Backbone
     scene: Scene
     tiling: Tiling
     normalization: Normalization
@@ -114,9 +106,9 @@ class SceneWork:
 
     # -- what an engine asks for
 
-    def blocks(self, tasks: Sequence[Part], done: Callable[[int], None]) -> Iterator[Tokens]:
-        """Tokens of each part; batches of tiles are read ahead, across the borders of parts."""
-        return self.windows([self.window(part) for part in tasks], done)
+    def block(self, task: Part, done: Callable[[int], None]) -> Callable[[], Tokens]:
+        """Tokens of a part; batches of tiles are read ahead."""
+        return partial(next, self.windows([self.window(task)], done))
 
     def code(self, task: Part, block: Tokens) -> CodedPart:
         """The part's chunks."""
@@ -179,7 +171,7 @@ class SceneWork:
 
     def _window(self, window: TokenWindow, read: Iterator[_Batch], done: Callable[[int], None]) -> Tokens:
         shape = (window[1] - window[0], window[3] - window[2])
-        values = np.full((*shape, self.model.config.embed_dim), np.nan, np.float32)
+        values = np.full((*shape, self.backbone.dimensions), np.nan, np.float32)
         valid = np.zeros(shape, bool)
         failed: list[FailedTile] = []
         for _ in self._batches(window):
@@ -199,7 +191,7 @@ class SceneWork:
         if not some:
             return
         whole = len(some) == len(batch.tiles)  # as a rule; choosing would copy
-        tokens = embed_pixels(self.model, batch.pixels if whole else batch.pixels[some])
+        tokens = self.backbone.embed(batch.pixels if whole else batch.pixels[some])
         if self.places is not None:
             tokens -= self.places
         for i, made in zip(some, tokens, strict=True):
@@ -272,12 +264,3 @@ def _raise_passing(error: InputError) -> None:
     """A source that cannot be reached is no damaged tile: the run ends, and is resumed when the source is back."""
     if passing(error):
         raise NecError(f"{error}; it was tried several times: try again later") from error
-
-
-def embed_pixels(model: NecModel, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Model input (n, bands, rows, columns) -> embeddings (n, y, x, d)."""
-    import torch
-
-    with torch.inference_mode():
-        images = torch.from_numpy(pixels).to(model.cls_token.device)
-        return model.embed(images).float().cpu().numpy()

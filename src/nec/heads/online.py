@@ -109,7 +109,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.fine_tune and torch.is_grad_enabled()):
-            tokens = self.model.embed(images).flatten(1, 2)
+            tokens = self.model.token_grid(images).flatten(1, 2)
             return tokens if self.quantize is None else tokens + self._change(tokens.detach(), images)
 
     @torch.no_grad()

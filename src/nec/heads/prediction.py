@@ -36,14 +36,11 @@ class Embedder:
             raise InputError(f"the model {self.model.name} has no codec for --quality: make one with `nec fit`")
 
     def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        import torch
-
         if self.scale is not None:
             images = images.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
         elif images.dtype != np.uint8:
             raise InputError(f"the images have {images.dtype} pixels: give --scale S (and --offset O), see nec encode")
-        with torch.inference_mode():
-            tokens = self.model.embed(self.model.normalize(images)).float().numpy()
+        tokens = self.model.embed(self.model.normalize(images))
         if self.quality is None:
             return tokens
         assert self.model.codec is not None
