@@ -31,9 +31,9 @@ STEPS = {
 }  # fmt: skip
 EXTRAS = (
     "torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "tensorboard", "PIL",
-    "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "distributed", "fsspec",
-    "aiohttp", "imagecodecs", "pyarrow", "rioxarray", "geopandas", "obstore", "s3fs", "shapely",
-    "pyproj", "antimeridian", "msgspec",
+    "rasterio", "altair", "vl_convert", "jinja2", "scipy", "sklearn", "pandas", "xarray", "numba", "dask",
+    "distributed", "fsspec", "aiohttp", "imagecodecs", "pyarrow", "rioxarray", "geopandas", "obstore", "s3fs",
+    "shapely", "pyproj", "antimeridian", "msgspec", "matplotlib",
 )  # fmt: skip
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nec.bench.recipe import DatasetPlan
+from nec.bench.subset import open_plan
+from nec.bench.workers import Log
 from nec.datasets import Dataset
 from nec.errors import InputError
 from nec.training import AdaptOptions, AdaptSettings, Run, TrainingOptions, TrainingSettings, adapt, pretrain
@@ -14,6 +18,61 @@ from nec.training.checkpoint import checkpoint_of
 
 if TYPE_CHECKING:
     from nec.models import NecModel
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model lies, and what decides its embeddings (its `fingerprint`)."""
+
+    path: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, path: str | Path) -> ModelRef:
+        """The model of a folder or a shipped name."""
+        return cls(str(path), load(path).fingerprint)
+
+    def load(self) -> NecModel:
+        return load(self.path)
+
+
+@dataclass(frozen=True)
+class Models:
+    """Finds and makes the models of all datasets in the folder `out/models`; `plans` by name."""
+
+    out: Path
+    plans: Mapping[str, DatasetPlan]
+    log: Log
+
+    def base(self, plan: DatasetPlan, origin: ModelRef, *, train: bool) -> ModelRef | None:
+        """The model that a dataset's others start from; None where it is not there and not to be made."""
+        return origin if plan.base is None else self.get(plan, "base", plan.base, origin, train=train)
+
+    def get(
+        self, plan: DatasetPlan, name: str, settings: TrainingSettings, origin: ModelRef, *, train: bool
+    ) -> ModelRef | None:
+        """The model that these settings make of `origin`; None where it is not there and not to be made."""
+        source, start = plan.options.models or plan.name, origin.load()
+        folder = self.out / "models" / source
+        found = find_trained(folder, settings, start)
+        if found is None and train:
+            if source not in self.plans:
+                raise InputError(f"{plan.name} uses the models of {source}, and {name} is not there: give {source} too")
+            maker = self.plans[source]
+            self.log(f"{source}: training {name} for {settings.epochs:g} epochs")
+            tile = maker.options.train_tile
+            if tile is None and maker.options.tile is not None:
+                tile = start.config.image_size
+            progress = not self.log.quiet
+            found = trained(folder, name, settings, start, lambda: open_plan(maker, tile), progress=progress)
+        return None if found is None else ModelRef.of(found)
+
+
+def load(location: str | Path) -> NecModel:
+    """A model of ours."""
+    from nec.models import load_model
+
+    return load_model(location)
 
 
 def find_trained(folder: Path, settings: TrainingSettings, origin: NecModel) -> Path | None:
