@@ -191,7 +191,7 @@ def _examples(store: Any, paint: Paint, originals: dict[int, NDArray[np.uint8]])
     found: Strips = {}
     for label, name in enumerate(store.class_names):
         rows = _of_class(split, labels, label)
-        grids: list[Any] = paint(store.embeddings[rows]) if len(rows) else []
+        grids: Any = paint(store.embeddings[rows]) if len(rows) else []
         found[name] = [
             [*([originals[row]] if row in originals else []), grid] for row, grid in zip(rows, grids, strict=True)
         ]
