@@ -14,7 +14,6 @@ from tiny import build_model, smooth
 
 from nec import EmbeddingCodec, open_store
 from nec.cli import main
-from nec.encoding import fit_codec
 from nec.models import save_model
 
 
@@ -161,7 +160,10 @@ def test_fit_to_means_over_symmetries(folder: Path, tmp_path: Path, capsys: pyte
     assert main(["fit", str(tmp_path / "bare"), f"folder:{folder}", "--out", str(tmp_path / "plain.json")]) == 0
     made, plain = (EmbeddingCodec.load(path) for path in (out / "codec.json", tmp_path / "plain.json"))
     zeros = np.zeros((1, 4, 4, 16), np.int64)  # which decode to a codec's means
-    means = [codec.decode(codec.encode_symbols(zeros, 1.0)) for codec in (made, plain, fit_codec(tokens))]
+    means = [
+        codec.decode(codec.encode_symbols(zeros, 1.0))
+        for codec in (made, plain, EmbeddingCodec.fit(tokens, spatial="haar", positions=None))
+    ]
     np.testing.assert_allclose(means[0], means[2], atol=1e-4)
     assert np.abs(means[0] - means[1]).max() > 0.1
     check_refused([*command, "--out", str(tmp_path / "c.json")], "write a model folder", capsys)

@@ -9,7 +9,9 @@ import pytest
 from tiny import build_model, smooth
 
 from nec.datasets import ArrayDataset, Dataset
-from nec.encoding.embed import Stream, plan_inputs, sample_positions
+from nec.encoding import Reading
+from nec.encoding.codecs import sample_positions
+from nec.encoding.images import Stream, plan_inputs
 from nec.errors import InputError
 
 torch = pytest.importorskip("torch")
@@ -22,7 +24,7 @@ def by_hand(model: Any, images: np.ndarray) -> np.ndarray:
 
 def stream(model: Any, dataset: Dataset, batch_size: int = 32, workers: int = 2, **options: Any) -> Stream:
     order = np.arange(len(dataset))
-    return Stream(model, dataset, order, plan_inputs(model, dataset, order, **options), batch_size, workers)
+    return Stream(model, dataset, order, plan_inputs(model, dataset, order, Reading(**options)), batch_size, workers)
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(7, 1), (32, 3), (1000, 2)])

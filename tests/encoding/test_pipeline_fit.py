@@ -12,8 +12,9 @@ from tiny import build_model, smooth
 
 from nec import EmbeddingCodec
 from nec.datasets import ArrayDataset
-from nec.encoding import Reading, Running, encode, fit_codec
-from nec.encoding.codecs import sample_array, sample_embeddings
+from nec.encoding import Reading, Running, encode
+from nec.encoding.codecs import sample_array
+from nec.encoding.images import sample_embeddings
 from nec.errors import InputError
 
 
@@ -85,7 +86,7 @@ def test_sample_of_a_model_takes_training_images_only() -> None:
 def test_fitted_codec_encodes(tmp_path: Path) -> None:
     model, images = build_model(), smooth(64, 16, 3)
     sample = sample_embeddings(model, ArrayDataset(images), Reading(), Running().job("threads", 256, False))
-    model.codec = fit_codec(sample, prior="factorized", rank=8)
+    model.codec = EmbeddingCodec.fit(sample, prior="factorized", rank=8)
     assert (model.codec.rank, model.codec.prior, model.codec.dimensions) == (8, "factorized", 16)
     encode(images, tmp_path / "a.zarr", model)
     sample = sample_array(tmp_path / "a.zarr")

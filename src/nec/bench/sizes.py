@@ -14,10 +14,10 @@ from nec.bench.methods.measure import measure as measure_methods
 from nec.bench.methods.measure import spread
 from nec.bench.methods.spec import DEFAULT
 from nec.encoding import Reading, Running
-from nec.encoding.api import BATCH_IMAGES, open_backbone
-from nec.encoding.codecs import sample_embeddings
-from nec.encoding.embed import Stream, plan_inputs, sample_positions
-from nec.encoding.sources import Source, open_images
+from nec.encoding.api import BATCH_IMAGES, open_backbone, open_images
+from nec.encoding.codecs import sample_positions
+from nec.encoding.images import Stream, plan_inputs, positions_of, sample_embeddings
+from nec.encoding.options import Source
 from nec.errors import InputError
 from nec.models import Backbone
 from nec.progress import Progress
@@ -89,11 +89,11 @@ def measure(
     methods(spec)  # a misspelt name is told before anything is loaded
     if limit is not None and limit < 1:
         raise InputError(f"--limit must be at least 1, not {limit}")
-    dataset = open_images(source, reading, running.seed)
+    dataset = open_images(source, reading, running)
     found, job = open_backbone(backbone, running), running.job("threads", BATCH_IMAGES, progress)
-    order = np.arange(len(dataset)) if reading.parts is None else dataset.indices(reading.parts)
+    order = positions_of(dataset, reading.parts)
     order = order[sample_positions(len(order), limit or len(order), running.seed)]
-    inputs = plan_inputs(found, dataset, order, **reading.pixels())
+    inputs = plan_inputs(found, dataset, order, reading)
     stream = Stream(found, dataset, order, inputs, job.batch_size, running.workers)
 
     def sample() -> NDArray[np.float32]:

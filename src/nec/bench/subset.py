@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from nec.bench.cache import Cache, key_of
 from nec.bench.recipe import DatasetPlan
 from nec.datasets import Dataset, open_dataset
-from nec.encoding.embed import Inputs, Stream, plan_inputs
+from nec.encoding import Reading
+from nec.encoding.images import Inputs, Stream, plan_inputs
 from nec.errors import InputError
 from nec.files import atomic_path
 
@@ -129,7 +130,7 @@ def open_plan(plan: DatasetPlan, tile: int | None) -> Dataset:
 def model_inputs(model: NecModel, subset: Subset) -> Inputs:
     """How a model sees the images of a subset."""
     order = np.concatenate([subset.indices[part] for part in PARTS])
-    return plan_inputs(model, subset.dataset, order, image_size=subset.plan.options.image_size)
+    return plan_inputs(model, subset.dataset, order, Reading(image_size=subset.plan.options.image_size))
 
 
 def batches(count: int, size: int = BATCH) -> list[tuple[int, int]]:

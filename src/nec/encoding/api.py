@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from nec.codec import EmbeddingCodec
 from nec.datasets import Dataset
-from nec.encoding.codecs import fit_codec, sample_array, sample_embeddings
+from nec.encoding.codecs import sample_array
 from nec.encoding.engine import EngineName
-from nec.encoding.images import encode_images
-from nec.encoding.options import MODES, Coding, Mode, Reading, Running, SceneOptions
+from nec.encoding.images import encode_images, sample_embeddings
+from nec.encoding.options import MODES, Encoding, Mode, Reading, Running, SceneOptions, Source
 from nec.encoding.reports import EncodeReport
-from nec.encoding.sources import Source, open_images, open_source
 from nec.errors import InputError
+from nec.files import atomic_path
 from nec.models.adapters import ADAPTERS
 from nec.models.backbone import Backbone
 from nec.models.loading import load_model
 from nec.report import Report
 
-if TYPE_CHECKING:
-    from nec.codec import EmbeddingCodec
-
 BATCH_IMAGES, BATCH_TILES = 256, 32
-ARRAY_SUFFIXES = (".npy", ".npz", ".zarr")
 
 
 def encode(
@@ -77,25 +74,28 @@ def encode(
     reading, scenes, running = reading or Reading(), scenes or SceneOptions(), running or Running()
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is unknown: give {', '.join(MODES)}")
-    opened = open_source(source, reading, running.seed)
-    if isinstance(opened, Dataset):
-        _refuse_scene_options(scenes)
-    job = running.job(engine, BATCH_IMAGES if isinstance(opened, Dataset) else BATCH_TILES, progress)
-    found = open_backbone(backbone, running)
-    coding = Coding(quality, target_bytes)
-    if isinstance(opened, Dataset):
-        return encode_images(opened, out, found, codec, coding, mode, reading, job)
-    from nec.encoding.scene import encode_scenes
-
-    return encode_scenes(opened, out, found, codec, coding, mode, reading, scenes, job)
-
-
-def _refuse_scene_options(scenes: SceneOptions) -> None:
+    opened = reading.open(source, running.seed)
+    of_images = isinstance(opened, Dataset)
     for name in ("time", "skip_failed", "halo"):
-        if getattr(scenes, name):
-            raise InputError(
-                f"--{name.replace('_', '-')} belongs to scenes (scene:PATH), and the input is a dataset of images"
-            )
+        if of_images and getattr(scenes, name):
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} belongs to scenes (scene:PATH), and the input is a dataset of images")
+    job = running.job(engine, BATCH_IMAGES if of_images else BATCH_TILES, progress)
+    found = open_backbone(backbone, running)
+    encoding = Encoding(out, found, codec, quality, target_bytes, mode, reading, job)
+    if isinstance(opened, Dataset):
+        return encode_images(opened, encoding)
+    from nec.encoding.scenes import encode_scenes
+
+    return encode_scenes(opened, encoding, scenes)
+
+
+def open_images(source: Source, reading: Reading, running: Running) -> Dataset:
+    """The dataset that a source is; `InputError` where it is none."""
+    opened = reading.open(source, running.seed)
+    if not isinstance(opened, Dataset):
+        raise InputError(f"{source} is a scene, and images are needed: give a dataset (KIND:PATH)")
+    return opened
 
 
 def open_backbone(backbone: Backbone | str | Path | None, running: Running) -> Backbone:
@@ -172,9 +172,7 @@ def fit(
     Raises:
         InputError: source and backbone do not fit each other; `out` is in the way; NaN or infinite embeddings.
     """
-    from nec.files import atomic_path
-
-    out, running = Path(out), running or Running()
+    out, reading, running = Path(out), reading or Reading(), running or Running()
     alone = out.suffix == ".json"
     if symmetries is not None and (alone or backbone is None):
         raise InputError("--symmetries is of a model and its images: write a model folder, not a codec alone")
@@ -184,14 +182,14 @@ def fit(
         embeddings = sample_array(source, limit=limit, seed=running.seed)
     else:
         folder = None if alone else _model_folder(backbone, out, symmetries, overwrite)
-        dataset = open_images(source, reading or Reading(), running.seed)
+        dataset = open_images(source, reading, running)
         found = open_backbone(backbone, running)
         found = found if symmetries is None else found.symmetric(symmetries)
-        job, reading = running.job("threads", BATCH_IMAGES, progress), reading or Reading()
         reading = replace(reading, split=reading.split or ["train"])
-        embeddings = sample_embeddings(found, dataset, reading, job, limit)
-    spatial_name = None if spatial == "none" else spatial
-    codec = fit_codec(embeddings, prior=prior, spatial=spatial_name, rank=rank, seed=running.seed)
+        embeddings = sample_embeddings(found, dataset, reading, running.job("threads", BATCH_IMAGES, progress), limit)
+    # The factorised prior codes the tokens themselves.
+    pyramid: Literal["haar"] | None = "haar" if spatial == "haar" and prior == "hierarchical" else None
+    codec = EmbeddingCodec.fit(embeddings, prior=prior, rank=rank, seed=running.seed, positions=None, spatial=pyramid)
     if alone:
         with atomic_path(out, overwrite=overwrite) as temporary:
             codec.save(temporary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.codec import EmbeddingCodec
-from nec.codec.embedding_codec import PriorName, SpatialName
 from nec.codec.transform import level_quality
-from nec.datasets import Dataset
-from nec.encoding.embed import Stream, plan_inputs, sample_positions
-from nec.encoding.options import Job, Reading
+from nec.encoding.options import Encoding
 from nec.errors import InputError, NecError
-from nec.models.backbone import Backbone
-from nec.progress import Progress
 
 # A few thousand images settle the tables and the basis; float embeddings beyond this would strain a laptop.
 DEFAULT_LIMIT = 4000
@@ -30,8 +26,7 @@ _STEP = 8  # levels a first step away from quality 1, a factor of 2
 
 
 def codec_for(
-    backbone: Backbone,
-    codec: EmbeddingCodec | str | Path | None,
+    encoding: Encoding,
     begun: str | Path | None,
     sample: Callable[[], NDArray[np.float32]],
     positions: bool | None = None,
@@ -41,13 +36,16 @@ def codec_for(
     The one that is given, as it is or as a file; else the backbone's; else that of the store `begun`; else one fitted
     on `sample`, with means by `positions` or not. Raises `InputError` where it is for other dimensions.
     """
+    codec, backbone, fitted_on = encoding.codec, encoding.backbone, None
     found = EmbeddingCodec.load(codec) if isinstance(codec, str | Path) else codec or backbone.codec
-    fitted_on = None
     if found is None and begun is not None:
-        found = _codec_in(begun)
+        from nec.store.check import open_any
+
+        with suppress(NecError):  # there is no store, or none that can be read
+            found = open_any(begun, allow_incomplete=True).codec
     if found is None:
         embeddings = sample()
-        found, fitted_on = fit_codec(embeddings, positions=positions), len(embeddings)
+        found, fitted_on = EmbeddingCodec.fit(embeddings, positions=positions, spatial="haar"), len(embeddings)
     if found.dimensions != backbone.dimensions:
         raise InputError(
             f"the codec of {backbone.name} is for {found.dimensions} dimensions, the model has {backbone.dimensions}"
@@ -55,34 +53,9 @@ def codec_for(
     return found, fitted_on
 
 
-def _codec_in(location: str | Path) -> EmbeddingCodec | None:
-    """The codec of a store that may be incomplete; None where there is no store, or none that can be read."""
-    from nec.store.check import open_any
-
-    try:
-        return open_any(location, allow_incomplete=True).codec
-    except NecError:
-        return None
-
-
-def sample_embeddings(
-    backbone: Backbone, dataset: Dataset, reading: Reading, job: Job, limit: int | None = None
-) -> NDArray[np.float32]:
-    """Embeddings (n, y, x, d) of a seeded sample of a dataset's images.
-
-    Args:
-        reading: with the parts of the split to draw from, so that a codec never sees the images it is judged on; all
-            images where the dataset has no split, or for None.
-        limit: most images; by default 4,000, or what fits 512 MiB.
-    """
-    parts = None if dataset.split is None else reading.parts
-    order = np.arange(len(dataset)) if parts is None else dataset.indices(parts)
-    inputs = plan_inputs(backbone, dataset, order, **reading.pixels())
-    count = _count(limit, inputs.grid[0] * inputs.grid[1] * backbone.dimensions * 4)
-    order = order[sample_positions(len(order), count, job.seed)]
-    stream = Stream(backbone, dataset, order, inputs, job.batch_size, job.engine.readers)
-    with Progress(len(order), "embedding", "images", quiet=not job.progress) as bar:
-        return next(stream.blocks([(0, len(order))], bar.update))
+def sample_positions(total: int, count: int, seed: int) -> NDArray[np.int64]:
+    """At most `count` of the positions 0..`total`-1, drawn without replacement, in rising order."""
+    return np.sort(np.random.default_rng(seed).choice(total, min(count, total), replace=False))
 
 
 def sample_array(source: NDArray[Any] | str | Path, *, limit: int | None = None, seed: int = 0) -> NDArray[np.float32]:
@@ -97,29 +70,12 @@ def sample_array(source: NDArray[Any] | str | Path, *, limit: int | None = None,
     array: Any = _open_array(Path(source)) if isinstance(source, str | Path) else source
     if len(array.shape) != 4 or 0 in array.shape or np.dtype(array.dtype).kind != "f":
         raise InputError(f"{path} holds {array.dtype} {array.shape}; embeddings are floats (n, y, x, d)")
-    chosen = sample_positions(array.shape[0], _count(limit, 4 * int(np.prod(array.shape[1:]))), seed)
+    chosen = sample_positions(array.shape[0], sample_size(limit, 4 * int(np.prod(array.shape[1:]))), seed)
     sample = np.concatenate([_pick(array, chosen[chosen // _RUN == run]) for run in np.unique(chosen // _RUN)])
     bad = ~np.isfinite(sample).reshape(len(sample), -1).all(axis=1)
     if bad.any():
         raise InputError(f"{path} has NaN or infinite values in {bad.sum()} image(s), first in image {chosen[bad][0]}")
     return sample
-
-
-def fit_codec(
-    embeddings: NDArray[np.float32],
-    *,
-    prior: PriorName = "hierarchical",
-    spatial: SpatialName | None = "haar",
-    rank: int | None = None,
-    seed: int = 0,
-    positions: bool | None = None,
-) -> EmbeddingCodec:
-    """Codec fitted on embeddings (n, y, x, d); see `nec.EmbeddingCodec.fit`. `positions` None: where they pay.
-
-    `spatial` is for the hierarchical prior; the factorised one codes the tokens themselves.
-    """
-    spatial = spatial if prior == "hierarchical" else None
-    return EmbeddingCodec.fit(embeddings, prior=prior, rank=rank, seed=seed, positions=positions, spatial=spatial)
 
 
 def _pick(array: Any, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -128,7 +84,8 @@ def _pick(array: Any, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.asarray(array[first : int(chosen[-1]) + 1])[chosen - first].astype(np.float32)
 
 
-def _count(limit: int | None, item_bytes: int) -> int:
+def sample_size(limit: int | None, item_bytes: int) -> int:
+    """How many images a codec is fitted on: `limit`, else 4,000, or what fits 512 MiB."""
     if limit is None:
         return max(1, min(DEFAULT_LIMIT, MEMORY_BYTES // item_bytes))
     if limit < 1:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from nec.datasets import ArrayDataset, Dataset, open_dataset, open_input, what_is
 from nec.encoding.engine import Engine, EngineName
 from nec.errors import InputError
 
+if TYPE_CHECKING:
+    from nec.codec import EmbeddingCodec
+    from nec.models.backbone import Backbone
+    from nec.scenes import Scene
+
 Mode = Literal["create", "resume", "overwrite", "append", "resume-append"]
 MODES = ("create", "resume", "overwrite", "append", "resume-append")
+
+Source = Any
+"""A path, `KIND:PATH` or `scene:PATH`, or several; a `Dataset`; a `Scene`, or several; images (n, h, w, bands)."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +59,33 @@ class Reading:
     crs: str | None = None
     sensor: str | None = None
 
-    def check_images(self) -> None:
-        """`InputError` for what only scenes take."""
-        names = ("mask", "resolution", "crs")
-        self._refuse(names, "belongs to scenes (scene:PATH), and the input is a dataset of images")
+    def open(self, source: Source, seed: int = 0) -> Dataset | list[Scene]:
+        """The dataset or the scenes that a source is.
 
-    def check_scenes(self) -> None:
-        """`InputError` for what only images take."""
-        names = ("image_size", "split", "split_list", "tile")
-        self._refuse(names, "belongs to images, and a scene is cut into tiles: leave it out")
+        Raises:
+            InputError: nothing there, a mixture, or options that do not fit what it is.
+        """
+        if what_is(source) is None:
+            return self.images(source, seed)
+        self._refuse(("image_size", "split"), "belongs to images, and a scene is cut into tiles: leave it out")
+        return open_input(
+            source, split_lists=self.split_files, tile=self.tile, downscale=self.downscale, mask=self.mask,
+            nodata=self.nodata, resolution=self.resolution, crs=self.crs, sensor=self.sensor, scale=self.scale,
+            offset=self.offset or None,
+        )  # fmt: skip
+
+    def images(self, source: Source, seed: int = 0) -> Dataset:
+        """The dataset of images that a source is, files of rasters too; `InputError` where it is none."""
+        why = "belongs to scenes (scene:PATH), and the input is a dataset of images"
+        self._refuse(("mask", "resolution", "crs"), why)
+        if isinstance(source, Dataset):
+            return source
+        if isinstance(source, np.ndarray):
+            return ArrayDataset(source)
+        return open_dataset(
+            source, seed=seed, split_lists=self.split_files, tile=self.tile, downscale=self.downscale,
+            bands=self.chosen_bands, sensor=self.sensor, nodata=self.nodata,
+        )  # fmt: skip
 
     def _refuse(self, names: Sequence[str], why: str) -> None:
         for name in names:
@@ -83,10 +113,6 @@ class Reading:
         """Names of bands, and their positions as numbers."""
         return None if self.bands is None else [int(name) if str(name).isdigit() else name for name in self.bands]
 
-    def pixels(self) -> dict[str, Any]:
-        """Keywords of `nec.encoding.embed.plan_inputs`."""
-        return {"image_size": self.image_size, "scale": self.scale, "offset": self.offset}
-
 
 @dataclass(frozen=True)
 class SceneOptions:
@@ -106,20 +132,6 @@ class SceneOptions:
     chunk: tuple[int, int] | None = None
     shard: tuple[int, int] | None = None
     skip_failed: bool = False
-
-
-@dataclass(frozen=True)
-class Coding:
-    """With what precision a run codes.
-
-    Attributes:
-        quality: what to code with; larger = finer.
-        target_bytes: choose the quality such that an image (of scenes: an input of the backbone) takes about so many
-            bytes, instead of `quality`.
-    """
-
-    quality: float = 1.0
-    target_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -152,14 +164,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Job:
-    """A run, settled.
-
-    Attributes:
-        engine: where shards are made.
-        batch_size: images or tiles that go through the backbone at once.
-        seed: of samples.
-        progress: report on stderr.
-    """
+    """A run, settled: where it is done, images or tiles at once, the seed of samples, whether it reports on stderr."""
 
     engine: Engine
     batch_size: int
@@ -169,3 +174,17 @@ class Job:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"batch size and workers must be at least 1, not {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What `nec.encode` was told beside the source, settled."""
+
+    out: str | Path
+    backbone: Backbone
+    codec: EmbeddingCodec | str | Path | None
+    quality: float
+    target_bytes: float | None
+    mode: Mode
+    reading: Reading
+    job: Job

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import platform
+import sys
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nec.report import Report
 
@@ -138,19 +142,23 @@ class ScenesReport(EncodeReport):
     def followed_by(self, last: ScenesReport) -> ScenesReport:
         """One report of this and of a later date of the same store."""
         areas = (self.square_km, last.square_km)
-        return ScenesReport(
-            out=last.out,
-            store=last.store,
+        return replace(
+            last,
             fitted_on=self.fitted_on,
             seconds=self.seconds + last.seconds,
-            dates_complete=last.dates_complete,
-            time=last.time,
             failed_tiles=[*self.failed_tiles, *last.failed_tiles],
-            shards_left_out=last.shards_left_out,
             tiles=self.tiles + last.tiles,
             tokens=self.tokens + last.tokens,
             square_km=None if None in areas else sum(areas),  # type: ignore[arg-type]
         )
+
+
+def software() -> dict[str, str]:
+    """Versions of what decides the bytes of a store: this package, Python, NumPy, PyTorch where that computed."""
+    from nec import __version__
+
+    found = {"nec": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    return found | ({"torch": sys.modules["torch"].__version__} if "torch" in sys.modules else {})
 
 
 def store_info(location: str | Path) -> dict[str, Any]:
