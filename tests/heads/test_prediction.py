@@ -18,7 +18,7 @@ Image = pytest.importorskip("PIL.Image")
 from nec import CorruptError, EmbeddingCodec, InputError, open_store  # noqa: E402
 from nec.cli import main  # noqa: E402
 from nec.datasets import ArrayDataset  # noqa: E402
-from nec.encoding import encode  # noqa: E402
+from nec.encoding import Reading, encode  # noqa: E402
 from nec.heads import HeadResult, HeadSettings, load_head, predict, train_head  # noqa: E402
 from nec.heads.prediction import averaged_tiles, check_model, free_name, predict_classes  # noqa: E402
 from nec.models import ModelConfig, NecModel, load_model, save_model  # noqa: E402
@@ -199,6 +199,27 @@ def test_a_geotiff_keeps_its_place(made: dict[str, Any], tmp_path: Path) -> None
         assert (file.crs.to_epsg(), file.transform) == (32631, transform)
         assert file.colormap(1)[1] == (30, 30, 200, 255)
         assert file.tags(1)["class_0"] == "left"
+
+
+def test_chips_of_many_bands_are_read_as_the_model_takes_them(made: dict[str, Any], tmp_path: Path) -> None:
+    """Four bands of 16 bits, of which three are asked for in another order, give the map of the image of bytes."""
+    rasterio = pytest.importorskip("rasterio")
+    folder, image = made["folder"], made["images"][1]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    bands = np.stack([image[..., 2], np.full((16, 16), 77), image[..., 1], image[..., 0]]).astype(np.uint16) * 30
+    profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 4, "dtype": "uint16"}
+    with rasterio.open(tmp_path / "b.tif", "w", **profile) as file:
+        file.write(bands)
+    found = []
+    for name, reading in (("a.png", Reading()), ("b.tif", Reading(bands=["4", "3", "1"], scale=1 / 7650))):
+        predict(folder / "plain", tmp_path / name, tmp_path / f"{name}-out", model=folder / "model", reading=reading)
+        with Image.open(tmp_path / f"{name}-out" / f"{name[0]}.png") as written:
+            found.append(np.asarray(written))
+    np.testing.assert_array_equal(*found)
+    with pytest.raises(InputError, match="band"):
+        predict(folder / "plain", tmp_path / "b.tif", tmp_path / "c", model=folder / "model")
+    with pytest.raises(InputError, match="--bands belongs to images"):
+        predict(folder / "plain", made["store"], tmp_path / "c", reading=Reading(bands=["1"]))
 
 
 def test_a_classifier_writes_a_table(made: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.encoding.images import Inputs, embed, pixel_scale, positions_of
+from nec.encoding.options import Reading
 from nec.errors import InputError, missing_extra
 from nec.files import atomic_path
 from nec.heads.head import Head, load_head
@@ -23,7 +25,6 @@ from nec.progress import Progress
 from nec.report import Report
 
 if TYPE_CHECKING:
-    from nec.datasets import Dataset
     from nec.models.mae import NecModel
     from nec.store import ImageStore, RasterStore
 
@@ -72,8 +73,7 @@ def predict(
     *,
     model: str | Path | NecModel | None = None,
     quality: float | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
+    reading: Reading | None = None,
     overlap: float = 0.5,
     time: str | None = None,
     probabilities: bool = False,
@@ -90,8 +90,7 @@ def predict(
         out: folder to write; of a raster store the GeoTIFF.
         model: what turns images into embeddings: folder, name, or a loaded model.
         quality: code the embeddings of images first; default: floats.
-        scale: pixel * scale + offset lies in 0..1; default: as of the store that the head was trained on.
-        offset: see scale.
+        reading: how images are read: bands, sensor, scale (default: as of the store that the head was trained on).
         overlap: share of a window that the next one covers again, in images and rasters larger than the head's grid.
         time: date of a raster store that has several.
         probabilities: of a raster store, write a band of float32 for each class in place of the class.
@@ -107,8 +106,8 @@ def predict(
     head = load_head(head) if isinstance(head, str | Path) else head
     source = _opened(inputs)
     if source is not None:
-        given = {"model": model, "quality": quality, "scale": scale, "offset": offset}
-        for option in (key for key, value in given.items() if value is not None):
+        given = {"model": model, "quality": quality, **(vars(reading) if reading else {})}
+        for option in (key.replace("_", "-") for key, value in given.items() if value != vars(Reading()).get(key)):
             raise InputError(f"--{option} belongs to images, and {source.path} is a store: leave it out")
         check_model(head, source.attrs.get("model"))
     if hasattr(source, "read_valid"):
@@ -118,11 +117,11 @@ def predict(
     if source is not None:
         total, found = len(source), _of_store(source, head, overlap)
     else:
-        total, found = _of_images(inputs, head, model, quality, scale, offset, overlap)
+        total, found = _of_images(inputs, head, model, quality, reading or Reading(), overlap)
     with atomic_path(out) as folder, Progress(total, "predicting", "images", quiet=not progress) as bar:
         folder.mkdir()
         write = _write_maps if head.segments else _write_table
-        written = write(folder, head, _counted(found, bar))
+        written = write(folder, head, found, bar)
     return PredictReport(name, head.kind, total, str(out), **written)
 
 
@@ -152,12 +151,6 @@ class _Prediction:
     name: str
     found: NDArray[Any]
     reference: dict[str, Any] | None
-
-
-def _counted(predictions: Iterator[_Prediction], progress: Progress) -> Iterator[_Prediction]:
-    for prediction in predictions:
-        yield prediction
-        progress.update()
 
 
 def _opened(inputs: Any) -> Any:
@@ -196,18 +189,16 @@ def _of_pixels(reference: dict[str, Any], head: Head) -> dict[str, Any]:
 
 
 def _of_images(
-    inputs: Any,
-    head: Head,
-    model: Any,
-    quality: float | None,
-    scale: float | None,
-    offset: float | None,
-    overlap: float,
+    inputs: Any, head: Head, model: Any, quality: float | None, reading: Reading, overlap: float
 ) -> tuple[int, Iterator[_Prediction]]:
     if model is None:
         first = inputs[0] if isinstance(inputs, list | tuple) else inputs
         raise InputError(f"{first} is no store: give the --model that turns images into embeddings")
-    dataset = _open_images(inputs)
+    if reading.image_size is not None:
+        raise InputError("--image-size: images are predicted window by window, as large as they are: leave it out")
+    # Remarks of the readers on odd tags and missing geotransforms; what makes a file unusable is raised.
+    warnings.filterwarnings("ignore", module=r"PIL\.|rasterio")
+    dataset = reading.images(inputs)
     if isinstance(model, str | Path):
         from nec.models import load_model
 
@@ -215,84 +206,48 @@ def _of_images(
     check_model(head, model.identity)
     if model.dimensions != head.dimensions:
         raise InputError(f"the model gives {model.dimensions} values a token, the head takes {head.dimensions}")
-    recorded = head.model.get("input") or {}
-    scale = recorded.get("scale") if scale is None else scale
-    offset = recorded.get("offset") if offset is None else offset
-    embedder = Embedder(model, quality, scale, offset or 0.0)
+    if quality is not None and model.codec is None:
+        raise InputError(f"the model {model.name} has no codec for --quality: make one with `nec fit`")
+    scale, offset, recorded = reading.scale, reading.offset, head.model.get("input") or {}
+    if scale is None and not dataset.physical:
+        scale, offset = recorded.get("scale"), offset or recorded.get("offset") or 0.0
+    order = positions_of(dataset, reading.parts)
 
     def predictions() -> Iterator[_Prediction]:
-        for index, name in enumerate(dataset.names):
-            image = dataset.read(index)
-            if image.shape[2] != model.pixels.in_channels:
-                raise InputError(
-                    f"{name} has {image.shape[2]} band(s), and the model {model.name} takes {model.pixels.in_channels}"
+        for index in order:
+            image, name = dataset.read(index), dataset.names[index]
+            inputs = Inputs(image.shape, None, *pixel_scale(model, dataset, image, name, scale, offset), head.grid)
+
+            def apply(windows: NDArray[Any], inputs: Inputs = inputs) -> NDArray[np.float32]:
+                tokens = embed(model, windows, inputs)
+                return head.outputs(
+                    tokens if quality is None else model.codec.decode(model.codec.encode(tokens, quality))
                 )
-            yield _Prediction(name, predict_image(head, embedder, image, overlap), dataset.georeference(index))
 
-    return len(dataset), predictions()
+            found = predict_image(head, apply, model.patch, image, overlap)
+            yield _Prediction(name, found, dataset.georeference(index))
 
-
-def _open_images(inputs: Any) -> Dataset:
-    from nec.datasets import Dataset, ImageFiles, open_dataset
-    from nec.datasets.images import IMAGE_SUFFIXES
-
-    if isinstance(inputs, Dataset):
-        return inputs
-    warnings.filterwarnings("ignore", module=r"PIL\.|rasterio")
-    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    paths = [Path(item) for item in given]
-    plain = [suffix for suffix in IMAGE_SUFFIXES if not suffix.startswith(".tif")]
-    if all(path.is_file() and path.suffix.lower() in plain for path in paths):
-        return ImageFiles(paths)
-    return open_dataset([str(item) for item in given])
-
-
-@dataclass(frozen=True)
-class Embedder:
-    """Images (n, height, width, bands) -> embeddings (n, y, x, d) as a head takes them.
-
-    `quality`: code and decode them with the model's codec; None leaves them as floats. `scale`, `offset`: pixels *
-    scale + offset lie in 0..1, for other types than bytes.
-    """
-
-    model: NecModel
-    quality: float | None = None
-    scale: float | None = None
-    offset: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.quality is not None and self.model.codec is None:
-            raise InputError(f"the model {self.model.name} has no codec for --quality: make one with `nec fit`")
-
-    def __call__(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        if self.scale is not None:
-            images = images.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
-        elif images.dtype != np.uint8:
-            raise InputError(f"the images have {images.dtype} pixels: give --scale S (and --offset O), see nec encode")
-        tokens = self.model.embed(self.model.normalize(images))
-        if self.quality is None:
-            return tokens
-        assert self.model.codec is not None
-        return self.model.codec.decode(self.model.codec.encode(tokens, self.quality))
+    return len(order), predictions()
 
 
 # -- windows ----------------------------------------------------------------------------------------------------------
 
 
 def predict_image(
-    head: Head, embedder: Embedder, image: NDArray[Any], overlap: float = 0.5, batch: int = 16
+    head: Head, apply: Apply, patch: tuple[int, int], image: NDArray[Any], overlap: float = 0.5, batch: int = 16
 ) -> NDArray[Any]:
     """Image (height, width, bands) -> class of each pixel, uint8 (height, width), or the head's outputs (k,).
+
+    `apply` gives what model and head make of windows, `patch` are the pixels of a token.
 
     The model sees windows of the size that the head was trained on, which overlap by the share `overlap`; what the
     head gives is averaged (of a segmenter: less weight towards a window's edge). A smaller image is reflected.
     """
-    rows, columns = embedder.model.patch
-    window = (head.grid[0] * rows, head.grid[1] * columns)
+    window = (head.grid[0] * patch[0], head.grid[1] * patch[1])
     height, width = image.shape[:2]
     missing = [(0, max(0, side - have)) for side, have in zip(window, (height, width), strict=True)]
     padded = np.pad(image, [*missing, (0, 0)], mode="reflect")
-    found = _over_windows(head, padded, window, overlap, lambda windows: head.outputs(embedder(windows)), batch)
+    found = _over_windows(head, padded, window, overlap, apply, batch)
     return found[:height, :width] if head.segments else found
 
 
@@ -485,7 +440,7 @@ def _raster_tiles(
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def _write_maps(folder: Path, head: Head, predictions: Iterator[_Prediction]) -> dict[str, Any]:
+def _write_maps(folder: Path, head: Head, predictions: Iterator[_Prediction], progress: Progress) -> dict[str, Any]:
     colors = colors_of(len(head.class_names), head.class_colors)
     files: list[str] = []
     for prediction in predictions:
@@ -499,12 +454,13 @@ def _write_maps(folder: Path, head: Head, predictions: Iterator[_Prediction]) ->
         else:
             write_png(folder / file, prediction.found, colors)
         files.append(file)
+        progress.update()
     legend = _legend(head, colors)
     (folder / "classes.json").write_text(json.dumps(legend, indent=1) + "\n", encoding="utf-8")
     return {"files": files, "classes": legend}
 
 
-def _write_table(folder: Path, head: Head, predictions: Iterator[_Prediction]) -> dict[str, Any]:
+def _write_table(folder: Path, head: Head, predictions: Iterator[_Prediction], progress: Progress) -> dict[str, Any]:
     """predictions.csv: the class and its probability, or a column a target."""
     classes = head.task == "classification"
     rows: list[dict[str, Any]] = []
@@ -522,6 +478,7 @@ def _write_table(folder: Path, head: Head, predictions: Iterator[_Prediction]) -
                 shown = [f"{value:.7g}" for value in values.values()]
             table.writerow([prediction.name, *shown])
             rows.append({"name": prediction.name, **values})
+            progress.update()
     return {"predictions": rows}
 
 
