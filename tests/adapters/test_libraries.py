@@ -92,9 +92,9 @@ def test_torchgeo_statistics_of_weights() -> None:
         from torchgeo.models import ResNet18_Weights
     except ImportError as error:
         pytest.skip(f"torchgeo does not import: {error}")
-    from nec.models.adapters.torchgeo import _statistics
+    from nec.models.adapters import first_normalization
 
-    mean, std = _statistics(ResNet18_Weights.SENTINEL2_ALL_MOCO.transforms)  # type: ignore[misc]
+    mean, std = first_normalization(ResNet18_Weights.SENTINEL2_ALL_MOCO.transforms)  # type: ignore[misc]
     assert std[0] == 10000
     assert mean[0] == 0
 

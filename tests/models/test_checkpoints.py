@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 import nec  # noqa: E402
 from nec.models import PRESETS, ModelConfig, NecClassifier, NecModel, NecSegmenter  # noqa: E402
-from nec.models.heads import SegmentationHead  # noqa: E402
+from nec.models.layers import SegmentationHead  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "reference_nec"
 CONFIG = GOLDEN / "config.json"

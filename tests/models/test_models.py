@@ -16,7 +16,7 @@ from torch import nn  # noqa: E402
 import nec  # noqa: E402
 from nec.models import ModelConfig, NecModel, save_model  # noqa: E402
 from nec.models.bottleneck import FactorizedBottleneck  # noqa: E402
-from nec.models.vit import Block, resize_positions, sincos_positions  # noqa: E402
+from nec.models.layers import Block, resize_positions, sincos_positions  # noqa: E402
 
 TINY = {
     "image_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2,

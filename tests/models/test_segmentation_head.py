@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402
 
 import nec  # noqa: E402
-from nec.models.heads import SegmentationHead, drop_path  # noqa: E402
+from nec.models.layers import SegmentationHead, drop_path  # noqa: E402
 
 
 def head(**changes) -> SegmentationHead:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from nec.training.mixing import cut_box, cutmix, mixup, random_erase, smooth_targets  # noqa: E402
+from nec.training.augment import cut_box, cutmix, mixup, random_erase, smooth_targets  # noqa: E402
 
 shares = st.floats(0, 1)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nec.models import ModelConfig, NecModel
 from nec.training import Run, TrainingSettings, pretrain
-from nec.training.pictures import TAG, mosaic, panels
+from nec.training.trainer import TAG, mosaic, panels
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

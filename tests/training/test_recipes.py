@@ -19,7 +19,7 @@ from nec.training import (
     adapt,
     pretrain,
 )
-from nec.training.recipes import read_section, section_model
+from nec.training.settings import read_section, section_model
 
 PRIORS = (FactorizedSettings, HyperpriorSettings, HierarchicalSettings)
 

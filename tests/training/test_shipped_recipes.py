@@ -9,7 +9,7 @@ import pytest
 from nec.models import NecModel
 from nec.settings import read_yaml
 from nec.training import AdaptOptions, TrainingOptions
-from nec.training.recipes import read_section, section_model
+from nec.training.settings import read_section, section_model
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))

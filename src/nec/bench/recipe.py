@@ -13,7 +13,7 @@ from nec.errors import InputError
 from nec.heads.train import HEAD_DEFAULTS, HeadSettings
 from nec.settings import convert, mapping, read_yaml, refuse_unknown, settings
 from nec.training import AdaptOptions, AdaptSettings, TrainingOptions, TrainingSettings
-from nec.training.recipes import KEYS
+from nec.training.settings import KEYS
 
 ADAPTED = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
 SYMMETRIC = "codec-symmetric"

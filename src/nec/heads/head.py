@@ -209,7 +209,7 @@ def _rebuild(document: dict[str, Any], weights: dict[str, NDArray[Any]]) -> Any:
         import torch
 
         from nec.heads.network import AttentionHead, Segmenter
-        from nec.models.heads import SegmentationHead
+        from nec.models.layers import SegmentationHead
     except ImportError as error:
         missing_extra("torch", "torch", error)
     state = {name: torch.from_numpy(value.copy()) for name, value in weights.items()}
@@ -230,8 +230,8 @@ def _stage(state: dict[str, Tensor], heads: int | None) -> tuple[nn.Module, int]
     from torch import nn
 
     from nec.heads.network import Standardize
+    from nec.models.layers import Block
     from nec.models.mae import DecoderStage
-    from nec.models.vit import Block
 
     if heads is None:
         return Standardize(state["stage.mean"], state["stage.scale"]), state["stage.mean"].shape[-1]

@@ -21,7 +21,7 @@ try:
     from torch import Tensor, nn
     from torch.nn import functional as F
 
-    from nec.models.heads import AttentionPool, SegmentationHead
+    from nec.models.layers import AttentionPool, SegmentationHead
     from nec.models.mae import DecoderStage
 except ImportError as error:
     missing_extra("torch", "torch", error)

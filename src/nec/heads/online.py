@@ -25,9 +25,15 @@ try:
     from nec.heads.network import AttentionHead, Score, Settings, class_score, fit_epochs, rated_groups
     from nec.models.codec_bottleneck import CodecBottleneck
     from nec.models.mae import NecModel
-    from nec.training.augment import random_resized_crop_flip
-    from nec.training.mixing import cut_box, cutmix, mixup, random_erase, smooth_targets
-    from nec.training.rand_augment import rand_augment
+    from nec.training.augment import (
+        cut_box,
+        cutmix,
+        mixup,
+        rand_augment,
+        random_erase,
+        random_resized_crop_flip,
+        smooth_targets,
+    )
 except ImportError as error:
     missing_extra("torch", "torch", error)
 

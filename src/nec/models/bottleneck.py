@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nec.models.vit import Block
+from nec.models.layers import Block
 
 #: Smallest scale of the hyperprior's Gaussians, in steps of the quantiser.
 SCALE_FLOOR = 0.11

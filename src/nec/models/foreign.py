@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from nec.errors import InputError
 from nec.models.checkpoints import file_sha256, fill, read_state
 from nec.models.config import ModelConfig
-from nec.models.heads import AttentionPool, SegmentationHead
+from nec.models.layers import AttentionPool, Block, SegmentationHead
 from nec.models.mae import DecoderStage, NecModel
-from nec.models.vit import Block
 
 
 class NecClassifier(nn.Module):

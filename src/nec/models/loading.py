@@ -50,11 +50,11 @@ def load_model(
             raise InputError(f"config holds the sizes of a checkpoint file, and {name} knows its own: leave it out")
         if not rest:
             raise InputError(f"{name} lacks a name: {ADAPTERS[kind]}")
-        load = import_module(f"nec.models.adapters.{kind}").load
+        load = getattr(import_module(f"nec.models.{'onnx' if kind == 'onnx' else 'adapters'}"), f"load_{kind}")
         try:
             made: Backbone = load(rest, device=device, precision=precision, **options)
         except TypeError as error:
-            if "unexpected keyword argument" in str(error) and "load()" in str(error):
+            if "unexpected keyword argument" in str(error) and f"load_{kind}()" in str(error):
                 raise InputError(f"{kind}: models do not know the option {str(error).rpartition(' ')[2]}") from error
             raise
         return made.symmetric(symmetries)

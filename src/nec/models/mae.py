@@ -19,8 +19,8 @@ from nec.models.bottleneck import Bottleneck, FactorizedBottleneck, HyperpriorBo
 from nec.models.codec_bottleneck import CodecBottleneck
 from nec.models.config import ModelConfig
 from nec.models.devices import normalize, to_arrays
+from nec.models.layers import Block, PatchEmbed, resize_positions, sincos_positions
 from nec.models.symmetry import GROUPS, symmetric_mean
-from nec.models.vit import Block, PatchEmbed, resize_positions, sincos_positions
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec

@@ -13,8 +13,16 @@ from nec.errors import InputError
 from nec.models import PRESETS, ModelConfig, NecModel, load_model
 from nec.training.batches import training_images
 from nec.training.checkpoint import check_start
-from nec.training.recipes import Section, read_section, section_model
-from nec.training.settings import AdaptOptions, AdaptSettings, HierarchicalSettings, TrainingOptions, TrainingSettings
+from nec.training.settings import (
+    AdaptOptions,
+    AdaptSettings,
+    HierarchicalSettings,
+    Section,
+    TrainingOptions,
+    TrainingSettings,
+    read_section,
+    section_model,
+)
 from nec.training.start import cut_encoder, need_plain, refit_codec, seeded, start_of_adaptation
 from nec.training.trainer import Run, TrainReport, train
 

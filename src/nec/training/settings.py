@@ -1,13 +1,16 @@
-"""Settings of a training run: what may be given (options), and what then decides the run and is recorded (settings)."""
+"""What decides a training: options that may be given, settings that are recorded, and recipes that hold options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, Self
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 from nec.errors import InputError
+from nec.models import PRESETS, ModelConfig
 from nec.models.config import SYMMETRIES
+from nec.settings import convert, mapping, read_yaml, refuse_unknown
 from nec.settings import settings as dataclass_of
 
 Prior = Literal["factorized", "hyperprior", "hierarchical"]
@@ -215,7 +218,7 @@ class AdaptOptions(TrainingOptions):
             quantiser's step is 1 and a pre-trained model's tokens are small.
         quantiles_lr: learning rate of the prior's quantiles, which have their own loss and schedule (default 1e-3).
         principal_axes: start in the principal axes of the tokens, which changes no reconstruction: a factorised prior
-            starts with uncorrelated channels (`nec.models.axes`).
+            starts with uncorrelated channels (`nec.training.start`).
         prior_lr: peak learning rate of the prior's densities (default: the main rate, as published, at which a run of
             some hundred steps does not see them settle).
         prior_scale: scale of the logistic densities that the prior starts from, in steps (default 10).
@@ -285,3 +288,48 @@ def _one_of(settings: AdaptSettings, name: str, known: tuple[str, ...]) -> None:
         raise InputError(
             f"{name} {getattr(settings, name)!r} is not one of {', '.join(known)} (prior {settings.prior})"
         )
+
+
+#: What may stand at the top of a recipe.
+KEYS = ("name", "about", "pretrain", "adapt", "datasets", "methods", "seeds", "decoder", "heads")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One of the sections that train. `where` names file and section in errors; `model` is what `pretrain:` trains."""
+
+    where: str
+    values: dict[str, Any]
+    model: Any
+
+
+def read_section(path: str | Path, name: Literal["pretrain", "adapt"]) -> Section:
+    """The section of a recipe file; a key that stands in the file twice, or is none of a recipe's, is refused.
+
+    Raises:
+        InputError: unreadable, not YAML, no mapping, unknown or repeated keys, no such section. The message names file
+            and key.
+        MissingExtraError: PyYAML is not installed.
+    """
+    recipe = read_yaml(Path(path))
+    refuse_unknown(recipe, KEYS, f"recipe {path}")
+    if name not in recipe:
+        raise InputError(f"recipe {path} has no section {name!r}, which this command reads")
+    where = f"recipe {path}: {name}"
+    values = mapping(recipe[name], where)
+    return Section(where, values, values.pop("model", None) if name == "pretrain" else None)
+
+
+def section_model(section: Section, **overrides: Any) -> ModelConfig:
+    """The model that `pretrain:` trains: `model:` is a preset's name, or keys of `ModelConfig` (and `preset:`)."""
+    where, model = f"{section.where}: model", {} if section.model is None else section.model
+    values = {"preset": model} if isinstance(model, str) else mapping(model, where)
+    preset = values.pop("preset", None)
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"{where}: no preset {preset!r}; there are {', '.join(PRESETS)}")
+    hints = get_type_hints(ModelConfig)
+    sizes = {k: convert(value, hints[k], f"{where}: {k}") if k in hints else value for k, value in values.items()}
+    try:
+        return ModelConfig.from_dict({**(PRESETS[preset] if preset else {}), **sizes, **overrides})
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.errors import InputError, missing_extra
-from nec.models.adapters import fetching, numbers, whole
+from nec.models.adapters import fetching, names, numbers, whole
 from nec.models.backbone import Backbone, CallableBackbone, Layout, Pixels
 
 KEYS = ("input", "output", "layout", "output_layout", "mean", "std", "bands", "scale", "image_size")
@@ -63,7 +63,7 @@ class OnnxBackbone(CallableBackbone):
         return made[0] if len(made) == 1 else np.concatenate(made)
 
 
-def load(name: str, *, device: str = "auto", precision: str = "fp32", **given: Any) -> Backbone:
+def load_onnx(name: str, *, device: str = "auto", precision: str = "fp32", **given: Any) -> Backbone:
     """A model in an ONNX file.
 
     Args:
@@ -87,11 +87,10 @@ def load(name: str, *, device: str = "auto", precision: str = "fp32", **given: A
         raise InputError(f"onnx:{name}: there is no such file")
     if precision != "fp32":
         raise InputError(f"onnx:{name} computes in the precision of its file: leave --precision out")
-    unknown = sorted(set(given) - set(KEYS))
     options = {**_beside(path), **given}
-    if unknown or set(options) - set(KEYS):
-        wrong = (unknown or sorted(set(options) - set(KEYS)))[0]
-        raise InputError(f"onnx:{name}: unknown option {wrong!r}; known: {', '.join(KEYS)}")
+    unknown = sorted(set(given) - set(KEYS)) or sorted(set(options) - set(KEYS))
+    if unknown:
+        raise InputError(f"onnx:{name}: unknown option {unknown[0]!r}; known: {', '.join(KEYS)}")
     model = path.read_bytes()
     with fetching(f"onnx:{name}"):
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -107,9 +106,9 @@ def load(name: str, *, device: str = "auto", precision: str = "fp32", **given: A
     channel, spatial = (3, shape[1:3]) if layout == "NHWC" else (1, shape[2:])
     size = _size(spatial, whole(options.get("image_size")), name)
     mean, std = numbers(options.get("mean")), numbers(options.get("std"))
-    bands = options["bands"].split(",") if isinstance(options.get("bands"), str) else options.get("bands")
+    bands = names(options.get("bands"))
     count = shape[channel] if isinstance(shape[channel], int) else len(mean or bands or ()) or 3
-    pixels = Pixels(mean or (0.0,) * count, std or (1.0,) * count, bands and tuple(bands), scale=options.get("scale"))
+    pixels = Pixels(mean or (0.0,) * count, std or (1.0,) * count, bands, scale=options.get("scale"))
     if isinstance(shape[channel], int) and pixels.in_channels != count:
         raise InputError(f"onnx:{name} takes {count} bands, and mean, std or bands have {pixels.in_channels}")
     arrangement: Layout = options.get("output_layout") or _output_layout(outputs[out].shape, size, name)

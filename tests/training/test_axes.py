@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nec.models import ModelConfig, NecModel
-from nec.models.axes import rotation, to_principal_axes
+from nec.training.start import rotation, to_principal_axes
 
 
 def random_model() -> NecModel:
