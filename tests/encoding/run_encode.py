@@ -15,7 +15,9 @@ def main() -> None:
     model, scene, out, *flags = sys.argv[1:]
     options = {"engine": "dask", "workers": 1, "threads": 1} if "--dask" in flags else {}
     print("ready", flush=True)
-    encode_scene(open_scene(scene), load_model(model), out, resume="--resume" in flags, **LAYOUT, **options)
+    encode_scene(
+        open_scene(scene), load_model(model), out, time="2026-05-01", resume="--resume" in flags, **LAYOUT, **options
+    )
 
 
 if __name__ == "__main__":

@@ -129,7 +129,9 @@ def test_no_cluster_there(model: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     scene = open_scene(write_scene(tmp_path / "s.tif"))
     with pytest.raises(NecError, match="no Dask cluster with workers at tcp://127"):
-        encode_scene(scene, model, tmp_path / "p.zarr", engine="dask", scheduler="tcp://127.0.0.1:9", **LAYOUT)
+        encode_scene(
+            scene, model, tmp_path / "p.zarr", engine="dask", scheduler="tcp://127.0.0.1:9", time="2026-05-01", **LAYOUT
+        )
     assert not (tmp_path / "p.zarr").exists()
 
 

@@ -18,7 +18,7 @@ from nec.datasets import open_dataset  # noqa: E402
 from nec.datasets.base import ArrayDataset  # noqa: E402
 from nec.errors import InputError  # noqa: E402
 from nec.heads import HeadReport, HeadResult, HeadSettings, predict, train_head  # noqa: E402
-from nec.heads.network import AttentionHead, parameter_groups  # noqa: E402
+from nec.heads.network import AttentionHead, rated_groups  # noqa: E402
 from nec.heads.online import (  # noqa: E402
     AUGMENTATIONS,
     Augmentation,
@@ -31,7 +31,8 @@ from nec.heads.online import (  # noqa: E402
     evaluation_views,
     training_views,
 )
-from nec.heads.train import Trained, train_once  # noqa: E402
+from nec.heads.report import Trained  # noqa: E402
+from nec.heads.train import train_once  # noqa: E402
 from nec.models import ModelConfig, NecModel, save_model  # noqa: E402
 
 SIZES = {
@@ -120,7 +121,7 @@ def test_rates_by_layer_are_maes() -> None:
     source = TokenSource(model, None, fine_tune=True)
     head = AttentionHead.build(torch.randn(8, 4, 16), 3, model.decoder_stage())
     net, settings = OnlineClassifier(source, head), HeadSettings(lr=1.0, model_lr=0.1, layer_decay=0.5)
-    groups = parameter_groups(net, lambda name: _learning_rate(name, net, settings), 0.3)
+    groups = rated_groups(net, lambda name: _learning_rate(name, net, settings), 0.3)
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     expected = {
         "source.model.patch_embed.proj.weight": (0.1 / 8, 0.3),

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.heads.train import TASKS, HeadSettings, train_once
+from nec.heads.report import TASKS
+from nec.heads.train import HeadSettings, train_once
 from nec.labels import IGNORE
 
 PARTS = ("train", "val", "test")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,18 +17,16 @@ from nec.errors import InputError
 from nec.heads.head import Head
 from nec.heads.linear import fit_probe, fit_ridge, pooled_features
 from nec.heads.metrics import (
-    class_accuracies,
     classification_metrics,
     confusion_matrix,
-    mean_of_known,
     multilabel_metrics,
     regression_metrics,
     segmentation_metrics,
 )
+from nec.heads.report import TASKS, HeadReport, Trained, figures_of
 from nec.heads.splits import Split, choose_split
 from nec.heads.targets import Samples, Targets, labelled_samples, load_targets
 from nec.progress import Progress
-from nec.report import Report
 
 if TYPE_CHECKING:
     from nec.datasets import Dataset
@@ -38,14 +36,6 @@ if TYPE_CHECKING:
 
 TaskName = Literal["classification", "segmentation", "regression", "multilabel"]
 HeadKind = Literal["attention", "linear"]
-
-#: Figures of each task: means over the seeds, from what `nec.heads.metrics` gives.
-TASKS: dict[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "top5"),
-    "segmentation": ("overall_accuracy", "mean_iou", "mean_f1"),
-    "regression": ("mae", "rmse", "r2"),
-    "multilabel": ("mean_average_precision", "micro_f1", "macro_f1"),
-}
 
 _POOLED: dict[str, Any] = {
     "epochs": 30, "batch": 128, "lr": 2e-3, "stage_lr": 5e-4, "weight_decay": 0.05, "warmup": 0.1,
@@ -170,80 +160,11 @@ class HeadSettings:
 
 
 @dataclass(frozen=True)
-class HeadReport(Report):
-    """What training heads found on the test part.
-
-    Attributes:
-        store: what was learnt from, as it was named.
-        task: "classification", "segmentation", "regression" or "multilabel".
-        head: "attention", "linear" or "convolutions".
-        with_decoder: whether the decoder stage was trained with the head.
-        source: "store", "raster", "online" (images through a frozen model) or "fine-tune".
-        figures: the task's figures, keys of their own in the JSON: means over the seeds, their deviations, and figures
-            of each class or target. `confusion[i][j]` counts what is of class i and was taken for j, over all seeds.
-        train_images, val_images, test_images: how many; of a raster store, tokens.
-        split: how the parts were chosen, in words.
-        seeds: one a head.
-        head_parameters: those trained.
-        recipe: the settings, all of them.
-        bytes_per_image: stored bytes; of images those of their files.
-        seconds: for all of it.
-        warning: what a reader of the figures must know, or None.
-    """
-
-    store: str
-    task: str
-    head: str
-    with_decoder: bool
-    source: str
-    figures: dict[str, Any]
-    train_images: int
-    val_images: int
-    test_images: int
-    split: str
-    seeds: list[int]
-    head_parameters: int
-    recipe: dict[str, Any]
-    bytes_per_image: float
-    seconds: float
-    warning: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, the figures among them."""
-        values = super().to_dict()
-        return {"store": values.pop("store"), **values.pop("figures"), **values}
-
-    def __str__(self) -> str:
-        return _table(self)
-
-
-@dataclass(frozen=True)
 class HeadResult:
     """The first seed's head, and what all seeds measured."""
 
     head: Head
     report: HeadReport
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One head.
-
-    Attributes:
-        module: a `LinearProbe` of pooled features, an `AttentionHead`, a `Segmenter`, or an `OnlineClassifier`.
-        epoch: the one kept, from 1; None for a linear probe.
-        val_score: accuracy or mean IoU on the validation part; of targets minus the loss, None for a linear probe.
-        parameters: those trained.
-        figures: of the test part, as `nec.heads.metrics` gives them, with the `confusion` of classes.
-        predicted: of the test part: scores (n, k), or class maps (n, rows, columns).
-    """
-
-    module: Any
-    epoch: int | None
-    val_score: float | None
-    parameters: int
-    figures: dict[str, Any]
-    predicted: NDArray[Any]
 
 
 def train_head(
@@ -315,7 +236,7 @@ def train_head(
         >>> result = nec.train_head("eurosat", head="linear")  # doctest: +SKIP
         >>> result.report.figures["accuracy"]  # doctest: +SKIP
     """
-    began = _now()
+    began = perf_counter()
     given = settings or HeadSettings()
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}: {', '.join(TASKS)}")
@@ -330,7 +251,6 @@ def train_head(
     if not online and (fine_tune or quantize or quality is not None):
         name = "fine-tune" if fine_tune else "quantize" if quantize else "quality"
         raise InputError(f"--{name} belongs to the training from images: add --online")
-    name = str(getattr(store, "path", getattr(store, "kind", store)))
     options = {"names": split, "test_fraction": test_fraction, "resplit": resplit, "seed": seed}
     if online:
         if task != "classification" or head == "linear":
@@ -343,31 +263,36 @@ def train_head(
     else:
         opened = _opened(store, task, labels, label_column, time, block)
         if isinstance(opened, Samples):
-            head = head or "linear"
-            options["test_fraction"] = options["test_fraction"] or 0.3
-        made = _from_store(opened, task, head, targets, least_share, model if with_decoder else None, with_decoder,
-                           options, given)  # fmt: skip
-    runs = made.runs(range(seed, seed + (1 if made.kind == "linear" else seeds)), not progress)
+            head, options["test_fraction"] = head or "linear", test_fraction or 0.3
+        values = _truth(opened, task, targets, least_share)
+        made = _from_store(opened, task, values, head, (with_decoder, model), options, given)
+    quiet, found = not progress, made.head
+    inputs, truth = made.read(quiet)
+    runs, epochs = [], None if made.settings is None else made.settings.epochs
+    for one in range(seed, seed + (1 if made.kind == "linear" else seeds)):
+        with Progress(epochs, "training", "epochs", quiet=quiet or epochs is None) as bar:
+            arguments = (inputs, truth, task, found.class_names, made.settings, one)
+            runs.append(train_once(*arguments, on_epoch=bar.update, **made.options))
     report = HeadReport(
-        store=name,
+        store=str(getattr(store, "path", getattr(store, "kind", store))),
         task=task,
         head=made.kind,
         with_decoder=with_decoder,
         source=made.source,
-        figures=_figures(task, runs, made.names, made.colors),
+        figures=figures_of(task, runs, found.class_names, found.class_colors),
         train_images=len(made.split.train),
         val_images=len(made.split.val),
         test_images=len(made.split.test),
         split=made.split.description,
         seeds=list(range(seed, seed + len(runs))),
         head_parameters=runs[0].parameters,
-        recipe=made.recipe,
+        recipe={} if made.settings is None else made.settings.of("online" if online else task),
         bytes_per_image=made.bytes_per_image,
-        seconds=_now() - began,
+        seconds=perf_counter() - began,
         warning=made.warning or made.split.warning,
     )
     module = runs[0].module.head if made.source == "online" else runs[0].module
-    trained = replace(made.head, module=module, figures=report.to_dict())
+    trained = replace(found, module=module, figures=report.to_dict())
     if save is not None:
         trained.save(save)
     return HeadResult(trained, report)
@@ -440,34 +365,20 @@ def train_once(
 
 @dataclass(frozen=True)
 class _Made:
-    """All that is ready before the first head is trained. `read` gives inputs and truth of the parts."""
+    """All that is ready before the first head is trained.
+
+    `read` gives inputs and truth of the parts, `options` are of `train_once`, `head` is what is made, without weights.
+    """
 
     kind: str
     source: str
-    names: list[str]
     split: Split
     read: Callable[[bool], tuple[Sequence[Any], Sequence[NDArray[Any]]]]
     settings: HeadSettings | None
-    task: str
     bytes_per_image: float
     head: Head
-    colors: list[tuple[int, int, int]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     warning: str | None = None
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        return {} if self.settings is None else self.settings.of("online" if "images" in self.options else self.task)
-
-    def runs(self, seeds: Sequence[int], quiet: bool) -> list[Trained]:
-        """A head for each seed."""
-        inputs, truth = self.read(quiet)
-        runs, epochs = [], None if self.settings is None else self.settings.epochs
-        for seed in seeds:
-            with Progress(epochs, "training", "epochs", quiet=quiet or epochs is None) as progress:
-                arguments = (inputs, truth, self.task, self.names, self.settings, seed)
-                runs.append(train_once(*arguments, on_epoch=progress.update, **self.options))
-        return runs
 
 
 def _opened(
@@ -489,63 +400,83 @@ def _opened(
     return store
 
 
+def _truth(store: Any, task: str, targets: str | Path | Targets | None, least_share: float) -> tuple[Any, list[str]]:
+    """What is true of each image, and the names of the classes or targets."""
+    if task == "classification":
+        if store.labels is None:
+            raise InputError(
+                f"{store.path} has no labels: encode a labelled dataset (folder:, eurosat:, ...) to classify it"
+            )
+        labels = np.asarray(store.labels, dtype=np.int64)
+        names = list(store.class_names or map(str, range(int(labels.max(initial=-1)) + 1)))
+        if len(names) < 2:
+            raise InputError(f"{store.path} has {len(names)} class(es): classification needs at least two")
+        return labels, names
+    if task == "segmentation":
+        if store.masks is None or store.mask_classes is None:
+            raise InputError(
+                f"{store.path} has no masks: encode a dataset with masks (dubai:, potsdam:, images+masks:)"
+            )
+        if len(store.mask_classes) < 2:
+            raise InputError(
+                f"{store.path} has masks of {len(store.mask_classes)} class: segmentation needs at least two"
+            )
+        return store.masks, list(store.mask_classes)
+    found = store.targets if isinstance(store, Samples) else None
+    if found is None:
+        if targets is None:
+            raise InputError(f"{task} needs --targets: FILE.npy, FILE.csv, or fractions")
+        multilabel = task == "multilabel"
+        found = targets if isinstance(targets, Targets) else load_targets(store, targets, multilabel, least_share)
+    return found.values, found.names
+
+
 def _from_store(
     store: Any,
     task: str,
+    truth: tuple[Any, list[str]],
     head: str | None,
-    targets: str | Path | Targets | None,
-    least_share: float,
-    model: Any,
-    with_decoder: bool,
+    decoder: tuple[bool, Any],
     options: dict[str, Any],
     settings: HeadSettings,
 ) -> _Made:
     settings.check(task)
-    colors = warning = None
-    groups, values = store.groups, None  # type: Any, Any
-    if task == "classification":
-        values, names = _labels(store)
+    (values, names), (with_decoder, model), warning = truth, decoder, None
+    samples, masked, classes = isinstance(store, Samples), task == "segmentation", task == "classification"
+    if classes:
         ids, id_names = values, names
-        groups = groups if isinstance(store, Samples) else None
-    elif task == "segmentation":
-        values, names, colors = *_masks(store), store.mask_colors
+    elif masked:
         ids, id_names = np.zeros(len(store), np.int64), ["with a mask"]
     else:
-        found = _targets(store, targets, task, least_share)
-        values, names = found.values, found.names
         ids, id_names = np.where(np.isnan(values).all(axis=1), -1, 0), ["images with a target"]
-    split = _split(store, ids, id_names, groups, options)
-    if task in ("regression", "multilabel"):
+    split = _split(store, ids, id_names, None if classes and not samples else store.groups, options)
+    if not (classes or masked):
         known = np.sum(~np.isnan(values[split.train]), axis=0)
         if (known < 2).any():
             lacking = names[int(np.argmin(known))]
             raise InputError(f"target {lacking!r} has fewer than two values in the training part: leave it out")
-    if task != "segmentation" and head is None and not with_decoder and find_spec("torch") is None:
+    if not masked and head is None and not with_decoder and find_spec("torch") is None:
         head = "linear"
         warning = "torch is not installed: using the linear probe (the attention head needs the extra [torch])"
-    linear = head == "linear" and task != "segmentation"
-    if head == "linear" and not linear:
+    if masked and head == "linear":
         raise InputError("segmentation has a head of convolutions: leave --head linear out")
+    linear, parts = head == "linear", (split.train, split.val, split.test)
     stage = decoder_stage(store, model) if with_decoder else None
-    parts = (split.train, split.val, split.test)
 
     def read(quiet: bool) -> tuple[Sequence[Any], Sequence[NDArray[Any]]]:
         return read_parts(store, parts, pooled_features if linear else half_grids, quiet), [values[p] for p in parts]
 
     return _Made(
-        kind="linear" if linear else "convolutions" if task == "segmentation" else "attention",
-        source="raster" if isinstance(store, Samples) else "store",
-        names=names,
+        kind="linear" if linear else "convolutions" if masked else "attention",
+        source="raster" if samples else "store",
         split=split,
         read=read,
         settings=None if linear else settings.resolve(task, len(split.train), with_decoder),
-        task=task,
         bytes_per_image=float(store.bytes_per_image),
         head=Head(
-            task, names, colors, (store.grid[0], store.grid[1]), int(store.embeddings.shape[-1]),
-            store.attrs.get("model") or {}, quality=store.quality,
+            task, names, store.mask_colors if masked else None, (store.grid[0], store.grid[1]),
+            int(store.embeddings.shape[-1]), store.attrs.get("model") or {}, quality=store.quality,
         ),
-        colors=colors,
         options={} if stage is None else {"stage": stage},
         warning=warning,
     )  # fmt: skip
@@ -609,50 +540,16 @@ def _from_images(
     return _Made(
         kind="attention",
         source="fine-tune" if fine_tune else "online",
-        names=list(dataset.class_names),
         split=split,
         read=read,
         settings=resolved,
-        task="classification",
         bytes_per_image=float(np.mean(np.asarray(dataset.file_sizes)[np.concatenate(parts)])),
         head=Head(
-            "classification",
-            list(dataset.class_names),
-            None,
-            (height // patch, width // patch),
-            model.config.embed_dim,
-            model.identity,
+            "classification", list(dataset.class_names), None, (height // patch, width // patch),
+            model.config.embed_dim, model.identity,
         ),
         options={"images": TokenSource(model, way, fine_tune), "with_decoder": with_decoder},
-    )
-
-
-def _labels(store: Any) -> tuple[NDArray[np.int64], list[str]]:
-    if store.labels is None:
-        raise InputError(
-            f"{store.path} has no labels: encode a labelled dataset (folder:, eurosat:, ...) to classify it"
-        )
-    labels = np.asarray(store.labels, dtype=np.int64)
-    names = store.class_names or [str(i) for i in range(int(labels.max(initial=-1)) + 1)]
-    if len(names) < 2:
-        raise InputError(f"{store.path} has {len(names)} class(es): classification needs at least two")
-    return labels, list(names)
-
-
-def _masks(store: Any) -> tuple[Any, list[str]]:
-    if store.masks is None or store.mask_classes is None:
-        raise InputError(f"{store.path} has no masks: encode a dataset with masks (dubai:, potsdam:, images+masks:)")
-    if len(store.mask_classes) < 2:
-        raise InputError(f"{store.path} has masks of {len(store.mask_classes)} class: segmentation needs at least two")
-    return store.masks, list(store.mask_classes)
-
-
-def _targets(store: Any, targets: str | Path | Targets | None, task: str, least_share: float) -> Targets:
-    if isinstance(store, Samples) and store.targets is not None:
-        return store.targets
-    if targets is None:
-        raise InputError(f"{task} needs --targets: FILE.npy, FILE.csv, or fractions")
-    return targets if isinstance(targets, Targets) else load_targets(store, targets, task == "multilabel", least_share)
+    )  # fmt: skip
 
 
 _DRAWS = 50  # splits of a raster that are tried
@@ -707,103 +604,3 @@ def decoder_stage(store: Any, location: Any = None) -> DecoderStage:
             f" {model.sha256[:12]}, the store names {recorded['sha256'][:12]}"
         )
     return model.decoder_stage().on_grid(store.grid)
-
-
-def _now() -> float:
-    return time.perf_counter()
-
-
-# -- what is reported -------------------------------------------------------------------------------------------------
-
-
-def _figures(
-    task: str, runs: Sequence[Trained], names: list[str], colors: list[tuple[int, int, int]] | None
-) -> dict[str, Any]:
-    """Means over the seeds with their sample deviations, and what each seed, class and target reached."""
-    columns = {key: [run.figures[key] for run in runs] for key in TASKS[task]}
-    means = {key: mean_of_known(column) for key, column in columns.items()}
-    spread = {
-        key: float(np.std(column, ddof=1)) if len(runs) > 1 and None not in column else None
-        for key, column in columns.items()
-    }
-    epochs = [run.epoch for run in runs if run.epoch is not None]
-    if task in ("regression", "multilabel"):
-        first = runs[0].figures["per_target"]
-        per_target = {
-            name: {key: mean_of_known([run.figures["per_target"][name][key] for run in runs]) for key in first[name]}
-            for name in names
-        }
-        std = {key: value for key, value in spread.items() if value is not None} if len(runs) > 1 else None
-        return means | {"std": std, "per_target": per_target, "target_names": names, "epochs": epochs}
-    confusion = sum(run.figures["confusion"] for run in runs)
-    if task == "classification":
-        return {
-            **means,
-            "accuracy_std": spread["accuracy"],
-            "per_class": class_accuracies(confusion, names),
-            "accuracies": columns["accuracy"],
-            "top5_accuracies": columns["top5"],
-            "val_accuracies": [run.val_score for run in runs],
-            "epochs": epochs,
-            "class_names": names,
-            "confusion": confusion.tolist(),
-        }
-    return {
-        **means,
-        **{f"{key}_std": value for key, value in spread.items()},
-        "per_class": segmentation_metrics(confusion, names)["per_class"],
-        "runs": [
-            {key: run.figures[key] for key in TASKS[task]} | {"val_mean_iou": run.val_score, "epoch": run.epoch}
-            for run in runs
-        ],
-        "class_names": names,
-        "class_colors": colors,
-        "confusion": confusion.tolist(),
-    }
-
-
-_WORDS = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "f1": "F1", "iou": "IoU", "top5": "among the five likeliest"}
-_BYTES = {
-    "store": "stored bytes an image (side information apart)",
-    "raster": "stored bytes a token",
-    "online": "bytes an image file; the images went through a frozen model",
-    "fine-tune": "bytes an image file; the images trained the model",
-}
-
-
-def _table(report: HeadReport) -> str:
-    figures, percent = report.figures, report.task in ("classification", "segmentation")
-    head = {"attention": "attention pooling", "linear": "linear probe"}.get(report.head, report.head)
-    head += " after the decoder stage" if report.with_decoder else ""
-    head += " and the model, fine-tuned" if report.source == "fine-tune" else ""
-    what = "tokens" if report.source == "raster" else "images"
-    lines = [
-        f"{report.store}: {report.bytes_per_image:.1f} {_BYTES[report.source]}",
-        f"split: {report.split}",
-        f"{what}: {report.train_images} train, {report.val_images} val, {report.test_images} test",
-        f"head: {head}, {report.head_parameters:,} parameters, {report.seconds:.0f} s",
-        "",
-    ]
-    spreads = figures.get("std") or {key: figures.get(f"{key}_std") for key in TASKS[report.task]}
-    for key in TASKS[report.task]:
-        spread = spreads.get(key)
-        more = "" if spread is None else f" ± {_number(spread, percent)} over {len(report.seeds)} seeds"
-        lines.append(f"{_words(key)} {_number(figures[key], percent)}{more}")
-    rows: Mapping[str, Any] = figures.get("per_class", figures.get("per_target", {}))
-    rows = {name: row if isinstance(row, dict) else {"accuracy": row} for name, row in rows.items()}
-    keys = list(next(iter(rows.values())))
-    counts = [sum(row) // len(report.seeds) for row in figures.get("confusion", [])]
-    width = max(map(len, (*rows, "target")))
-    lines += ["", f"  {'class' if percent else 'target':<{width}}" + "".join(f"{_words(key):>20}" for key in keys)]
-    for i, (name, row) in enumerate(rows.items()):
-        of = f"  of {counts[i]:,}" if counts else ""
-        lines.append(f"  {name:<{width}}" + "".join(f"{_number(row[key], percent):>20}" for key in keys) + of)
-    return "\n".join(lines)
-
-
-def _words(key: str) -> str:
-    return _WORDS.get(key, key.replace("_", " ").replace("f1", "F1").replace("iou", "IoU"))
-
-
-def _number(value: float | None, percent: bool) -> str:
-    return "-" if value is None else f"{value:.2%}" if percent else f"{value:.4g}"
