@@ -60,10 +60,16 @@ class Pixels:
 class Backbone(ABC):
     """Images -> grids of embeddings. Our own model is one, `nec.models.adapters` makes others, and so may you.
 
-    A subclass defines `identity`, `dimensions`, `patch`, `pixels`, `input_size` and `embed`; or see `from_callable`.
+    A subclass defines `embed`, and as attributes or properties what has no default; or see `from_callable`.
 
     Attributes:
         name: what errors and stores call it.
+        identity: what decides its embeddings, JSON-able: name, sha256 of the weights, and more. Held on resume and
+            append.
+        dimensions: channels of an embedding.
+        patch: pixels (y, x) that a token stands for; the whole input where there is one vector an image.
+        pixels: what it wants of pixels.
+        input_size: (height, width) in pixels that it was made for; scenes are cut into tiles of that size.
         codec: fitted to its embeddings, or None; `nec.encode` then fits one.
         device: where it computes: "cpu", "cuda", "mps".
         precision: in which it computes: "fp32", "bf16" or "fp16". Others than "fp32" are part of `identity`.
@@ -71,35 +77,15 @@ class Backbone(ABC):
     """
 
     name: str = ""
+    identity: dict[str, Any]
+    dimensions: int
+    patch: tuple[int, int]
+    pixels: Pixels
+    input_size: tuple[int, int]
     codec: EmbeddingCodec | None = None
     device: str = "cpu"
     precision: Precision = "fp32"
     any_size: bool = False
-
-    @property
-    @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """What decides its embeddings, JSON-able: name, sha256 of the weights, and more. Held on resume and append."""
-
-    @property
-    @abstractmethod
-    def dimensions(self) -> int:
-        """Channels of an embedding."""
-
-    @property
-    @abstractmethod
-    def patch(self) -> tuple[int, int]:
-        """Pixels (y, x) that a token stands for; the whole input where there is one vector an image."""
-
-    @property
-    @abstractmethod
-    def pixels(self) -> Pixels:
-        """What it wants of pixels."""
-
-    @property
-    @abstractmethod
-    def input_size(self) -> tuple[int, int]:
-        """(height, width) in pixels that it was made for; scenes are cut into tiles of that size."""
 
     @abstractmethod
     def embed(self, images: Any) -> NDArray[np.float32]:
@@ -220,52 +206,34 @@ class CallableBackbone(Backbone):
         any_size: bool = False,
     ) -> None:
         self.name, self.any_size = name, any_size
-        self._function, self._pixels, self._size, self._layout, self._facts = (
-            function,
-            pixels,
-            input_size,
-            layout,
-            facts,
-        )
-        self._patch, self._dimensions = input_size, 0
+        self.pixels, self.input_size, self.patch, self.dimensions = pixels, input_size, input_size, 0
+        self._function, self._layout, self._facts = function, layout, facts
 
     def probe(self, patch: tuple[int, int] | None = None) -> None:
         """Find patch and dimensions by one call on zeros. `InputError` where there is no grid, or not that patch."""
-        y, x, self._dimensions = self.embed(np.zeros((1, self.pixels.in_channels, *self._size), np.float32)).shape[1:]
-        if self._size[0] % y or self._size[1] % x:
-            raise InputError(f"{self.name} gives {y}x{x} tokens for {self._size[0]}x{self._size[1]} px: no whole patch")
-        self._patch = self._size[0] // y, self._size[1] // x
-        if patch is not None and patch != self._patch:
-            raise InputError(
-                f"{self.name} has patches of {self._patch[0]}x{self._patch[1]} px, not {patch[0]}x{patch[1]}"
-            )
+        height, width = self.input_size
+        y, x, self.dimensions = self.embed(np.zeros((1, self.pixels.in_channels, height, width), np.float32)).shape[1:]
+        if height % y or width % x:
+            raise InputError(f"{self.name} gives {y}x{x} tokens for {height}x{width} px: no whole patch")
+        self.patch = down, across = height // y, width // x
+        if patch is not None and patch != self.patch:
+            raise InputError(f"{self.name} has patches of {down}x{across} px, not {patch[0]}x{patch[1]}")
 
     @property
-    def identity(self) -> dict[str, Any]:
-        pixels: dict[str, Any] = {"mean": list(self._pixels.mean), "std": list(self._pixels.std)}
-        if self._pixels.bands:
-            pixels["bands"] = list(self._pixels.bands)
+    def identity(self) -> dict[str, Any]:  # type: ignore[override]
+        pixels: dict[str, Any] = {"mean": list(self.pixels.mean), "std": list(self.pixels.std)}
+        if self.pixels.bands:
+            pixels["bands"] = list(self.pixels.bands)
         rest = {} if self.precision == "fp32" else {"precision": self.precision}
-        return {"name": self.name, **self._facts, "preprocessing": {**pixels, "input_size": list(self._size)}, **rest}
-
-    @property
-    def dimensions(self) -> int:
-        return self._dimensions
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        return self._patch
-
-    @property
-    def pixels(self) -> Pixels:
-        return self._pixels
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        return self._size
+        return {
+            "name": self.name,
+            **self._facts,
+            "preprocessing": {**pixels, "input_size": list(self.input_size)},
+            **rest,
+        }
 
     def embed(self, images: Any) -> NDArray[np.float32]:
-        check_bands(images.shape, self._pixels.in_channels, axis=1)
+        check_bands(images.shape, self.pixels.in_channels, axis=1)
         found = grids(self._function(images), images.shape[2:], self._layout, self.name)
         if len(found) != len(images):
             raise InputError(f"{self.name} gives {len(found)} grids for {len(images)} images")
@@ -279,28 +247,10 @@ class SymmetricBackbone(Backbone):
         (height, width), (down, across) = base.input_size, base.patch
         if height != width or down != across:
             raise InputError(f"{base.name} takes no square images: it has no means over turns of them")
-        self.name, self.device, self.precision, self.any_size = base.name, base.device, base.precision, base.any_size
+        for name in ("name", "dimensions", "patch", "pixels", "input_size", "device", "precision", "any_size"):
+            setattr(self, name, getattr(base, name))
         self.base, self.symmetries = base, symmetries
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {**self.base.identity, "symmetries": self.symmetries}
-
-    @property
-    def dimensions(self) -> int:
-        return self.base.dimensions
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        return self.base.patch
-
-    @property
-    def pixels(self) -> Pixels:
-        return self.base.pixels
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        return self.base.input_size
+        self.identity = {**base.identity, "symmetries": symmetries}
 
     def normalize(self, images: NDArray[Any]) -> Any:
         return self.base.normalize(images)

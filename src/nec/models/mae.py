@@ -115,7 +115,7 @@ class NecModel(nn.Module, Backbone):
     # -- as a backbone --------------------------------------------------------------------------------------------
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:  # type: ignore[override]
         """What tells its embeddings from others: name, sha256 of the weights, symmetries and precision if any."""
         found: dict[str, Any] = {"name": self.name, "sha256": self.sha256}
         if self.config.symmetries != 1:
@@ -129,20 +129,20 @@ class NecModel(nn.Module, Backbone):
         return "-".join([self.sha256, *map(str, rest)])
 
     @property
-    def dimensions(self) -> int:
+    def dimensions(self) -> int:  # type: ignore[override]
         return self.config.embed_dim
 
     @property
-    def patch(self) -> tuple[int, int]:
+    def patch(self) -> tuple[int, int]:  # type: ignore[override]
         return self.config.patch_size, self.config.patch_size
 
     @property
-    def pixels(self) -> Pixels:
+    def pixels(self) -> Pixels:  # type: ignore[override]
         c = self.config
         return Pixels(c.mean, c.std, c.bands, c.reflectance)
 
     @property
-    def input_size(self) -> tuple[int, int]:
+    def input_size(self) -> tuple[int, int]:  # type: ignore[override]
         return self.config.image_size, self.config.image_size
 
     @property
