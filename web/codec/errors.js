@@ -14,3 +14,6 @@ export class CorruptError extends NecError {}
 
 /** The caller asked for what cannot be given, or gave a codec that is not one. */
 export class InputError extends NecError {}
+
+/** A place cannot be read: the network, a server that refuses, or one that does not answer range requests. */
+export class AccessError extends NecError {}

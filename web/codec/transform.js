@@ -109,7 +109,8 @@ function addUp(slab, y, x, width) {
 
 function butterfly(slab, first, second, width) {
   for (let j = 0; j < width; j++) {
-    const [a, b] = [slab[first + j], slab[second + j]];
+    const a = slab[first + j];
+    const b = slab[second + j];
     slab[first + j] = a + b;
     slab[second + j] = a - b;
   }
