@@ -71,7 +71,7 @@ export class EmbeddingCodec {
     const { frame, grid } = this.#decoded(asBytes(bytes), 1, false, options);
     const { symbols, y, x, n, channels } = grid;
     const data = allocated(() => new Int32Array(n * y * x * rank));
-    for (let token = 0; token < y * x; token++) {
+    for (let token = 0; channels > 0 && token < y * x; token++) {
       for (let image = 0; image < n; image++) {
         const from = (token * n + image) * channels;
         const to = (image * y * x + token) * rank;
@@ -143,7 +143,7 @@ export class EmbeddingCodec {
     }
     if (n * y * x * channels === 0) {
       const side = (size) => Math.ceil(size / spacing);
-      const grid = { symbols: new Int32Array(0), n, y: side(y), x: side(x), channels: 0 };
+      const grid = { symbols: new Int32Array(0), y: side(y), x: side(x), n, channels: 0 };
       return { frame, grid, centroids: null };
     }
     return { frame, ...decodeSymbols(this.#config, frame, bytes.subarray(frame.start, end), spacing, centred) };
