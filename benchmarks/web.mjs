@@ -1,6 +1,8 @@
-// Symbols a second of the JavaScript decoder on the shipped store: `node benchmarks/web.mjs [--chunks 64] [--rounds 5]`.
+// Symbols a second of the JavaScript decoder on the shipped store:
 //
-// Each figure is the best of the rounds: other work on the machine only makes it slower. One thread, one chunk at a time.
+//     node benchmarks/web.mjs [--chunks 64] [--rounds 5]
+//
+// Each figure is the best of the rounds: other work on the machine only makes it slower. One thread, chunk by chunk.
 
 import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
@@ -29,7 +31,8 @@ frames.length = Math.min(frames.length, Number(values.chunks));
 
 const bytes = frames.reduce((sum, frame) => sum + frame.length, 0);
 const count = frames.reduce((sum, frame) => sum + codec.symbols(frame).data.length, 0);
-console.log(`${frames.length} chunks, ${count} symbols, ${((8 * bytes) / count).toFixed(3)} bits a symbol, Node ${process.version}`);
+const rate = ((8 * bytes) / count).toFixed(3);
+console.log(`${frames.length} chunks, ${count} symbols, ${rate} bits a symbol, Node ${process.version}`);
 const work = {
   symbols: (frame) => codec.symbols(frame),
   decode: (frame) => codec.decode(frame),
@@ -43,5 +46,6 @@ for (const [name, run] of Object.entries(work)) {
     frames.forEach(run);
     best = Math.min(best, (performance.now() - begin) / 1000);
   }
-  console.log(`${name}: ${(count / best / 1e6).toFixed(1)} million symbols a second, ${(bytes / best / 1e6).toFixed(2)} MB of frames`);
+  const speed = [count / best / 1e6, bytes / best / 1e6].map((value) => value.toFixed(1));
+  console.log(`${name}: ${speed[0]} million symbols a second, ${speed[1]} MB of frames a second`);
 }

@@ -16,7 +16,10 @@ import { levelsOf } from "./codec/waves.js";
 export { CorruptError, InputError, NecError } from "./codec/errors.js";
 
 /** @typedef {Uint8Array | ArrayBuffer} Bytes */
-/** @typedef {{limit?: [number, number, number]}} Options `limit`: the most images, rows and columns that are expected */
+/**
+ * `limit`: the most images, rows and columns that are expected. Larger frames are refused before memory is taken.
+ * @typedef {{limit?: [number, number, number]}} Options
+ */
 /** @typedef {{data: Int32Array, shape: [number, number, number, number], quality: number}} Symbols (n, y, x, k) */
 /** @typedef {{data: Float32Array, shape: [number, number, number, number]}} Embeddings (n, y, x, d) */
 
@@ -119,6 +122,7 @@ export class EmbeddingCodec {
     return frame.start + 4 * total(frame.words.slice(0, levelsAt(this.#config, frame, spacing)));
   }
 
+  /** @returns {Embeddings} */
   #values(bytes, spacing, options) {
     const { frame, grid, centroids } = this.#decoded(bytes, spacing, true, options);
     const { n, y, x } = grid;
@@ -130,6 +134,7 @@ export class EmbeddingCodec {
     return readFrame(bytes, this.#config, (y, x) => levelsOf(this.#config.prior === "hierarchical", y, x), whole);
   }
 
+  /** @param {Uint8Array} bytes @param {number} spacing @param {boolean} centred @param {Options} options */
   #decoded(bytes, spacing, centred, { limit }) {
     const frame = this.#head(bytes, spacing === 1);
     const levels = levelsAt(this.#config, frame, spacing);

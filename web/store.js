@@ -1,5 +1,5 @@
-// Reads stores of images and raster stores of nec (docs/store.md, docs/products.md) with range requests: of a chunk its
-// frame alone, of a coarse chunk the frame's beginning.
+// Reads image stores and raster stores of nec (docs/store.md, docs/products.md) with range requests: of a chunk its
+// frame alone, of a coarse chunk the beginning of that.
 //
 //     import { openStore } from "./web/store.js";
 //     const store = await openStore("https://example.org/eurosat.zarr");
@@ -15,11 +15,16 @@ import { openSource } from "./store/sources.js";
 
 export { AccessError, CorruptError, InputError, NecError } from "./codec/errors.js";
 
-const START = 512; // bytes of a frame that are asked for first: its header, and all of a coarse grid where rates are low
+// Bytes of a frame that are asked for first: its header, and all of a coarse grid where rates are low.
+const START = 512;
 const ABSENT = 2n ** 64n - 1n;
 
 /** @typedef {import("./nec.js").Embeddings} Embeddings */
-/** @typedef {{key: string, slot: number, size: number, shape: [number, number, number], words: string}} Place of a chunk */
+
+/**
+ * A chunk's shard and its slot in that, the shard's bytes, the chunk's images, rows and columns, and its name in messages.
+ * @typedef {{key: string, slot: number, size: number, shape: [number, number, number], words: string}} Place
+ */
 
 /**
  * Open a store.
@@ -95,7 +100,8 @@ class Store {
     const needed = Math.min(this.codec.coarseSize(some, spacing), length);
     const frame = new Uint8Array(needed);
     frame.set(some.subarray(0, needed));
-    if (needed > some.length) frame.set(await this.bytes(place.key, offset + some.length, offset + needed), some.length);
+    if (needed > some.length)
+      frame.set(await this.bytes(place.key, offset + some.length, offset + needed), some.length);
     return checked(this.codec.decodeCoarse(frame, spacing, { limit: place.shape }), place.shape, spacing);
   }
 
@@ -143,7 +149,7 @@ export class ImageStore extends Store {
     const [images, y, x] = this.arrayShape;
     this.kind = "images";
     this.images = images;
-    /** Rows and columns of an image's tokens. */
+    /** Rows and columns of an image's tokens. @type {[number, number]} */
     this.grid = [y, x];
     this.imagesPerChunk = this.chunk[0];
     this.chunks = Math.ceil(images / this.chunk[0]);
@@ -176,7 +182,13 @@ export class ImageStore extends Store {
     const key = this.key(shard, 0, 0, 0);
     const [first, last] = this.imagesOf(chunk);
     const words = `chunk ${chunk} (images ${first} to ${last - 1}, in ${key})`;
-    return { key, slot: chunk % this.slots, size: this.attributes.shards.bytes[shard], shape: [last - first, ...this.grid], words };
+    return {
+      key,
+      slot: chunk % this.slots,
+      size: this.attributes.shards.bytes[shard],
+      shape: [last - first, ...this.grid],
+      words,
+    };
   }
 }
 
@@ -202,14 +214,17 @@ export class RasterStore extends Store {
 
   /** Rows and columns [first, last) of a chunk's tokens. @param {[number, number, number]} chunk */
   windowOf([, row, column]) {
-    const side = (i, axis) => [i * this.tokensPerChunk[axis], Math.min((i + 1) * this.tokensPerChunk[axis], this.grid[axis])];
+    const side = (i, axis) => [
+      i * this.tokensPerChunk[axis],
+      Math.min((i + 1) * this.tokensPerChunk[axis], this.grid[axis]),
+    ];
     return [side(row, 0), side(column, 1)];
   }
 
   /**
    * @param {[number, number, number]} chunk
-   * @returns {Promise<Embeddings | null>} [1, y, x, d]; null where no token saw data. Tokens without data beside others
-   * that have some hold anything: the array `valid` says which.
+   * @returns {Promise<Embeddings | null>} [1, y, x, d]; null where no token saw data. Tokens without data hold anything
+   * where others of the chunk have some: the array `valid` says which.
    */
   read(chunk) {
     return this.readCoarse(chunk, 1);
@@ -224,9 +239,11 @@ export class RasterStore extends Store {
   /** @returns {Promise<Place>} */
   async place(chunk) {
     const [time, row, column] = chunk;
-    const inside = [this.times.length, ...this.chunks].every((count, axis) => Number.isInteger(chunk[axis]) && chunk[axis] >= 0 && chunk[axis] < count);
-    if (!inside) {
-      throw new InputError(`no chunk ${chunk}: ${this.source.name} has ${this.times.length} dates of ${this.chunks.join(" x ")}`);
+    const counts = [this.times.length, ...this.chunks];
+    if (!counts.every((count, axis) => Number.isInteger(chunk[axis]) && chunk[axis] >= 0 && chunk[axis] < count)) {
+      throw new InputError(
+        `no chunk ${chunk}: ${this.source.name} has ${this.times.length} dates of ${this.chunks.join(" x ")}`,
+      );
     }
     const perShard = [this.shard[2] / this.chunk[2], this.shard[3] / this.chunk[3]];
     const shard = [Math.floor(row / perShard[0]), Math.floor(column / perShard[1])];
@@ -234,7 +251,8 @@ export class RasterStore extends Store {
     const key = this.key(time, 0, ...shard);
     const across = Math.ceil(this.grid[1] / this.shard[3]);
     const [rows, columns] = this.windowOf(chunk);
-    const words = `chunk ${time}, ${row}, ${column} (rows ${rows[0]} to ${rows[1] - 1}, columns ${columns[0]} to ${columns[1] - 1}, in ${key})`;
+    const window = `rows ${rows[0]} to ${rows[1] - 1}, columns ${columns[0]} to ${columns[1] - 1}`;
+    const words = `chunk ${time}, ${row}, ${column} (${window}, in ${key})`;
     const size = (await this.list(time))[shard[0] * across + shard[1]][0];
     return { key, slot, size, shape: [1, rows[1] - rows[0], columns[1] - columns[0]], words };
   }

@@ -9,7 +9,18 @@ import { inflate } from "../../web/codec/inflate.js";
 import { sha256 as ownSha256 } from "../../web/codec/sha256.js";
 import { crc32c } from "../../web/codec/crc32c.js";
 import { deflateSync } from "node:zlib";
-import { bytes, codecOf, committedFrames, digest, FIXTURES, json, MADE, NEEDS_MADE, sha256, assertClose } from "./support.js";
+import {
+  bytes,
+  codecOf,
+  committedFrames,
+  digest,
+  FIXTURES,
+  json,
+  MADE,
+  NEEDS_MADE,
+  sha256,
+  assertClose,
+} from "./support.js";
 
 for (const { name, codec: path, bytes: frame, recorded } of committedFrames()) {
   test(`fixture ${name}`, () => {
@@ -37,7 +48,8 @@ for (const { name, codec: path, bytes: frame, recorded } of committedFrames()) {
       assert.deepEqual(coarse, codec.decodeCoarse(frame, spacing));
       assert.deepEqual(coarse.shape, [n, Math.ceil(y / spacing), Math.ceil(x / spacing), d]);
       assertClose(coarse.data, expectedCoarse(whole, spacing, json(path).version === 2));
-      if (size > 12) assert.throws(() => codec.decodeCoarse(frame.subarray(0, size - 1), spacing), /cut after|past its end/);
+      if (size > 12)
+        assert.throws(() => codec.decodeCoarse(frame.subarray(0, size - 1), spacing), /cut after|past its end/);
     }
     for (const spacing of [2 * most, 3, 0, -1, 1.5, "2"]) {
       assert.throws(() => codec.decodeCoarse(frame, spacing), { name: "InputError", message: /power of 2/ });
@@ -49,13 +61,18 @@ for (const { name, codec: path, bytes: frame, recorded } of committedFrames()) {
 function expectedCoarse({ data, shape: [n, y, x, d] }, spacing, means) {
   let rows = Array.from({ length: n }, (_, i) =>
     Array.from({ length: y }, (_, row) =>
-      Array.from({ length: x }, (_, column) => [...data.subarray(((i * y + row) * x + column) * d, ((i * y + row) * x + column + 1) * d)]),
+      Array.from({ length: x }, (_, column) => [
+        ...data.subarray(((i * y + row) * x + column) * d, ((i * y + row) * x + column + 1) * d),
+      ]),
     ),
   );
   const mean = (a, b) => a.map((value, k) => (value + b[k]) / 2);
   for (let step = 1; step < spacing; step *= 2) {
-    const pairs = (list, join) => list.flatMap((_, i) => (i % 2 ? [] : [i + 1 < list.length && means ? join(list[i], list[i + 1]) : list[i]]));
-    rows = rows.map((image) => pairs(image, (one, other) => one.map((token, i) => mean(token, other[i]))).map((row) => pairs(row, mean)));
+    const pairs = (list, join) =>
+      list.flatMap((_, i) => (i % 2 ? [] : [i + 1 < list.length && means ? join(list[i], list[i + 1]) : list[i]]));
+    rows = rows.map((image) =>
+      pairs(image, (one, other) => one.map((token, i) => mean(token, other[i]))).map((row) => pairs(row, mean)),
+    );
   }
   return rows.flat(3);
 }
@@ -73,7 +90,11 @@ test("frames of fixed inputs have the committed digests", { skip: NEEDS_MADE }, 
       for (const spacing of [2, 4, 8].filter((spacing) => held[`coarse ${spacing}`])) {
         const size = held[`coarse ${spacing} bytes`];
         assert.equal(codec.coarseSize(frame.subarray(0, 64), spacing), size);
-        assert.equal(digest(codec.decodeCoarse(frame.subarray(0, size), spacing)), held[`coarse ${spacing}`], `${name} ${title}`);
+        assert.equal(
+          digest(codec.decodeCoarse(frame.subarray(0, size), spacing)),
+          held[`coarse ${spacing}`],
+          `${name} ${title}`,
+        );
         checked++;
       }
     }
@@ -85,7 +106,10 @@ test("images are coded in blocks", { skip: NEEDS_MADE }, () => {
   for (const [name, held] of Object.entries(json(FIXTURES, "bytes", "digests.json").blocks)) {
     const frame = bytes(MADE, "blocks", name, "frame.bin");
     assert.equal(sha256(frame), held);
-    assert.equal(digest(codecOf(FIXTURES, "bytes", "codecs", `${name}.json`).symbols(frame)), json(MADE, "blocks", name, "symbols.json"));
+    assert.equal(
+      digest(codecOf(FIXTURES, "bytes", "codecs", `${name}.json`).symbols(frame)),
+      json(MADE, "blocks", name, "symbols.json"),
+    );
   }
 });
 
@@ -104,7 +128,8 @@ test("test vectors", () => {
     assert.deepEqual(symbols.shape, vector.symbols.shape);
     assert.deepEqual(symbols.data, new Int32Array(bytes(folder, vector.symbols.file).buffer));
     const found = [[vector.values, codec.decode(frame)]];
-    for (const coarse of vector.coarse) found.push([coarse, codec.decodeCoarse(frame.subarray(0, coarse.bytes), coarse.spacing)]);
+    for (const coarse of vector.coarse)
+      found.push([coarse, codec.decodeCoarse(frame.subarray(0, coarse.bytes), coarse.spacing)]);
     for (const [wanted, values] of found) {
       assert.deepEqual(values.shape, wanted.shape);
       assertClose(values.data, new Float32Array(bytes(folder, wanted.file).buffer));

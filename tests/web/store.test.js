@@ -47,7 +47,8 @@ test("coarse chunks need the beginnings of frames alone", async (t) => {
   assertClose(coarse.data, means, 1e-5);
   assert.deepEqual(await store.readCoarse(1, 1), whole);
   await assert.rejects(store.readCoarse(1, 16), { name: "InputError", message: /power of 2 from 1 to 8/ });
-  for (const chunk of [-1, 211, 0.5, "0"]) await assert.rejects(store.read(chunk), { name: "InputError", message: /no chunk/ });
+  for (const chunk of [-1, 211, 0.5, "0"])
+    await assert.rejects(store.read(chunk), { name: "InputError", message: /no chunk/ });
 });
 
 /** All files of a folder, as a browser gives them. */
@@ -63,13 +64,18 @@ function filesOf(folder) {
 test("stores of images in files and zips", { skip: NEEDS_MADE }, async () => {
   for (const name of Object.keys(images)) {
     const opened = [await openStore(filesOf(join(MADE, "images", name)))];
-    for (const kind of ["stored", "deflated"]) opened.push(await openStore(new Blob([bytes(MADE, "images", `${name}-${kind}.zip`)])));
+    for (const kind of ["stored", "deflated"])
+      opened.push(await openStore(new Blob([bytes(MADE, "images", `${name}-${kind}.zip`)])));
     for (const store of opened) {
       assert.equal(store.quality, images[name].read.quality);
       const parts = [];
       for (let chunk = 0; chunk < store.chunks; chunk++) parts.push((await store.read(chunk)).data);
       const data = Float32Array.from(parts.flatMap((part) => [...part]));
-      assert.equal(digest({ data, shape: [store.images, ...store.grid, store.dimensions] }), images[name].read.whole, name);
+      assert.equal(
+        digest({ data, shape: [store.images, ...store.grid, store.dimensions] }),
+        images[name].read.whole,
+        name,
+      );
     }
   }
   await assert.rejects(openStore(new Blob(["PK no zip"])), { name: "InputError", message: /not a zip/ });
@@ -138,7 +144,8 @@ test("damage is found and named", async (t) => {
 });
 
 test("metadata that were changed are refused", async (t) => {
-  const replaced = (from, to) => (path, data) => (path === "zarr.json" ? Buffer.from(data.toString().replace(from, to)) : data);
+  const replaced = (from, to) => (path, data) =>
+    path === "zarr.json" ? Buffer.from(data.toString().replace(from, to)) : data;
   const cases = [
     [replaced('"images":27000', '"images":27001'), "CorruptError", /checksum differs/],
     [replaced('"separator":"."', '"separator":"/"'), "CorruptError", /checksum differs/],
@@ -156,10 +163,20 @@ test("metadata that were changed are refused", async (t) => {
 test("a server without range requests is named, and one that is not there", async (t) => {
   const { url } = await serve(t, SHIPPED, { ranges: false });
   const store = await openStore(url);
-  await assert.rejects(store.read(0), { name: "AccessError", message: /127\.0\.0\.1:\d+ does not answer range requests/ });
+  await assert.rejects(store.read(0), {
+    name: "AccessError",
+    message: /127\.0\.0\.1:\d+ does not answer range requests/,
+  });
   assert(store.bytesRead < 200_000, "the whole shard was not taken");
-  const failing = async (_, options) => (options.headers ? new Response("", { status: 503, statusText: "Slow Down" }) : fetch(`${url}/zarr.json`));
-  await assert.rejects((await openStore("http://made.example/s.zarr", { fetch: failing })).read(0), { name: "AccessError", message: /503 Slow Down/ });
-  await assert.rejects(openStore("http://127.0.0.1:9/store.zarr"), { name: "AccessError", message: /cannot be reached/ });
+  const failing = async (_, options) =>
+    options.headers ? new Response("", { status: 503, statusText: "Slow Down" }) : fetch(`${url}/zarr.json`);
+  await assert.rejects((await openStore("http://made.example/s.zarr", { fetch: failing })).read(0), {
+    name: "AccessError",
+    message: /503 Slow Down/,
+  });
+  await assert.rejects(openStore("http://127.0.0.1:9/store.zarr"), {
+    name: "AccessError",
+    message: /cannot be reached/,
+  });
   await assert.rejects(openStore("not a url"), { name: "InputError" });
 });

@@ -28,7 +28,12 @@ export function* committedFrames() {
     const folder = join(FIXTURES, "codec", version);
     for (const file of readdirSync(folder).filter((name) => name.endsWith(".bin"))) {
       const [, codec] = /^(.*)-[^-]+-q[^-]+\.bin$/.exec(file);
-      yield { name: `${version}/${file}`, codec: join(folder, `${codec}.json`), bytes: bytes(folder, file), recorded: npz(join(folder, file.replace(/bin$/, "npz"))) };
+      yield {
+        name: `${version}/${file}`,
+        codec: join(folder, `${codec}.json`),
+        bytes: bytes(folder, file),
+        recorded: npz(join(folder, file.replace(/bin$/, "npz"))),
+      };
     }
   }
 }
@@ -57,7 +62,11 @@ export function npy(data) {
   const size = data[6] === 1 ? data.readUInt16LE(8) : data.readUInt32LE(8);
   const start = (data[6] === 1 ? 10 : 12) + size;
   const header = data.toString("latin1", start - size, start);
-  const shape = /'shape': \(([^)]*)\)/.exec(header)[1].split(",").filter((part) => part.trim()).map(Number);
+  const shape = /'shape': \(([^)]*)\)/
+    .exec(header)[1]
+    .split(",")
+    .filter((part) => part.trim())
+    .map(Number);
   const Values = { "<i4": Int32Array, "<f4": Float32Array }[/'descr': '([^']*)'/.exec(header)[1]];
   assert(Values && header.includes("'fortran_order': False"), header);
   return { shape, data: new Values(new Uint8Array(data.subarray(start)).buffer) };

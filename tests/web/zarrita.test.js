@@ -22,7 +22,10 @@ test("zarrita reads the shipped store over HTTP", { skip }, async (t) => {
   assert.deepEqual((await array.getChunk([100, 0, 0, 0])).data, wanted.data);
   const part = await zarr.get(array, [zarr.slice(12801, 12803), 3, null, 7]);
   assert.deepEqual(part.shape, [2, 8]);
-  assert.deepEqual([...part.data], [1, 2].flatMap((i) => [...Array(8).keys()].map((x) => wanted.data[((i * 8 + 3) * 8 + x) * 192 + 7])));
+  assert.deepEqual(
+    [...part.data],
+    [1, 2].flatMap((i) => [...Array(8).keys()].map((x) => wanted.data[((i * 8 + 3) * 8 + x) * 192 + 7])),
+  );
 });
 
 test("zarrita reads raster stores, NaN where there is no chunk", { skip: skip || NEEDS_MADE }, async (t) => {
@@ -36,16 +39,25 @@ test("zarrita reads raster stores, NaN where there is no chunk", { skip: skip ||
 test("chunks in any order of axes, filled beyond the frame", () => {
   const folder = join(FIXTURES, "codec", "v1");
   const frame = bytes(folder, "hierarchical-7x5-q1.bin");
-  const plain = NecEmbeddingCodec.fromConfig({ codec: json(folder, "hierarchical.json"), axes: ["n", "y", "x", "c"] }, { shape: [2, 7, 5, 5] });
+  const plain = NecEmbeddingCodec.fromConfig(
+    { codec: json(folder, "hierarchical.json"), axes: ["n", "y", "x", "c"] },
+    { shape: [2, 7, 5, 5] },
+  );
   const whole = plain.decode(frame);
   const meta = { shape: [8, 5, 3, 6], fillValue: -1 };
-  const turned = NecEmbeddingCodec.fromConfig({ codec: json(folder, "hierarchical.json"), axes: ["y", "c", "n", "x"] }, meta).decode(frame);
+  const turned = NecEmbeddingCodec.fromConfig(
+    { codec: json(folder, "hierarchical.json"), axes: ["y", "c", "n", "x"] },
+    meta,
+  ).decode(frame);
   for (let i = 0; i < turned.data.length; i++) {
     const [y, c, n, x] = turned.stride.map((step, axis) => Math.floor(i / step) % turned.shape[axis]);
     const inside = y < 7 && x < 5 && n < 2;
     assert.equal(turned.data[i], inside ? whole.data[((n * 7 + y) * 5 + x) * 5 + c] : -1);
   }
-  const small = NecEmbeddingCodec.fromConfig({ codec: json(folder, "hierarchical.json"), axes: ["n", "y", "x", "c"] }, { shape: [2, 6, 5, 5] });
+  const small = NecEmbeddingCodec.fromConfig(
+    { codec: json(folder, "hierarchical.json"), axes: ["n", "y", "x", "c"] },
+    { shape: [2, 6, 5, 5] },
+  );
   assert.throws(() => small.decode(frame), { name: "CorruptError", message: /at most/ });
   assert.throws(() => new NecEmbeddingCodec({ axes: ["n"] }, meta), { name: "InputError" });
 });

@@ -9,7 +9,8 @@ export const FORMAT = "nec.embedding-codec";
 const MAX_BYTES = 2 ** 28;
 const MAX_CENTROID = 115;
 const MANTISSAS = [256, 279, 304, 332, 362, 395, 431, 470];
-const HASHED = ["mean", "positions", "gains", "basis", "order", "base", "weights", "offset_of", "radii", "frequencies", "centroids"];
+const TRANSFORM = ["mean", "positions", "gains", "basis", "order"];
+const HASHED = [...TRANSFORM, "base", "weights", "offset_of", "radii", "frequencies", "centroids"];
 
 /** What reads a value of each dtype, and its bytes. */
 const DTYPES = {
@@ -46,8 +47,14 @@ const DTYPES = {
 
 /**
  * How magnitudes choose tables.
- * @typedef {{low: number, split: number, wide: number, offsets: number, offsetOf: Uint8Array, firstOf: Int32Array}} Scales
- * `firstOf` a scale index is its table, where the offset bin is 0.
+ *
+ * @typedef {object} Scales
+ * @property {number} low
+ * @property {number} split
+ * @property {number} wide
+ * @property {number} offsets how many bins of fractions there are
+ * @property {Uint8Array} offsetOf
+ * @property {Int32Array} firstOf of a scale index: its table where the bin is 0
  */
 
 /**
@@ -61,7 +68,8 @@ export function readConfig(json) {
     throw new InputError(`not a codec: its JSON must be an object with "format": "${FORMAT}"`);
   }
   if (json.version !== 1 && json.version !== 2) {
-    throw new InputError(`codec version ${JSON.stringify(json.version)} is not known to this decoder (it reads 1 and 2)`);
+    const found = JSON.stringify(json.version);
+    throw new InputError(`codec version ${found} is not known to this decoder (it reads 1 and 2)`);
   }
   if (json.prior !== "hierarchical" && json.prior !== "factorized") {
     throw bad(`prior must be "hierarchical" or "factorized", not ${JSON.stringify(json.prior)}`);
@@ -122,21 +130,30 @@ function readPrior(json, unpacked, rank) {
     throw bad(`base (${base.shape}) and weights (${weights.shape}) do not fit ${classes} classes of ${rank}`);
   }
   const size = base.values.length;
-  const outside = (weight, i) => (names[Math.floor(i / size)][0] === "w" ? weight < -128 || weight > 127 : weight < 0 || weight > 255);
-  if (weights.values.some(outside)) throw bad("weights are out of range");
+  const ranges = names.map((name) => (name[0] === "w" ? [-128, 127] : [0, 255]));
+  const outside = (weight, range) => weight < range[0] || weight > range[1];
+  if (weights.values.some((weight, i) => outside(weight, ranges[Math.floor(i / size)])))
+    throw bad("weights are out of range");
   const offsetOf = unpacked("offset_of", "<u1", 1).values;
-  if (offsetOf.length !== 65 || offsetOf.some((offset) => offset > 32)) throw bad("offset_of must have 65 entries below 33");
+  if (offsetOf.length !== 65 || offsetOf.some((offset) => offset > 32))
+    throw bad("offset_of must have 65 entries below 33");
   const low = whole(json, "scale_low", 0, 255);
   const split = whole(json, "scale_split", 1, 255);
   const wide = whole(json, "scale_wide", 4, 255);
   const offsets = 1 + Math.max(...offsetOf);
-  const firstOf = Int32Array.from({ length: split + wide }, (_, i) => (i < split ? i * offsets : split * (offsets - 1) + i));
+  const firstOf = Int32Array.from({ length: split + wide }, (_, i) =>
+    i < split ? i * offsets : split * (offsets - 1) + i,
+  );
   const tables = new Tables(unpacked("radii", "<u2", 1).values, unpacked("frequencies", "<u2", 1).values);
   if (tables.count !== split * offsets + wide) {
     throw bad(`${tables.count} tables where the scales need ${split * offsets + wide}`);
   }
   const centroids = unpacked("centroids", "<i1", 2);
-  if (centroids.shape[0] !== tables.count || centroids.shape[1] !== 5 || centroids.values.some((c) => Math.abs(c) > MAX_CENTROID)) {
+  if (
+    centroids.shape[0] !== tables.count ||
+    centroids.shape[1] !== 5 ||
+    centroids.values.some((c) => Math.abs(c) > MAX_CENTROID)
+  ) {
     throw bad(`centroids must be ${tables.count} rows of 5 within +-${MAX_CENTROID}`);
   }
   const firstLevel = whole(json, "first_level", -128, 127);
@@ -203,17 +220,23 @@ function hexadecimal(value) {
 function unpack(packed, name, dtype, axes) {
   const { bytes, Array: Values, read } = DTYPES[dtype];
   const shape = packed?.shape;
-  if (!Array.isArray(shape) || !shape.every((size) => Number.isSafeInteger(size) && size >= 0) || typeof packed.data !== "string") {
+  const sizes = Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size >= 0);
+  if (!sizes || typeof packed.data !== "string") {
     throw bad(`${name} is missing or damaged`);
   }
   if (packed.dtype !== dtype || shape.length !== axes) {
     throw bad(`${name} must be ${dtype} with ${axes} axes, not ${packed.dtype} (${shape})`);
   }
   const count = shape.reduce((product, size) => product * size, 1);
-  if (count * bytes > MAX_BYTES) throw bad(`${name} declares ${count * bytes} bytes, more than the limit of ${MAX_BYTES}`);
+  if (count * bytes > MAX_BYTES) {
+    throw bad(`${name} declares ${count * bytes} bytes, more than the limit of ${MAX_BYTES}`);
+  }
   let planes;
   try {
-    planes = inflate(Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0)), count * bytes);
+    planes = inflate(
+      Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0)),
+      count * bytes,
+    );
   } catch (error) {
     throw bad(`${name} is damaged: ${error.message}`);
   }
@@ -231,7 +254,9 @@ function unpack(packed, name, dtype, axes) {
 function half(bits) {
   const exponent = (bits >> 10) & 31;
   const fraction = bits & 1023;
-  const size = exponent === 0 ? fraction * 2 ** -24 : exponent === 31 ? (fraction ? NaN : Infinity) : (1024 + fraction) * 2 ** (exponent - 25);
+  let size = (1024 + fraction) * 2 ** (exponent - 25);
+  if (exponent === 0) size = fraction * 2 ** -24;
+  if (exponent === 31) size = fraction ? NaN : Infinity;
   return bits & 0x8000 ? -size : size;
 }
 

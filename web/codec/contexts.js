@@ -7,6 +7,8 @@
 import { along, PLACES } from "./waves.js";
 
 /**
+ * Symbols known so far.
+ *
  * @typedef {object} Grid
  * @property {Int32Array} symbols (y x + 1, n, channels)
  * @property {number} y
@@ -15,8 +17,17 @@ import { along, PLACES } from "./waves.js";
  * @property {number} channels
  */
 
-/** What contexts are made for: `live` channels of images `first` to `first + count - 1` of a wave. */
-/** @typedef {{wave: import("./waves.js").Wave, rows: number, columns: number, first: number, count: number, live: number}} Block */
+/**
+ * What is coded at once: of a wave, `count` images from `first` on, and the channels below `live`.
+ *
+ * @typedef {object} Block
+ * @property {import("./waves.js").Wave} wave
+ * @property {number} rows of the wave's tokens
+ * @property {number} columns
+ * @property {number} first
+ * @property {number} count
+ * @property {number} live
+ */
 
 const CACHED = 1 << 13;
 const RECIPROCALS = [0, 64, 32, 21, 16, 13, 11, 9, 8];
@@ -120,7 +131,10 @@ export class Contexts {
             const whole = Math.floor((prediction + 4096) / 8192);
             const fraction = prediction - 8192 * whole;
             const expected =
-              an[c] * nearSize * nearScale + af[c] * farSize * farScale + ap[c] * Math.floor(Math.abs(prediction) / 128) + b0[c];
+              an[c] * nearSize * nearScale +
+              af[c] * farSize * farScale +
+              ap[c] * Math.floor(Math.abs(prediction) / 128) +
+              b0[c];
             let index = Math.max(0, scaleIndex(Math.max(1, expected)) - low);
             if (index > top) index = this.split(index, out);
             table[out] = index < split ? firstOf[index] + offsetOf[Math.abs(fraction) >> 6] : firstOf[index];
@@ -132,7 +146,7 @@ export class Contexts {
     }
   }
 
-  /** Where the neighbours of a wave's token begin in the grid, the zeros for those outside; returns how many are inside. */
+  /** Where a token's neighbours begin in the grid, the zeros for those outside; returns how many are inside. */
   neighbours(wave, row, column, offsets, found) {
     const { y, x, n, channels } = this.grid;
     const half = wave.step / 2;
@@ -154,7 +168,11 @@ export class Contexts {
     const { rows, columns, count, live } = block;
     const group = Math.max(1, Math.min(count, Math.floor(CACHED / (rows * columns * live))));
     for (let start = 0; start < count; start += group) {
-      this.fillGroup({ ...block, first: block.first + start, count: Math.min(group, count - start) }, start * live, count * live);
+      this.fillGroup(
+        { ...block, first: block.first + start, count: Math.min(group, count - start) },
+        start * live,
+        count * live,
+      );
     }
   }
 
@@ -201,7 +219,7 @@ export class Contexts {
     if (wave.step >= Math.max(y, x)) {
       const found = new Float64Array(lanes);
       for (let image = 0; image < count; image++) {
-        const from = ((first + image) * channels);
+        const from = (first + image) * channels;
         for (let c = 0; c < live; c++) found[image * live + c] = b0[c] + 64 * a1[c] * Math.abs(symbols[from + c]);
       }
       return found;
@@ -210,12 +228,13 @@ export class Contexts {
     const same = this.sums(block, 2 * wave.step, [wave.kind], ...cells);
     const around = blurred(this.sums(block, 2 * wave.step, Object.keys(PLACES), ...cells), ...cells, lanes);
     for (let start = 0; start < same.length; start += live) {
-      for (let c = 0; c < live; c++) same[start + c] = b0[c] + 64 * a1[c] * same[start + c] + 4 * a2[c] * around[start + c];
+      for (let c = 0; c < live; c++)
+        same[start + c] = b0[c] + 64 * a1[c] * same[start + c] + 4 * a2[c] * around[start + c];
     }
     return same;
   }
 
-  /** Magnitudes of the kinds' details in cells (rows, columns, images, channels); beyond a band's last ones they count. */
+  /** Sums of the kinds' magnitudes in cells (rows, columns, images, channels); beyond a band its last ones count. */
   sums({ first, count, live }, step, kinds, rows, columns) {
     const { symbols, y, x, n, channels } = this.grid;
     const lanes = count * live;
@@ -249,7 +268,7 @@ export class Contexts {
   }
 }
 
-/** Sums over 3 x 3 cells of `lanes` numbers with weights (1, 2, 1) along either axis; the last cells count beyond the edge. */
+/** Sums over 3 x 3 cells of `lanes` numbers, weighed (1, 2, 1) along both axes; beyond the edge the last cells count. */
 function blurred(cells, rows, columns, lanes) {
   return blurredAlong(blurredAlong(cells, rows, columns, lanes), 1, rows, columns * lanes);
 }

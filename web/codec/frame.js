@@ -40,7 +40,9 @@ export function readFrame(bytes, config, levelsOf, whole) {
   }
   const sum = new DataView(bytes.buffer, bytes.byteOffset).getUint32(8, true);
   if (whole && crc32c(bytes.subarray(FIXED), crc32c(bytes.subarray(0, 8))) !== sum) {
-    throw new CorruptError(`checksum mismatch in a frame of ${bytes.length} bytes: damaged or truncated; fetch it again`);
+    throw new CorruptError(
+      `checksum mismatch in a frame of ${bytes.length} bytes: damaged or truncated; fetch it again`,
+    );
   }
   const frame = readNumbers(bytes, config, levelsOf);
   const rest = bytes.length - frame.start;
@@ -69,7 +71,9 @@ function readNumbers(bytes, config, levelsOf) {
   const channels = varint();
   const width = varint();
   if (y > MAX_SIDE || x > MAX_SIDE || n * y * x * config.dimensions > MAX_VALUES || width > 24) {
-    throw new CorruptError(`frame declares ${n} images of ${y}x${x} tokens and ${width} bits a symbol: beyond the limit`);
+    throw new CorruptError(
+      `frame declares ${n} images of ${y}x${x} tokens and ${width} bits a symbol: beyond the limit`,
+    );
   }
   const live = [];
   const words = [];

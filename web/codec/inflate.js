@@ -3,8 +3,9 @@
 
 import { InputError } from "./errors.js";
 
-const LENGTHS = [3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258];
 const LENGTH_BITS = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0];
+const LENGTHS = LENGTH_BITS.map((_, i) => LENGTH_BITS.slice(0, i).reduce((sum, bits) => sum + 2 ** bits, 3));
+LENGTHS[28] = 258;
 const ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 const MAX_BITS = 15;
 
@@ -19,7 +20,7 @@ export function inflate(data, size) {
   const bits = new Bits(data, 2);
   const out = new Uint8Array(size);
   let count = 0;
-  for (let last = 0; !last; ) {
+  for (let last = 0; !last;) {
     last = bits.take(1);
     const kind = bits.take(2);
     if (kind === 0) count = stored(bits, out, count);
@@ -38,7 +39,7 @@ export function inflate(data, size) {
 function adler32(bytes) {
   let a = 1;
   let b = 0;
-  for (let i = 0; i < bytes.length; ) {
+  for (let i = 0; i < bytes.length;) {
     for (const end = Math.min(i + 3800, bytes.length); i < end; i++) b += a += bytes[i];
     a %= 65521;
     b %= 65521;

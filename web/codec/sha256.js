@@ -30,7 +30,8 @@ export function sha256(parts) {
   const w = new Int32Array(64);
   for (let block = 0; block < message.length; block += 64) {
     for (let i = 0; i < 16; i++) w[i] = view.getInt32(block + 4 * i);
-    for (let i = 16; i < 64; i++) w[i] = (w[i - 16] + low(w[i - 15], 7, 18, 3) + w[i - 7] + low(w[i - 2], 17, 19, 10)) | 0;
+    for (let i = 16; i < 64; i++)
+      w[i] = (w[i - 16] + low(w[i - 15], 7, 18, 3) + w[i - 7] + low(w[i - 2], 17, 19, 10)) | 0;
     mix(hash, w);
   }
   return Array.from(hash, (word) => (word >>> 0).toString(16).padStart(8, "0")).join("");

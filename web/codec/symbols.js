@@ -22,7 +22,9 @@ export function decodeSymbols(config, frame, code, spacing, centred) {
   const [y, x] = [Math.ceil(frame.y / spacing), Math.ceil(frame.x / spacing)];
   const images = Math.min(n, Math.max(1, Math.floor(BLOCK_VALUES / (frame.y * frame.x * channels))));
   const levels = waves(config, frame.y, frame.x, spacing);
-  const steps = levels.flatMap((level, i) => level.map((wave) => stepOf(wave, y, x, frame.live[i]))).filter((step) => step.live);
+  const steps = levels
+    .flatMap((level, i) => level.map((wave) => stepOf(wave, y, x, frame.live[i])))
+    .filter((step) => step.live);
   const largest = Math.max(0, ...steps.map(({ rows, columns, live }) => rows * columns * live)) * images;
   const { grid, centroids, contexts, residual } = allocated(() => {
     const grid = { symbols: new Int32Array((y * x + 1) * n * channels), y, x, n, channels };
@@ -102,7 +104,8 @@ export function allocated(make) {
   try {
     return make();
   } catch (error) {
-    if (error instanceof RangeError) throw new InputError("there is no memory for a frame of this size", { cause: error });
+    if (error instanceof RangeError)
+      throw new InputError("there is no memory for a frame of this size", { cause: error });
     throw error;
   }
 }

@@ -44,28 +44,31 @@ function stepsOf(config, frame, y, x, spacing) {
   const step = config.step * 2 ** (-frame.level / 8);
   const steps = new Float64Array(y * x).fill(step);
   if (!config.gains) return steps;
+  const most = cover(y, x);
+  const coarse = scale(frame.y, frame.x, spacing);
   for (let row = 0; row < y; row++) {
     for (let column = 0; column < x; column++) {
-      const gain = config.gains[Math.min(octave(row * spacing, column * spacing, frame.y, frame.x), config.gains.length - 1)];
-      const most = cover(y, x);
-      const spread = scale(y, x, Math.min(2 ** (octave(row, column, y, x) + 1), most));
-      steps[row * x + column] = step / (spread * scale(frame.y, frame.x, spacing) * gain);
+      const place = octave(row * spacing, column * spacing, cover(frame.y, frame.x));
+      const gain = config.gains[Math.min(place, config.gains.length - 1)];
+      const spread = scale(y, x, Math.min(2 ** (octave(row, column, most) + 1), most));
+      steps[row * x + column] = step / (spread * coarse * gain);
     }
   }
   return steps;
 }
 
-/** How many of the spacings 2, 4, 8, ... of a grid both row and column are multiples of. */
-function octave(row, column, y, x) {
+/** How many of the spacings 2, 4, 8, ..., `most` both row and column are multiples of. */
+function octave(row, column, most) {
   let found = 0;
-  for (let step = 2; step <= cover(y, x) && row % step === 0 && column % step === 0; step *= 2) found++;
+  for (let step = 2; step <= most && row % step === 0 && column % step === 0; step *= 2) found++;
   return found;
 }
 
 /** What averages at a spacing are, in means of their cells: root 2 for each halving of a side above 1. */
 function scale(y, x, spacing) {
   let halvings = 0;
-  for (let step = 2; step <= Math.min(spacing, cover(y, x)); step *= 2) halvings += (y > step / 2) + (x > step / 2);
+  for (let step = 2; step <= Math.min(spacing, cover(y, x)); step *= 2)
+    halvings += Number(y > step / 2) + Number(x > step / 2);
   return 2 ** (halvings >> 1) * (halvings & 1 ? Math.SQRT2 : 1);
 }
 
@@ -146,7 +149,8 @@ function halved(values, lines, count, width) {
     for (let i = 0; i < half; i++) {
       const first = (line * count + 2 * i) * width;
       const second = 2 * i + 1 < count ? first + width : first;
-      for (let j = 0; j < width; j++) found[(line * half + i) * width + j] = (values[first + j] + values[second + j]) / 2;
+      for (let j = 0; j < width; j++)
+        found[(line * half + i) * width + j] = (values[first + j] + values[second + j]) / 2;
     }
   }
   return found;

@@ -1,9 +1,14 @@
 // The order in which a grid's tokens are coded (docs/format.md, section 3).
 
 /**
- * Tokens of rows `row`, `row + step`, ... and columns `column`, `column + step`, ...; `kind` is "root" or one of `KINDS`.
- * @typedef {{kind: string, row: number, column: number, step: number, parameters: number}} Wave
- * `parameters` is the number of its class.
+ * Tokens of rows `row`, `row + step`, ... and columns `column`, `column + step`, ...
+ *
+ * @typedef {object} Wave
+ * @property {string} kind "root", or a key of `PLACES`
+ * @property {number} row
+ * @property {number} column
+ * @property {number} step
+ * @property {number} parameters the number of its class
  */
 
 /** Kinds of details, and where they lie in a cell of four tokens. */

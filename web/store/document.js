@@ -38,8 +38,10 @@ export function readDocument(data, name) {
   return { attributes, arrays: document.consolidated_metadata.metadata, kind };
 }
 
-const damaged = (name, cause) =>
-  new CorruptError(`${name}/zarr.json is damaged or was changed (its checksum differs): copy it again from its origin`, { cause });
+function damaged(name, cause) {
+  const why = "is damaged or was changed (its checksum differs): copy it again from its origin";
+  return new CorruptError(`${name}/zarr.json ${why}`, { cause });
+}
 
 /** Checksum of what is sealed in a document; null where it has no such form. */
 function seal(text) {
@@ -74,8 +76,10 @@ function written(value) {
   return value instanceof Numeral ? value.text : String(value);
 }
 
-const quoted = (text) =>
-  JSON.stringify(text).replace(/[\u007f-\uffff]/g, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
+function quoted(text) {
+  const escaped = (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return JSON.stringify(text).replace(/[\u007f-\uffff]/g, escaped);
+}
 
 /** A number as it is spelled: 1.0 and 1 are the same for JSON.parse, and not for a checksum. */
 class Numeral {

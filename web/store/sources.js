@@ -8,7 +8,7 @@ import { AccessError, CorruptError, InputError } from "../codec/errors.js";
  * @property {number} bytes read so far
  * @property {number} requests made so far
  * @property {(key: string) => Promise<Uint8Array | null>} get a file; null where there is none
- * @property {(key: string, start: number, stop: number) => Promise<Uint8Array | null>} range bytes [start, stop) of a file
+ * @property {(key: string, start: number, stop: number) => Promise<Uint8Array | null>} range bytes [start, stop)
  */
 
 /**
@@ -50,7 +50,7 @@ class WebSource {
     if (response.status === 200) {
       await response.body?.cancel();
       throw new AccessError(
-        `${this.base.origin} does not answer range requests (it sends whole files): serve the store from a server or bucket that does`,
+        `${this.base.origin} does not answer range requests, it sends whole files: use a server or bucket that does`,
       );
     }
     if (response.status !== 206) throw this.refused(key, response);
@@ -67,7 +67,8 @@ class WebSource {
     try {
       return await fetch(url, options);
     } catch (error) {
-      throw new AccessError(`${this.name}/${key} cannot be reached: ${error.cause?.message ?? error.message}`, { cause: error });
+      const why = error.cause?.message || error.message;
+      throw new AccessError(`${this.name}/${key} cannot be reached: ${why}`, { cause: error });
     }
   }
 
@@ -126,7 +127,8 @@ function rooted(named, what) {
   const shortest = roots.reduce((best, name) => (name.length < best.length ? name : best));
   const root = shortest.slice(0, -"zarr.json".length);
   const inside = named.filter(([name]) => name.startsWith(root));
-  return { root: root.replace(/\/$/, ""), entries: new Map(inside.map(([name, entry]) => [name.slice(root.length), entry])) };
+  const entries = new Map(inside.map(([name, entry]) => [name.slice(root.length), entry]));
+  return { root: root.replace(/\/$/, ""), entries };
 }
 
 const END_OF_ZIP = 22;
@@ -149,8 +151,8 @@ async function openZip(blob) {
 function listed(directory) {
   const view = new DataView(directory.buffer);
   const found = [];
-  for (let at = 0; at + 46 <= directory.length && view.getUint32(at, true) === 0x02014b50; ) {
-    const [nameSize, extra, comment] = [view.getUint16(at + 28, true), view.getUint16(at + 30, true), view.getUint16(at + 32, true)];
+  for (let at = 0; at + 46 <= directory.length && view.getUint32(at, true) === 0x02014b50;) {
+    const [nameSize, extra, comment] = [28, 30, 32].map((field) => view.getUint16(at + field, true));
     const name = new TextDecoder().decode(directory.subarray(at + 46, at + 46 + nameSize));
     const method = view.getUint16(at + 10, true);
     found.push([name, { method, size: view.getUint32(at + 20, true), header: view.getUint32(at + 42, true) }]);
@@ -164,7 +166,11 @@ async function readEntry(blob, name, { method, size, header }, first, last) {
   if (head.byteLength < 30) throw new CorruptError(`${name} is cut short`);
   const start = header + 30 + head.getUint16(26, true) + head.getUint16(28, true);
   if (method === 0) return bytesOf(blob.slice(start + first, start + Math.min(size, last ?? size)));
-  if (method !== 8) throw new InputError(`${name} is compressed by method ${method}: zip the store without compression`);
-  const inflated = blob.slice(start, start + size).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  if (method !== 8)
+    throw new InputError(`${name} is compressed by method ${method}: zip the store without compression`);
+  const inflated = blob
+    .slice(start, start + size)
+    .stream()
+    .pipeThrough(new DecompressionStream("deflate-raw"));
   return (await bytesOf(await new Response(inflated).blob())).subarray(first, last);
 }
