@@ -22,7 +22,7 @@ const ABSENT = 2n ** 64n - 1n;
 /** @typedef {import("./nec.js").Embeddings} Embeddings */
 
 /**
- * A chunk's shard and its slot in that, the shard's bytes, the chunk's images, rows and columns, and its name in messages.
+ * A chunk's shard and slot in it, the shard's bytes, the chunk's images, rows and columns, and its name in messages.
  * @typedef {{key: string, slot: number, size: number, shape: [number, number, number], words: string}} Place
  */
 

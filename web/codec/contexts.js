@@ -118,15 +118,23 @@ export class Contexts {
           const [f0, f1, f2, f3] = [far[0] + shift, far[1] + shift, far[2] + shift, far[3] + shift];
           const [f4, f5, f6, f7] = [far[4] + shift, far[5] + shift, far[6] + shift, far[7] + shift];
           for (let c = 0; c < live; c++, out++) {
-            const [a0, a1, a2, a3] = [symbols[n0 + c], symbols[n1 + c], symbols[n2 + c], symbols[n3 + c]];
-            const [s0, s1, s2, s3] = [symbols[f0 + c], symbols[f1 + c], symbols[f2 + c], symbols[f3 + c]];
-            const [s4, s5, s6, s7] = [symbols[f4 + c], symbols[f5 + c], symbols[f6 + c], symbols[f7 + c]];
+            const a0 = symbols[n0 + c];
+            const a1 = symbols[n1 + c];
+            const a2 = symbols[n2 + c];
+            const a3 = symbols[n3 + c];
+            const s0 = symbols[f0 + c];
+            const s1 = symbols[f1 + c];
+            const s2 = symbols[f2 + c];
+            const s3 = symbols[f3 + c];
+            const s4 = symbols[f4 + c];
+            const s5 = symbols[f5 + c];
+            const s6 = symbols[f6 + c];
+            const s7 = symbols[f7 + c];
             const nearSum = a0 + a1 + a2 + a3;
-            const farSum = s0 + s1 + s2 + s3 + (s4 + s5 + s6 + s7);
+            const farSum = s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7;
             const nearSize = Math.abs(a0) + Math.abs(a1) + Math.abs(a2) + Math.abs(a3);
-            const farSize =
-              Math.abs(s0) + Math.abs(s1) + Math.abs(s2) + Math.abs(s3) +
-              (Math.abs(s4) + Math.abs(s5) + Math.abs(s6) + Math.abs(s7)); // prettier-ignore
+            const farFirst = Math.abs(s0) + Math.abs(s1) + Math.abs(s2) + Math.abs(s3);
+            const farSize = farFirst + Math.abs(s4) + Math.abs(s5) + Math.abs(s6) + Math.abs(s7);
             const prediction = wn[c] * nearSum * nearScale + wf[c] * farSum * farScale;
             const whole = Math.floor((prediction + 4096) / 8192);
             const fraction = prediction - 8192 * whole;
@@ -268,7 +276,7 @@ export class Contexts {
   }
 }
 
-/** Sums over 3 x 3 cells of `lanes` numbers, weighed (1, 2, 1) along both axes; beyond the edge the last cells count. */
+/** Sums over 3 x 3 cells of `lanes` numbers, weighed (1, 2, 1) along both axes; cells at the edge repeat beyond it. */
 function blurred(cells, rows, columns, lanes) {
   return blurredAlong(blurredAlong(cells, rows, columns, lanes), 1, rows, columns * lanes);
 }

@@ -76,20 +76,37 @@ function scale(y, x, spacing) {
 function addSymbols(config, grid, centroids, steps, image, slab, from, to) {
   const { symbols, n, channels } = grid;
   const { basis, order, dimensions } = config;
-  const width = to - from;
+  const chosen = new Int32Array(channels);
+  const amounts = new Float64Array(channels + 3);
   for (let token = 0; token < steps.length; token++) {
     const at = (token * n + image) * channels;
+    let count = 0;
     for (let c = 0; c < channels; c++) {
       const value = symbols[at + c] + (centroids === null ? 0 : centroids[at + c] / 256);
       if (value === 0) continue;
-      const amount = value * steps[token];
-      if (basis !== null) {
-        const row = c * dimensions + from;
-        const first = token * width;
-        for (let j = 0; j < width; j++) slab[first + j] += amount * basis[row + j];
-      } else if (order[c] >= from && order[c] < to) {
-        slab[token * width + order[c] - from] += amount;
+      chosen[count] = c;
+      amounts[count++] = value * steps[token];
+    }
+    const first = token * (to - from);
+    if (basis !== null) addRows(slab, first, to - from, basis, dimensions, from, chosen, amounts, count);
+    else {
+      for (let i = 0; i < count; i++) {
+        const channel = order[chosen[i]];
+        if (channel >= from && channel < to) slab[first + channel - from] += amounts[i];
       }
+    }
+  }
+}
+
+/** Add multiples of the chosen rows of the basis, four at once. */
+function addRows(slab, first, width, basis, dimensions, from, chosen, amounts, count) {
+  amounts.fill(0, count, count + 3);
+  for (let i = 0; i < count; i += 4) {
+    const [a0, a1, a2, a3] = [amounts[i], amounts[i + 1], amounts[i + 2], amounts[i + 3]];
+    const row = (k) => chosen[Math.min(k, count - 1)] * dimensions + from;
+    const [r0, r1, r2, r3] = [row(i), row(i + 1), row(i + 2), row(i + 3)];
+    for (let j = 0; j < width; j++) {
+      slab[first + j] += a0 * basis[r0 + j] + a1 * basis[r1 + j] + (a2 * basis[r2 + j] + a3 * basis[r3 + j]);
     }
   }
 }
