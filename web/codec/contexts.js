@@ -64,13 +64,15 @@ export class Contexts {
     this.mirror = new Int8Array(this.base.length);
     /** Whether any value of the block has raw low bits. */
     this.shifted = false;
+    this.size = 0;
   }
 
   /** @param {Block} block @returns {number} how many values it has, in the order (row, column, image, channel) */
   fill(block) {
     const size = block.rows * block.columns * block.count * block.live;
-    if (this.shifted) this.shift.fill(0);
+    if (this.shifted) this.shift.fill(0, 0, this.size);
     this.shifted = false;
+    this.size = size;
     this.predicted = !this.pyramid && block.wave.kind !== "root";
     if (block.wave.kind === "root") this.fillRoot(block, size);
     else if (this.pyramid) this.fillPyramid(block);

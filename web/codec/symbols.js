@@ -61,13 +61,13 @@ const stepOf = (wave, y, x, live) => ({
 /** Raw low bits of a block's residuals: those with fewest bits first. */
 function pullLow(coder, shift, size) {
   const low = new Float64Array(size);
-  const most = shift.reduce((found, bits) => Math.max(found, bits), 0);
-  for (let bits = 1; bits <= most; bits++) {
-    const chosen = [];
-    for (let i = 0; i < size; i++) if (shift[i] === bits) chosen.push(i);
+  /** @type {number[][]} */
+  const places = [];
+  for (let i = 0; i < size; i++) if (shift[i] > 0) (places[shift[i]] ??= []).push(i);
+  places.forEach((chosen, bits) => {
     const values = coder.pullRaw(chosen.length, bits);
-    chosen.forEach((i, k) => (low[i] = values[k]));
-  }
+    for (let k = 0; k < chosen.length; k++) low[chosen[k]] = values[k];
+  });
   return low;
 }
 
