@@ -26,6 +26,7 @@ import nec
 import test_bytes
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 OLDEST = 20
 
 
@@ -173,13 +174,17 @@ def test_symbols_and_values_of_random_codecs(
         coarse = codec.decode_coarse(frame, spacing)
         found = ask(codec.to_dict(), frame, spacing=spacing)
         assert (found["shape"], found["size"]) == (list(coarse.shape), codec.coarse_size(frame, spacing))
-        np.testing.assert_allclose(array(found["values"], "<f4").reshape(coarse.shape), coarse, rtol=1e-6, atol=tolerance)
+        np.testing.assert_allclose(
+            array(found["values"], "<f4").reshape(coarse.shape), coarse, rtol=1e-6, atol=tolerance
+        )
         spacing *= 2
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_forged_frames_are_refused_where_python_refuses(ask: Callable[..., dict[str, Any]], data: st.DataObject) -> None:
+def test_forged_frames_are_refused_where_python_refuses(
+    ask: Callable[..., dict[str, Any]], data: st.DataObject
+) -> None:
     """Frames whose numbers or code were changed under a fitting checksum: the same symbols, or an error in both."""
     name = data.draw(st.sampled_from(made.CODECS))
     codec = test_bytes.codec_of(name)
@@ -188,7 +193,9 @@ def test_forged_frames_are_refused_where_python_refuses(ask: Callable[..., dict[
     for _ in range(data.draw(st.integers(0, 3))):
         frame[data.draw(st.integers(12, len(frame) - 1))] = data.draw(st.integers(0, 255))
     frame = frame[: data.draw(st.sampled_from([len(frame)] * 3 + [len(frame) - 4]))]
-    forged = bytes(frame[:8]) + struct.pack("<I", google_crc32c.value(bytes(frame[:8] + frame[12:]))) + bytes(frame[12:])
+    forged = (
+        bytes(frame[:8]) + struct.pack("<I", google_crc32c.value(bytes(frame[:8] + frame[12:]))) + bytes(frame[12:])
+    )
     limit = (8, 8, 8)
     try:
         codec.decode(forged, limit=limit)
@@ -216,3 +223,18 @@ def test_vectors_are_what_the_script_writes(tmp_path: Path) -> None:
         else:
             assert hashlib.sha256(new).digest() == hashlib.sha256(old).digest(), name
     assert sum((make_vectors.FOLDER / name).stat().st_size for name in names) < 200_000
+
+
+def test_the_schema_of_the_registry_takes_what_stores_say(folder: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((ROOT / "docs" / "nec.embedding" / "schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    stores = [Path(nec.open_store("eurosat").path), *(folder / "images" / name for name in made.image_stores())]
+    stores += [folder / "rasters" / name for name in made.raster_stores()]
+    for store in stores:
+        sharding = json.loads((store / "embeddings" / "zarr.json").read_bytes())["codecs"][0]
+        codec = sharding["configuration"]["codecs"][0]
+        validator.validate(codec)
+        for changed in ({"axes": ["n", "y", "x", "x"]}, {"quality": 0}, {"codec": {}}, {"other": 1}):
+            assert not validator.is_valid({**codec, "configuration": codec["configuration"] | changed})

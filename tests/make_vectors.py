@@ -1,4 +1,4 @@
-"""Write tests/fixtures/vectors: `python tests/web/make_vectors.py`. Test vectors for a decoder in any language.
+"""Write tests/fixtures/vectors: `python tests/make_vectors.py`. Test vectors for a decoder in any language.
 
 They hold what tests/fixtures/codec and tests/fixtures/bytes hold, as plain files: codecs as JSON, frames as bytes,
 symbols as int32 and values as float32, little-endian, in C order. docs/decoders.md says how to use them.
@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-TESTS = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TESTS))
-
 import google_crc32c
+import numpy as np
 
 import make_bytes as made
 import nec
 
-FOLDER = TESTS / "fixtures" / "vectors"
-COMMITTED = TESTS / "fixtures" / "codec"
+FOLDER = made.TESTS / "fixtures" / "vectors"
+COMMITTED = made.TESTS / "fixtures" / "codec"
 CODECS = ("v1/hierarchical", "v1/factorized", "v1/positions", "v2/haar", "v2/haar-plain")
 BATCHES = ("8x8-q0.3", "8x8-q5000", "7x5-q1", "1x6-q1", "one-q1", "empty-q1")
 
