@@ -1,4 +1,4 @@
-"""The JavaScript of web/ in Node: `node --test`, on fixtures and what is made here, and what Python decodes beside it."""
+"""The JavaScript of web/ in Node: `node --test` on fixtures and on what is made here, and Python beside it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import hashlib
 import json
 import os
 import shutil
-import struct
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import pytest
 import zarr
@@ -22,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import make_bytes as made
+import make_vectors
 import nec
 import test_bytes
 
@@ -193,9 +192,7 @@ def test_forged_frames_are_refused_where_python_refuses(
     for _ in range(data.draw(st.integers(0, 3))):
         frame[data.draw(st.integers(12, len(frame) - 1))] = data.draw(st.integers(0, 255))
     frame = frame[: data.draw(st.sampled_from([len(frame)] * 3 + [len(frame) - 4]))]
-    forged = (
-        bytes(frame[:8]) + struct.pack("<I", google_crc32c.value(bytes(frame[:8] + frame[12:]))) + bytes(frame[12:])
-    )
+    forged = make_vectors.forged(bytes(frame))
     limit = (8, 8, 8)
     try:
         codec.decode(forged, limit=limit)
@@ -211,8 +208,6 @@ def test_forged_frames_are_refused_where_python_refuses(
 
 def test_vectors_are_what_the_script_writes(tmp_path: Path) -> None:
     """The vectors follow from other fixtures; what decoders of other languages are tested with stays as it is."""
-    import make_vectors
-
     make_vectors.main(tmp_path)
     names = sorted(path.name for path in make_vectors.FOLDER.iterdir())
     assert names == sorted(path.name for path in tmp_path.iterdir())
