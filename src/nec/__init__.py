@@ -1,7 +1,7 @@
 """Neural embedding compression for Earth observation.
 
-The names below need only the base install (numpy, zarr, constriction), except `load_model` and `encode_array`, which
-need `[torch]`.
+The names below need only the base install (numpy, zarr, constriction), except that `load_model` needs
+what the model is made with, for ours `[torch]`.
 Each is imported when first used, so that `import nec` stays light.
 """
 
@@ -14,39 +14,71 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
-    from nec.encode import encode_array
-    from nec.models import load_model
-    from nec.store import open_product, open_store
+    from nec.encode import encode, fit
+    from nec.export import export
+    from nec.heads import load_head, predict, train_head
+    from nec.models import Backbone, load_model
+    from nec.store import ImageStore, RasterStore, decode, info, open, open_product, open_store, verify
+    from nec.training import adapt, pretrain
 
 __version__ = "0.1.0"
 
+# Name -> the room that it is imported from when it is first used.
+_ROOMS = {
+    "Backbone": "models",
+    "EmbeddingCodec": "codec",
+    "ImageStore": "store",
+    "RasterStore": "store",
+    "adapt": "training",
+    "decode": "store",
+    "encode": "encode",
+    "export": "export",
+    "fit": "encode",
+    "info": "store",
+    "load_head": "heads",
+    "load_model": "models",
+    "open": "store",
+    "open_product": "store",
+    "open_store": "store",
+    "predict": "heads",
+    "pretrain": "training",
+    "train_head": "heads",
+    "verify": "store",
+}
+
 __all__ = [
+    "Backbone",
     "CorruptError",
     "EmbeddingCodec",
+    "ImageStore",
     "IncompleteError",
     "InputError",
     "MissingExtraError",
     "NecError",
-    "encode_array",
+    "RasterStore",
+    "adapt",
+    "decode",
+    "encode",
+    "export",
+    "fit",
+    "info",
+    "load_head",
     "load_model",
+    "open",
     "open_product",
     "open_store",
+    "predict",
+    "pretrain",
+    "train_head",
+    "verify",
 ]
-
-_HOMES = {
-    "EmbeddingCodec": "nec.codec",
-    "encode_array": "nec.encode",
-    "load_model": "nec.models",
-    "open_product": "nec.store",
-    "open_store": "nec.store",
-}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return getattr(import_module(f"nec.{_ROOMS[name]}"), name)
     raise AttributeError(f"module 'nec' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_ROOMS])

@@ -10,12 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("rasterio")
-pytest.importorskip("matplotlib")
+pytest.importorskip("altair")
 
 
 @dataclass
 class Tiny:
     store: Path
+    model: Path
     pictures: Path
     names: list[str]
 
@@ -35,7 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from PIL import Image
 
     from nec.codec import EmbeddingCodec
-    from nec.store import StoreWriter
+    from nec.store import ImageSpec, ImageWriter
 
     root = tmp_path_factory.mktemp("tiny")
     images, labels = _pictures(240, seed=0)
@@ -45,20 +46,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         Image.fromarray(image).save(root / "pictures" / name)
     model = make_model()
     with torch.inference_mode():
-        embeddings = model.embed(model.normalize(images)).numpy()
+        embeddings = model.embed(model.normalize(images))
     codec = EmbeddingCodec.fit(embeddings[:120], rank=8)
-    codec.save(root / "codec.json")
+    from nec.models import save_model
+
+    save_model(model, root / "model")
+    codec.save(root / "model" / "codec.json")
     split = np.array(["train", "train", "val", "test"])[np.arange(240) // 3 % 4]
     keywords = {
         "codec": codec, "quality": 1.0, "names": names, "grid": (4, 4), "labels": labels,
         "class_names": ["a", "b", "c"], "split": split,
         "model": {"name": "tiny", "sha256": "0" * 64}, "provenance": {"raw_bytes": 10_000},
     }  # fmt: skip
-    with StoreWriter.create(root / "tiny.zarr", images_per_chunk=16, chunks_per_shard=4, **keywords) as writer:
+    spec = ImageSpec(images_per_chunk=16, chunks_per_shard=4, **keywords)
+    with ImageWriter.create(root / "tiny.zarr", spec) as writer:
         for start, stop in writer.missing():
             writer.write(start, embeddings[start:stop])
         writer.finish()
-    return Tiny(root / "tiny.zarr", root / "pictures", names)
+    return Tiny(root / "tiny.zarr", root / "model", root / "pictures", names)
 
 
 def make_model() -> torch.nn.Module:
@@ -73,13 +78,3 @@ def make_model() -> torch.nn.Module:
     model = NecModel(config).eval()
     model.name, model.sha256 = "tiny", "0" * 64
     return model
-
-
-@pytest.fixture
-def load_tiny(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`nec.demo` gets the tiny model whatever name it asks for."""
-    from nec.codec import EmbeddingCodec
-
-    model = make_model()
-    model.codec = EmbeddingCodec.load(tiny.store.parent / "codec.json")
-    monkeypatch.setattr("nec.models.load_model", lambda location: model, raising=False)

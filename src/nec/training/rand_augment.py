@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 Strength = Callable[[Tensor, Tensor], Tensor]
+Matrix = tuple[Tensor | float, ...]
 
 #: ITU-R 601 weights of R, G, B in Pillow's grey: (19595 R + 38470 G + 7471 B + 2^15) >> 16.
 _LUMA = (19595, 38470, 7471)
@@ -78,11 +79,6 @@ def equalize(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
     return table.gather(1, bands).to(torch.uint8).view_as(images)
 
 
-def invert(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
-    """255 - value. No strength."""
-    return 255 - images
-
-
 def posterize(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
     """Keep the upper `strength` bits of 8."""
     mask = 256 - 2 ** (8 - strength.long())
@@ -109,11 +105,6 @@ def contrast(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
     """Blend with the mean of the image's grey."""
     mean = (_grey(images).double().mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor()
     return _blend(mean.expand_as(images), images, strength)
-
-
-def brightness(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
-    """Blend with black."""
-    return _blend(torch.zeros_like(images), images, strength)
 
 
 def sharpness(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
@@ -149,52 +140,32 @@ def _blend(zero: Tensor, one: Tensor, factor: Tensor) -> Tensor:
 # -- places ---------------------------------------------------------------------------------------------------------
 
 
-def rotate(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
-    """Turn about the centre by `strength` degrees, counter-clockwise."""
-    height, width = images.shape[2:]
-    angle = -torch.deg2rad(strength)
+def _rotation(degrees: Tensor, height: int, width: int) -> Matrix:
+    """About the centre, counter-clockwise."""
+    angle = -torch.deg2rad(degrees)
     cos, sin = angle.cos(), angle.sin()
     across = width / 2 - cos * width / 2 - sin * height / 2
     down = height / 2 + sin * width / 2 - cos * height / 2
-    return _affine(images, (cos, sin, across, -sin, cos, down), fill)
+    return cos, sin, across, -sin, cos, down
 
 
-def shear_x(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
-    """Move rows along x by `strength` times their y, in pixels."""
-    none, one = torch.zeros_like(strength), torch.ones_like(strength)
-    return _affine(images, (one, strength, none, none, one, none), fill)
-
-
-def shear_y(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
-    """Move columns along y by `strength` times their x, in pixels."""
-    none, one = torch.zeros_like(strength), torch.ones_like(strength)
-    return _affine(images, (one, none, none, strength, one, none), fill)
-
-
-def translate_x(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
-    """Shift along x by the share `strength` of the width."""
-    none, one = torch.zeros_like(strength), torch.ones_like(strength)
-    return _affine(images, (one, none, strength * images.shape[3], none, one, none), fill)
-
-
-def translate_y(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
-    """Shift along y by the share `strength` of the height."""
-    none, one = torch.zeros_like(strength), torch.ones_like(strength)
-    return _affine(images, (one, none, none, none, one, strength * images.shape[2]), fill)
-
-
-def _affine(images: Tensor, matrix: tuple[Tensor, ...], fill: Tensor) -> Tensor:
-    """Pillow's `transform(AFFINE, (a, b, c, d, e, f), BILINEAR)`: the pixel at (x, y) is read at (a x + b y + c,
-    d x + e y + f); coordinates in pixels from the upper left corner, a pixel's own being its centre.
+def _moved(matrix: Callable[[Tensor, int, int], Matrix]) -> Operation:
+    """Pillow's `transform(AFFINE, (a, b, c, d, e, f), BILINEAR)`, the six from strength, height and width: the pixel at
+    (x, y) is read at (a x + b y + c, d x + e y + f); coordinates in pixels from the upper left corner, a pixel's own
+    being its centre.
     """
-    a, b, c, d, e, f = matrix
-    height, width = images.shape[2:]
-    b, d = b * height / width, d * width / height  # affine_grid counts each axis from -1 to 1
-    theta = torch.stack([a, b, a + b + 2 * c / width - 1, d, e, d + e + 2 * f / height - 1], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-    inside = ((grid >= -1) & (grid < 1)).all(dim=-1)[:, None]
-    return torch.where(inside, moved.round().to(torch.uint8), fill[:, None, None])
+
+    def operate(images: Tensor, strength: Tensor, fill: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        a, b, c, d, e, f = (torch.zeros_like(strength) + value for value in matrix(strength, height, width))
+        b, d = b * height / width, d * width / height  # affine_grid counts each axis from -1 to 1
+        theta = torch.stack([a, b, a + b + 2 * c / width - 1, d, e, d + e + 2 * f / height - 1], dim=1).view(-1, 2, 3)
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        moved = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+        inside = ((grid >= -1) & (grid < 1)).all(dim=-1)[:, None]
+        return torch.where(inside, moved.round().to(torch.uint8), fill[:, None, None])
+
+    return operate
 
 
 # -- strengths: (level 0..1, direction -1 or 1) -> what the operation takes ------------------------------------------
@@ -204,41 +175,26 @@ def _signed(largest: float) -> Strength:
     return lambda level, sign: largest * level * sign
 
 
-def _level(level: Tensor, sign: Tensor) -> Tensor:
-    return level
-
-
 def _factor(level: Tensor, sign: Tensor) -> Tensor:
     return (1 + 0.9 * level * sign).clamp(min=0.1)
 
 
-def _bits(level: Tensor, sign: Tensor) -> Tensor:
-    return (4 - (level * 4).floor()).clamp(min=1)  # Pillow refuses to keep none
-
-
-def _threshold(level: Tensor, sign: Tensor) -> Tensor:
-    return 256 - (level * 256).floor()
-
-
-def _addition(level: Tensor, sign: Tensor) -> Tensor:
-    return (level * 110).floor()
-
-
-#: timm's list of operations whose effect rises with the level, in its order, with the strength of each.
+#: timm's list of operations whose effect rises with the level, in its order, with the strength of each. Shears are by a
+#: multiple of the other coordinate, translations by a share of the side.
 OPERATIONS: dict[str, tuple[Operation, Strength]] = {
-    "AutoContrast": (auto_contrast, _level),
-    "Equalize": (equalize, _level),
-    "Invert": (invert, _level),
-    "Rotate": (rotate, _signed(30)),
-    "Posterize": (posterize, _bits),
-    "Solarize": (solarize, _threshold),
-    "SolarizeAdd": (solarize_add, _addition),
+    "AutoContrast": (auto_contrast, _signed(0)),
+    "Equalize": (equalize, _signed(0)),
+    "Invert": (lambda images, strength, fill: 255 - images, _signed(0)),
+    "Rotate": (_moved(_rotation), _signed(30)),
+    "Posterize": (posterize, lambda level, sign: (4 - (level * 4).floor()).clamp(min=1)),  # Pillow refuses to keep none
+    "Solarize": (solarize, lambda level, sign: 256 - (level * 256).floor()),
+    "SolarizeAdd": (solarize_add, lambda level, sign: (level * 110).floor()),
     "Color": (color, _factor),
     "Contrast": (contrast, _factor),
-    "Brightness": (brightness, _factor),
+    "Brightness": (lambda images, strength, fill: _blend(torch.zeros_like(images), images, strength), _factor),
     "Sharpness": (sharpness, _factor),
-    "ShearX": (shear_x, _signed(0.3)),
-    "ShearY": (shear_y, _signed(0.3)),
-    "TranslateX": (translate_x, _signed(0.45)),
-    "TranslateY": (translate_y, _signed(0.45)),
+    "ShearX": (_moved(lambda s, height, width: (1, s, 0, 0, 1, 0)), _signed(0.3)),
+    "ShearY": (_moved(lambda s, height, width: (1, 0, 0, s, 1, 0)), _signed(0.3)),
+    "TranslateX": (_moved(lambda s, height, width: (1, 0, s * width, 0, 1, 0)), _signed(0.45)),
+    "TranslateY": (_moved(lambda s, height, width: (1, 0, 0, 0, 1, s * height)), _signed(0.45)),
 }
