@@ -11,6 +11,7 @@ import { crc32c } from "./codec/crc32c.js";
 import { AccessError, CorruptError, InputError } from "./codec/errors.js";
 import { EmbeddingCodec } from "./nec.js";
 import { hexadecimal, readDocument } from "./store/document.js";
+import { readChunk, readSide } from "./store/side.js";
 import { openSource } from "./store/sources.js";
 
 export { AccessError, CorruptError, InputError, NecError } from "./codec/errors.js";
@@ -46,6 +47,8 @@ class Store {
     this.source = source;
     /** What the store says of itself: model, codec, quality, classes, ... */
     this.attributes = attributes.nec;
+    /** Metadata of its arrays. */
+    this.arrays = arrays;
     const { shape, chunk_grid, chunk_key_encoding, codecs } = arrays.embeddings;
     const sharding = codecs[0];
     const inner = sharding?.configuration?.codecs?.[0];
@@ -60,7 +63,7 @@ class Store {
     this.chunk = sharding.configuration.chunk_shape;
     this.separator = chunk_key_encoding.configuration?.separator ?? "/";
     this.slots = this.shard.reduce((product, size, axis) => (product * size) / this.chunk[axis], 1);
-    this.indices = new Map();
+    this.kept = new Map();
   }
 
   /** Values of a token. */
@@ -105,14 +108,19 @@ class Store {
     return checked(this.codec.decodeCoarse(frame, spacing, { limit: place.shape }), place.shape, spacing);
   }
 
-  /** Where each chunk of a shard lies, [offset, length] or null; read once. */
-  index({ key, size }) {
-    if (!this.indices.has(key)) {
-      const reading = this.readIndex(key, size);
-      reading.catch(() => this.indices.delete(key));
-      this.indices.set(key, reading);
+  /** What `read` gives, which is asked once; again after an error. */
+  once(name, read) {
+    if (!this.kept.has(name)) {
+      const reading = read();
+      reading.catch(() => this.kept.delete(name));
+      this.kept.set(name, reading);
     }
-    return this.indices.get(key);
+    return this.kept.get(name);
+  }
+
+  /** Where each chunk of a shard lies, [offset, length] or null. */
+  index({ key, size }) {
+    return this.once(key, () => this.readIndex(key, size));
   }
 
   async readIndex(key, size) {
@@ -173,6 +181,17 @@ export class ImageStore extends Store {
     return found;
   }
 
+  /**
+   * What lies beside the embeddings, one value an image: "names" and "groups" (texts), "labels" (numbers of
+   * `attributes.classes`, -1: none), "split" (0 none, 1 train, 2 val, 3 test).
+   * @param {"names" | "labels" | "split" | "groups"} name
+   * @returns {Promise<any[] | null>} null where the store has none
+   */
+  async side(name) {
+    const metadata = this.arrays[name];
+    return metadata ? readSide(this.source, name, metadata, this.attributes.checksums[name]) : null;
+  }
+
   /** @returns {Place} */
   place(chunk) {
     if (!Number.isInteger(chunk) || chunk < 0 || chunk >= this.chunks) {
@@ -209,7 +228,6 @@ export class RasterStore extends Store {
     this.crs = attributes["proj:code"] ?? attributes["proj:wkt2"] ?? null;
     /** Six numbers of a token: x = a column + b row + c, y = d column + e row + f. @type {number[]} */
     this.transform = attributes["spatial:transform"];
-    this.lists = new Map();
   }
 
   /** Rows and columns [first, last) of a chunk's tokens. @param {[number, number, number]} chunk */
@@ -224,7 +242,7 @@ export class RasterStore extends Store {
   /**
    * @param {[number, number, number]} chunk
    * @returns {Promise<Embeddings | null>} [1, y, x, d]; null where no token saw data. Tokens without data hold anything
-   * where others of the chunk have some: the array `valid` says which.
+   * where others of the chunk have some: `readValid` says which.
    */
   read(chunk) {
     return this.readCoarse(chunk, 1);
@@ -236,15 +254,40 @@ export class RasterStore extends Store {
     return place.size === 0 ? null : this.readAt(place, spacing);
   }
 
-  /** @returns {Promise<Place>} */
-  async place(chunk) {
-    const [time, row, column] = chunk;
+  /**
+   * Which tokens of a chunk saw data.
+   * @param {[number, number, number]} chunk
+   * @returns {Promise<{data: Uint8Array, shape: [number, number]}>} 1 where they did, [y, x]
+   */
+  async readValid(chunk) {
+    this.check(chunk);
+    const [rows, columns] = this.windowOf(chunk);
+    const [height, width] = [this.shard[2], this.shard[3]];
+    const shard = [chunk[0], Math.floor(rows[0] / height), Math.floor(columns[0] / width)];
+    const whole = await this.once(`valid ${shard}`, () => readChunk(this.source, "valid", this.arrays.valid, shard));
+    /** @type {[number, number]} */
+    const shape = [rows[1] - rows[0], columns[1] - columns[0]];
+    const data = new Uint8Array(shape[0] * shape[1]);
+    for (let i = 0; i < data.length; i++) {
+      const row = (rows[0] % height) + Math.floor(i / shape[1]);
+      data[i] = whole[row * width + (columns[0] % width) + (i % shape[1])];
+    }
+    return { data, shape };
+  }
+
+  check(chunk) {
     const counts = [this.times.length, ...this.chunks];
     if (!counts.every((count, axis) => Number.isInteger(chunk[axis]) && chunk[axis] >= 0 && chunk[axis] < count)) {
       throw new InputError(
         `no chunk ${chunk}: ${this.source.name} has ${this.times.length} dates of ${this.chunks.join(" x ")}`,
       );
     }
+  }
+
+  /** @returns {Promise<Place>} */
+  async place(chunk) {
+    this.check(chunk);
+    const [time, row, column] = chunk;
     const perShard = [this.shard[2] / this.chunk[2], this.shard[3] / this.chunk[3]];
     const shard = [Math.floor(row / perShard[0]), Math.floor(column / perShard[1])];
     const slot = (row % perShard[0]) * perShard[1] + (column % perShard[1]);
@@ -257,14 +300,9 @@ export class RasterStore extends Store {
     return { key, slot, size, shape: [1, rows[1] - rows[0], columns[1] - columns[0]], words };
   }
 
-  /** Sizes and checksums of a date's files, row by row; read once. */
+  /** Sizes and checksums of a date's files, row by row. */
   list(time) {
-    if (!this.lists.has(time)) {
-      const reading = this.readList(time);
-      reading.catch(() => this.lists.delete(time));
-      this.lists.set(time, reading);
-    }
-    return this.lists.get(time);
+    return this.once(`list ${time}`, () => this.readList(time));
   }
 
   async readList(time) {

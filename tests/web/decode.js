@@ -1,13 +1,15 @@
 // Answers test_web.py: a line of JSON in, a line out. {"codec", "frame", "spacing", "limit"}, bytes in base64, gives
-// {"symbols", "values", "shape", "quality"}, or {"error", "message"} where the decoder refuses.
+// {"symbols", "values", "shape", "quality"}, or {"error", "message"} where the decoder refuses. {"zstd"} gives {"bytes"}.
 
 import { createInterface } from "node:readline";
 import { EmbeddingCodec, NecError } from "../../web/nec.js";
+import { unzstd } from "../../web/store/zstd.js";
 
 const codecs = new Map();
 const base64 = ({ buffer, byteOffset, byteLength }) => Buffer.from(buffer, byteOffset, byteLength).toString("base64");
 
-function answer({ codec: text, frame, spacing, limit }) {
+function answer({ codec: text, frame, spacing, limit, zstd }) {
+  if (zstd !== undefined) return { bytes: base64(unzstd(new Uint8Array(Buffer.from(zstd, "base64")))) };
   if (!codecs.has(text)) codecs.set(text, EmbeddingCodec.fromJSON(JSON.parse(text)));
   const codec = codecs.get(text);
   const bytes = new Uint8Array(Buffer.from(frame, "base64"));

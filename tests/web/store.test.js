@@ -5,7 +5,19 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { test } from "node:test";
 import { openStore } from "../../web/store.js";
-import { assertClose, bytes, digest, FIXTURES, json, MADE, NEEDS_MADE, npy, serve, SHIPPED } from "./support.js";
+import {
+  assertClose,
+  bytes,
+  digest,
+  FIXTURES,
+  json,
+  MADE,
+  NEEDS_MADE,
+  npy,
+  serve,
+  sha256,
+  SHIPPED,
+} from "./support.js";
 
 const { shipped, images, rasters } = json(FIXTURES, "bytes", "digests.json");
 
@@ -30,6 +42,27 @@ test("the shipped store over HTTP", async (t) => {
   }
   assert(store.bytesRead - opened < 4 * 30_000, `${store.bytesRead} bytes`);
   assert.equal(store.requests, requests.length);
+});
+
+test("names, labels and split of the shipped store", async (t) => {
+  const { url } = await serve(t, SHIPPED);
+  const store = await openStore(url);
+  const names = await store.side("names");
+  assert.equal(sha256(names.join("\0")), shipped.names);
+  const labels = await store.side("labels");
+  assert(names.every((name, i) => name.includes(store.attributes.classes[labels[i]])));
+  const counts = [0, 0, 0, 0];
+  for (const part of await store.side("split")) counts[part]++;
+  assert.deepEqual(counts, [0, 18900, 2700, 5400]);
+  assert.equal(await store.side("groups"), null);
+  for (const name of ["names/c.0", "labels/c.0"]) {
+    const change = (path, data) => (path === name ? data.map((byte, i) => byte ^ Number(i === 40)) : data);
+    const damaged = await openStore((await serve(t, SHIPPED, { change })).url);
+    await assert.rejects(damaged.side(name.slice(0, -4)), {
+      name: "CorruptError",
+      message: /is damaged: its checksum/,
+    });
+  }
 });
 
 test("coarse chunks need the beginnings of frames alone", async (t) => {
@@ -67,7 +100,14 @@ test("stores of images in files and zips", { skip: NEEDS_MADE }, async () => {
     for (const kind of ["stored", "deflated"])
       opened.push(await openStore(new Blob([bytes(MADE, "images", `${name}-${kind}.zip`)])));
     for (const store of opened) {
-      assert.equal(store.quality, images[name].read.quality);
+      const { read } = images[name];
+      assert.equal(store.quality, read.quality);
+      for (const side of ["names", "groups"]) {
+        const texts = await store.side(side);
+        assert.equal(texts && sha256(texts.join("\0")), read[side]);
+      }
+      const labels = await store.side("labels");
+      assert.equal(labels && digest({ data: BigInt64Array.from(labels, BigInt), shape: [store.images] }), read.labels);
       const parts = [];
       for (let chunk = 0; chunk < store.chunks; chunk++) parts.push((await store.read(chunk)).data);
       const data = Float32Array.from(parts.flatMap((part) => [...part]));
@@ -94,6 +134,7 @@ test("raster stores", { skip: NEEDS_MADE }, async (t) => {
     const wanted = npy(readFileSync(join(MADE, "rasters", `${name}.npy`))); // as Zarr reads it, NaN where no chunk is
     assert.deepEqual(wanted.shape, [2, 5, 23, 31]);
     let absent = 0;
+    let valid = 0;
     for (let time = 0; time < store.times.length; time++) {
       for (let row = 0; row < store.chunks[0]; row++) {
         for (let column = 0; column < store.chunks[1]; column++) {
@@ -102,6 +143,10 @@ test("raster stores", { skip: NEEDS_MADE }, async (t) => {
           const [rows, columns] = store.windowOf([time, row, column]);
           const [height, width] = [rows[1] - rows[0], columns[1] - columns[0]];
           if (found) assert.deepEqual(found.shape, [1, height, width, 5]);
+          const seen = await store.readValid([time, row, column]);
+          assert.deepEqual(seen.shape, [height, width]);
+          assert.equal(found === null, !seen.data.includes(1));
+          valid += seen.data.reduce((sum, value) => sum + value, 0);
           for (let i = 0; i < height * width * 5; i++) {
             const [y, x, c] = [rows[0] + Math.floor(i / (5 * width)), columns[0] + (Math.floor(i / 5) % width), i % 5];
             const value = wanted.data[((time * 5 + c) * 23 + y) * 31 + x];
@@ -115,6 +160,8 @@ test("raster stores", { skip: NEEDS_MADE }, async (t) => {
       }
     }
     assert(absent > 2 * 4);
+    assert.equal(valid, read.valid_tokens);
+    await assert.rejects(store.readValid([0, 6, 0]), { name: "InputError", message: /no chunk/ });
     await assert.rejects(store.read([2, 0, 0]), { name: "InputError", message: /no chunk/ });
   }
 });

@@ -74,8 +74,8 @@ export function npy(data) {
 
 /** SHA-256 of an array's type, shape and values (0 for -0). */
 export function digest({ data, shape }) {
-  const type = data instanceof Int32Array ? "<i4" : "<f4";
-  const plain = data.map((value) => value + 0);
+  const type = data instanceof Int32Array ? "<i4" : data instanceof BigInt64Array ? "<i8" : "<f4";
+  const plain = type === "<i8" ? data : data.map((value) => value + 0);
   const text = `${type}(${shape.length === 1 ? `${shape[0]},` : shape.join(", ")})`;
   return createHash("sha256").update(text).update(new Uint8Array(plain.buffer)).digest("hex");
 }

@@ -18,6 +18,7 @@ import pytest
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numcodecs.zstd import Zstd
 
 import make_bytes as made
 import make_vectors
@@ -102,7 +103,7 @@ def ask(node: str) -> Iterator[Callable[..., dict[str, Any]]]:
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def answer(codec: dict[str, Any], frame: bytes, **more: Any) -> dict[str, Any]:
+        def answer(codec: dict[str, Any] | None = None, frame: bytes = b"", **more: Any) -> dict[str, Any]:
             question = {"codec": json.dumps(codec), "frame": base64.b64encode(frame).decode(), **more}
             process.stdin.write(json.dumps(question) + "\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
@@ -204,6 +205,39 @@ def test_forged_frames_are_refused_where_python_refuses(
         assert found.get("error") == "CorruptError", found
     else:
         np.testing.assert_array_equal(array(found["symbols"], "<i4").reshape(symbols.shape), symbols)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.integers(0, 150_000),
+    kind=st.sampled_from(["noise", "skewed", "numbers", "text", "mask", "runs"]),
+    level=st.sampled_from([-5, 1, 3, 9, 12, 19]),
+    checksum=st.booleans(),
+    damage=st.booleans(),
+)
+def test_zstandard(
+    ask: Callable[..., dict[str, Any]], seed: int, size: int, kind: str, level: int, checksum: bool, damage: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    data = {
+        "noise": lambda: rng.integers(0, 256, size, np.uint8),
+        "skewed": lambda: np.minimum(rng.geometric(0.15, size), 255).astype(np.uint8),
+        "numbers": lambda: rng.integers(-3, 9, size // 8, np.int64),
+        "text": lambda: np.frombuffer(
+            "".join(f"Größe/image_{i % 977}.jpg\0" for i in range(size // 20)).encode(), np.uint8
+        ),
+        "mask": lambda: rng.random(size) < 0.02,
+        "runs": lambda: rng.integers(0, 4, size // 500 + 1, np.uint8).repeat(500),
+    }[kind]()
+    frame = bytearray(Zstd(level=level, checksum=checksum).encode(data.tobytes()))
+    if damage:
+        frame[int(rng.integers(4, len(frame)))] ^= int(rng.integers(1, 256))
+    found = ask(zstd=base64.b64encode(bytes(frame)).decode())
+    if not damage:
+        assert base64.b64decode(found["bytes"]) == data.tobytes()
+    else:  # what stands above it has a CRC-32C: it must only come back
+        assert found.keys() in ({"bytes"}, {"error", "message"})
 
 
 def test_vectors_are_what_the_script_writes(tmp_path: Path) -> None:
