@@ -14,8 +14,8 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
-    from nec.encode import encode, fit
-    from nec.export import export
+    from nec.encoding import encode, fit
+    from nec.exporting import export
     from nec.heads import load_head, predict, train_head
     from nec.models import Backbone, load_model
     from nec.store import ImageStore, RasterStore, decode, info, open, open_product, open_store, verify
@@ -31,9 +31,9 @@ _ROOMS = {
     "RasterStore": "store",
     "adapt": "training",
     "decode": "store",
-    "encode": "encode",
-    "export": "export",
-    "fit": "encode",
+    "encode": "encoding",
+    "export": "exporting",
+    "fit": "encoding",
     "info": "store",
     "load_head": "heads",
     "load_model": "models",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.datasets import Dataset, open_dataset
-from nec.encode import SceneOptions, encode
+from nec.encoding import SceneOptions, encode
 from nec.errors import InputError, missing_extra
 from nec.files import make_folder, write_bytes
 from nec.heads import HeadResult, HeadSettings, fit_probe, pooled_features, train_head

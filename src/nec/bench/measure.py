@@ -15,7 +15,7 @@ from nec.bench.cache import Cache, key_of
 from nec.bench.recipe import MethodPoint
 from nec.bench.subset import PARTS, Subset, Tokens, batches, embedded, model_inputs, writing
 from nec.codec import EmbeddingCodec
-from nec.encode.embed import embed
+from nec.encoding.embed import embed
 from nec.errors import NecError
 
 if TYPE_CHECKING:

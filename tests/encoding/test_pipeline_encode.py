@@ -12,7 +12,7 @@ from tiny import build_model, fit_to, smooth
 
 from nec import open_store
 from nec.datasets import ArrayDataset, open_dataset
-from nec.encode import Reading, Running, encode
+from nec.encoding import Reading, Running, encode
 from nec.errors import IncompleteError, InputError
 from nec.models import Backbone
 
@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """8 images a chunk, 16 a shard: 150 images make 10 shards."""
-    pipeline = import_module("nec.encode.images")
+    pipeline = import_module("nec.encoding.images")
     monkeypatch.setattr(pipeline, "IMAGES_PER_CHUNK", 8)
     monkeypatch.setattr(pipeline, "CHUNKS_PER_SHARD", 2)
 

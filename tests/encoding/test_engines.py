@@ -27,8 +27,8 @@ from scene_runs import encode_scene
 import nec
 from nec.cli import main
 from nec.datasets import ArrayDataset
-from nec.encode import Reading, Running, encode
-from nec.encode.engine import read_ahead
+from nec.encoding import Reading, Running, encode
+from nec.encoding.engine import read_ahead
 from nec.errors import InputError, NecError
 from nec.models import save_model
 from nec.scenes import open_scene
@@ -80,7 +80,7 @@ def test_reading_begins_before_the_first_item_is_asked_for_and_stays_near() -> N
 def test_a_cluster_gives_the_bytes_of_threads(
     model: Any, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = import_module("nec.encode.images")
+    pipeline = import_module("nec.encoding.images")
     monkeypatch.setattr(pipeline, "IMAGES_PER_CHUNK", 8)
     monkeypatch.setattr(pipeline, "CHUNKS_PER_SHARD", 2)
     images = ArrayDataset(smooth(150, 16, 3), [f"{i}.png" for i in range(150)])
@@ -125,7 +125,7 @@ def test_faults_on_a_cluster(model: Any, cluster: str, tmp_path: Path) -> None:
 
 
 def test_no_cluster_there(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = pytest.importorskip("nec.encode.cluster")
+    cluster = pytest.importorskip("nec.encoding.cluster")
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     scene = open_scene(write_scene(tmp_path / "s.tif"))
     with pytest.raises(NecError, match="no Dask cluster with workers at tcp://127"):
@@ -134,7 +134,7 @@ def test_no_cluster_there(model: Any, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_workers_killed_while_they_start_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = pytest.importorskip("nec.encode.cluster")
+    cluster = pytest.importorskip("nec.encoding.cluster")
     tries: list[int] = []
 
     def dying(times: int) -> Any:
@@ -158,7 +158,7 @@ def test_workers_killed_while_they_start_are_started_again(monkeypatch: pytest.M
 def test_workers_started_here_keep_the_memory_they_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as Dask leaves it in a process that had a cluster before
     distributed = pytest.importorskip("distributed")
-    from nec.encode.cluster import local_cluster
+    from nec.encoding.cluster import local_cluster
 
     with local_cluster(1) as made, distributed.Client(made) as client:
         told = [client.run(os.getenv, name) for name in ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS")]

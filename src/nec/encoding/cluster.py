@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from nec.encode.engine import Engine, Executor, Maker, Task, Work, model_threads
+from nec.encoding.engine import Engine, Executor, Maker, Task, Work, model_threads
 from nec.errors import NecError, missing_extra
 
 try:

@@ -18,7 +18,7 @@ pytest.importorskip("rasterio")
 from scene_runs import encode_scene
 
 from nec.codec import EmbeddingCodec
-from nec.encode.scene_work import Part, SceneWork
+from nec.encoding.scene_work import Part, SceneWork
 from nec.errors import InputError, NecError
 from nec.scenes import open_scene
 from nec.scenes.normalization import Normalization

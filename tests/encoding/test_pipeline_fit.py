@@ -12,8 +12,8 @@ from tiny import build_model, smooth
 
 from nec import EmbeddingCodec
 from nec.datasets import ArrayDataset
-from nec.encode import Reading, Running, encode, fit_codec
-from nec.encode.codecs import sample_array, sample_embeddings
+from nec.encoding import Reading, Running, encode, fit_codec
+from nec.encoding.codecs import sample_array, sample_embeddings
 from nec.errors import InputError
 
 

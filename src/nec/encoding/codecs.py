@@ -14,8 +14,8 @@ from nec.codec import EmbeddingCodec
 from nec.codec.embedding_codec import PriorName, SpatialName
 from nec.codec.transform import level_quality
 from nec.datasets import Dataset
-from nec.encode.embed import Stream, plan_inputs, sample_positions
-from nec.encode.options import Job, Reading
+from nec.encoding.embed import Stream, plan_inputs, sample_positions
+from nec.encoding.options import Job, Reading
 from nec.errors import InputError, NecError
 from nec.models.backbone import Backbone
 from nec.progress import Progress

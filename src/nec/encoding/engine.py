@@ -129,7 +129,7 @@ class Engine:
 
     def _executor(self, work: Work, done: Callable[[int], None]) -> AbstractContextManager[Executor]:
         if self.name == "dask":
-            from nec.encode.cluster import cluster_executor
+            from nec.encoding.cluster import cluster_executor
 
             return cluster_executor(self, work, done)
         return _thread_executor(work, done, self.threads)

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.datasets import Dataset
-from nec.encode.codecs import codec_for, quality_for_bytes, sample_embeddings
-from nec.encode.embed import Inputs, Stream, plan_inputs, sample_positions
-from nec.encode.engine import resumable
-from nec.encode.options import Coding, Job, Mode, Reading
-from nec.encode.provenance import software
-from nec.encode.reports import ImagesReport, store_info
+from nec.encoding.codecs import codec_for, quality_for_bytes, sample_embeddings
+from nec.encoding.embed import Inputs, Stream, plan_inputs, sample_positions
+from nec.encoding.engine import resumable
+from nec.encoding.options import Coding, Job, Mode, Reading
+from nec.encoding.provenance import software
+from nec.encoding.reports import ImagesReport, store_info
 from nec.errors import InputError
 from nec.models.backbone import Backbone
 from nec.progress import Progress
@@ -167,7 +167,7 @@ def _open_writer(out: str | Path, mode: Mode, keywords: dict[str, Any]) -> Image
 
 @dataclass(frozen=True)
 class _ImageWork:
-    """A `nec.encode.engine.Work` whose tasks are the [start, stop) of a store's shards, positions of the stream."""
+    """A `nec.encoding.engine.Work` whose tasks are the [start, stop) of a store's shards, positions of the stream."""
 
     stream: Stream
     encoder: ShardEncoder

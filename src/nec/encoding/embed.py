@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.datasets import ArrayDataset, Dataset
-from nec.encode.engine import read_ahead
+from nec.encoding.engine import read_ahead
 from nec.errors import InputError
 from nec.models.backbone import Backbone
 

@@ -14,7 +14,7 @@ from tiny import build_model, smooth
 
 from nec import EmbeddingCodec, open_store
 from nec.cli import main
-from nec.encode import fit_codec
+from nec.encoding import fit_codec
 from nec.models import save_model
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from nec.errors import InputError
-from nec.export.describe import embedding_fields, quantization
-from nec.export.footprint import footprint
+from nec.exporting.describe import embedding_fields, quantization
+from nec.exporting.footprint import footprint
 from nec.files import atomic_path, write_json
 from nec.store.location import is_url
 from nec.store.rasters import RasterStore

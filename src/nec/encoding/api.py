@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nec.datasets import Dataset
-from nec.encode.codecs import fit_codec, sample_array, sample_embeddings
-from nec.encode.engine import EngineName
-from nec.encode.images import encode_images
-from nec.encode.options import MODES, Coding, Mode, Reading, Running, SceneOptions
-from nec.encode.reports import EncodeReport
-from nec.encode.sources import Source, open_images, open_source
+from nec.encoding.codecs import fit_codec, sample_array, sample_embeddings
+from nec.encoding.engine import EngineName
+from nec.encoding.images import encode_images
+from nec.encoding.options import MODES, Coding, Mode, Reading, Running, SceneOptions
+from nec.encoding.reports import EncodeReport
+from nec.encoding.sources import Source, open_images, open_source
 from nec.errors import InputError
 from nec.models.adapters import ADAPTERS
 from nec.models.backbone import Backbone
@@ -85,7 +85,7 @@ def encode(
     coding = Coding(quality, target_bytes)
     if isinstance(opened, Dataset):
         return encode_images(opened, out, found, codec, coding, mode, reading, job)
-    from nec.encode.scene import encode_scenes
+    from nec.encoding.scene import encode_scenes
 
     return encode_scenes(opened, out, found, codec, coding, mode, reading, scenes, job)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nec.encode.engine import Engine, EngineName
+from nec.encoding.engine import Engine, EngineName
 from nec.errors import InputError
 
 Mode = Literal["create", "resume", "overwrite", "append", "resume-append"]
@@ -84,7 +84,7 @@ class Reading:
         return None if self.bands is None else [int(name) if str(name).isdigit() else name for name in self.bands]
 
     def pixels(self) -> dict[str, Any]:
-        """Keywords of `nec.encode.embed.plan_inputs`."""
+        """Keywords of `nec.encoding.embed.plan_inputs`."""
         return {"image_size": self.image_size, "scale": self.scale, "offset": self.offset}
 
 

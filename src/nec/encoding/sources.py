@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from nec.datasets import Dataset, open_input, what_is
-from nec.encode.options import Reading
+from nec.encoding.options import Reading
 from nec.errors import InputError
 
 if TYPE_CHECKING:

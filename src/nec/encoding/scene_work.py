@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.encode.engine import read_ahead
-from nec.encode.reports import FailedTile
+from nec.encoding.engine import read_ahead
+from nec.encoding.reports import FailedTile
 from nec.errors import InputError, NecError
 from nec.models.backbone import Backbone
 from nec.scenes.normalization import Normalization
@@ -79,7 +79,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class SceneWork:
-    """A `nec.encode.engine.Work` whose tasks are parts of a product's shards, see `parts`.
+    """A `nec.encoding.engine.Work` whose tasks are parts of a product's shards, see `parts`.
 
     Attributes:
         scene: with the bands of the model, in its order.

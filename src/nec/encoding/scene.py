@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.encode.codecs import codec_for, quality_for_bytes
-from nec.encode.engine import Stored, resumable
-from nec.encode.options import Coding, Job, Mode, Reading, SceneOptions
-from nec.encode.provenance import software
-from nec.encode.reports import FailedTile, ScenesReport, store_info
-from nec.encode.scene_work import CodedPart, Part, SceneWork, Shard
+from nec.encoding.codecs import codec_for, quality_for_bytes
+from nec.encoding.engine import Stored, resumable
+from nec.encoding.options import Coding, Job, Mode, Reading, SceneOptions
+from nec.encoding.provenance import software
+from nec.encoding.reports import FailedTile, ScenesReport, store_info
+from nec.encoding.scene_work import CodedPart, Part, SceneWork, Shard
 from nec.errors import InputError
 from nec.models.backbone import Backbone
 from nec.progress import Progress

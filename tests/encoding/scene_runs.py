@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nec.encode import Running, SceneOptions, encode
+from nec.encoding import Running, SceneOptions, encode
 
 _RUNNING = ("workers", "threads", "scheduler", "batch_size", "seed")
 _SCENES = ("halo", "chunk", "shard", "skip_failed")

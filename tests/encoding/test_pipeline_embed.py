@@ -9,7 +9,7 @@ import pytest
 from tiny import build_model, smooth
 
 from nec.datasets import ArrayDataset, Dataset
-from nec.encode.embed import Stream, plan_inputs, sample_positions
+from nec.encoding.embed import Stream, plan_inputs, sample_positions
 from nec.errors import InputError
 
 torch = pytest.importorskip("torch")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from nec.errors import InputError
@@ -78,20 +76,10 @@ def export(
     opened = store if isinstance(store, ImageStore | RasterStore) else open(store)
     if not isinstance(opened, FORMATS[name].of):
         raise InputError(f"{opened.path} is a {opened.kind}, which {name} is not for")
-    write: Any = import_module(f"nec.export.{FORMATS[name].module}").write
+    write: Any = import_module(f"nec.exporting.{FORMATS[name].module}").write
     given = {"time": time, "chip": chip, "href": href, "model_url": model_url, "source_url": source_url}
     options = {key: value for key, value in given.items() if value is not None}
     foreign = options.keys() - inspect.signature(write).parameters.keys()
     if foreign:
         raise InputError(f"{', '.join(sorted(foreign))} means nothing to {name}")
     return write(opened, out, overwrite=overwrite, **options)
-
-
-class _Package(ModuleType):
-    """`nec.export(...)` is `nec.export.export(...)`: the package and the function have one name."""
-
-    def __call__(self, *args: Any, **options: Any) -> Path:
-        return export(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Package
