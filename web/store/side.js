@@ -5,6 +5,7 @@ import { CorruptError, InputError } from "../codec/errors.js";
 import { hexadecimal } from "./document.js";
 import { unzstd } from "./zstd.js";
 
+const MOST_TEXT = 2 ** 28; // bytes
 const TYPES = {
   bool: [1, (view, at) => view.getUint8(at)],
   uint8: [1, (view, at) => view.getUint8(at)],
@@ -28,8 +29,9 @@ export async function readChunk(source, name, metadata, place) {
   const stored = await source.get(key);
   if (stored === null) throw damaged(source, key, new CorruptError("missing"));
   try {
-    const bytes = codecs.slice(1).reduceRight((data, codec) => undo(codec.name, data), stored);
     const count = chunk_grid.configuration.chunk_shape.reduce((product, size) => product * size, 1);
+    const most = data_type === "string" ? MOST_TEXT : 8 * count;
+    const bytes = codecs.slice(1).reduceRight((data, codec) => undo(codec.name, data, most), stored);
     const values = data_type === "string" ? texts(bytes) : numbers(bytes, data_type);
     if (values.length !== count) throw new CorruptError(`it holds ${values.length} values where ${count} belong`);
     return values;
@@ -58,8 +60,8 @@ function summed(values, type) {
   return new Uint8Array(view.buffer);
 }
 
-function undo(codec, data) {
-  if (codec === "zstd") return unzstd(data);
+function undo(codec, data, most) {
+  if (codec === "zstd") return unzstd(data, most);
   if (codec !== "crc32c") throw new InputError(`the Zarr codec ${codec} is not known to this reader`);
   const end = data.length - 4;
   if (end < 0 || crc32c(data.subarray(0, end)) !== new DataView(data.buffer, data.byteOffset).getUint32(end, true)) {

@@ -3,7 +3,6 @@
 
 import { CorruptError } from "../codec/errors.js";
 
-const MOST = 2 ** 28;
 const LITERAL_BITS = [...Array(16).fill(0), 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 const MATCH_BITS = [...Array(32).fill(0), 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 const upTo = (bits, first) => bits.map((_, i) => bits.slice(0, i).reduce((sum, count) => sum + 2 ** count, first));
@@ -17,18 +16,19 @@ const MATCHES = [1, 4, 3, ...times(6, 2), ...times(37, 1), ...times(7, -1)];
 const damaged = () => new CorruptError("its compressed data are damaged");
 
 /**
- * Bytes of one frame or several.
+ * Bytes of one frame or several, each of `most` bytes at most.
  * @param {Uint8Array} data
+ * @param {number} most
  * @returns {Uint8Array}
  */
-export function unzstd(data) {
+export function unzstd(data, most = 2 ** 28) {
   const view = new DataView(data.buffer, data.byteOffset, data.length);
   const parts = [];
   try {
     for (let at = 0; at < data.length;) {
       const magic = view.getUint32(at, true);
       if (magic >>> 4 === 0x184d2a5) at += 8 + view.getUint32(at + 4, true);
-      else if (magic === 0xfd2fb528) at = readFrame(data, view, at + 4, parts);
+      else if (magic === 0xfd2fb528) at = readFrame(data, view, at + 4, most, parts);
       else throw damaged();
     }
   } catch (error) {
@@ -40,7 +40,7 @@ export function unzstd(data) {
 }
 
 /** @returns {number} where the frame ends */
-function readFrame(data, view, at, parts) {
+function readFrame(data, view, at, most, parts) {
   const head = data[at++];
   const single = (head >> 5) & 1;
   if (!single) at++;
@@ -48,7 +48,7 @@ function readFrame(data, view, at, parts) {
   const bytes = [single, 2, 4, 8][head >> 6];
   if (!bytes || head & 8) throw damaged(); // every writer that knows its data's size says it
   const size = bytes === 8 ? Number(view.getBigUint64(at, true)) : number(data, at, bytes) + (bytes === 2 ? 256 : 0);
-  if (size > MOST) throw damaged();
+  if (size > most) throw damaged();
   at += bytes;
   const frame = { out: new Uint8Array(size), end: 0, recent: [1, 4, 8], huffman: null, tables: [null, null, null] };
   for (let last = 0; !last;) {
