@@ -44,6 +44,11 @@ class VerifyReport(Report):
     found: int
     corrupt: list[Fault] = field(default_factory=list)
 
+    @property
+    def failed(self) -> bool:
+        """Whether something is damaged."""
+        return not self.ok
+
     def __str__(self) -> str:
         lines = []
         for fault in self.corrupt:
