@@ -60,9 +60,7 @@ def system() -> System:
 
         devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
         devices += ["mps"] if torch.backends.mps.is_available() else []
-    return System(
-        __version__, sys.version.split()[0], platform.platform(terse=True), coder.active(), packages, devices
-    )
+    return System(__version__, sys.version.split()[0], platform.platform(terse=True), coder.active(), packages, devices)
 
 
 def _version(package: str) -> str | None:

@@ -32,7 +32,7 @@ def _encode(given: Given) -> Given:
         (False, False, False): "create", (True, False, False): "resume", (False, True, False): "append",
         (True, True, False): "resume-append", (False, False, True): "overwrite",
     }  # fmt: skip
-    mode = modes.get(tuple(given.pop(name, False) for name in ("resume", "append", "overwrite")))  # type: ignore[arg-type]
+    mode = modes.get(tuple(given.pop(name, False) for name in ("resume", "append", "overwrite")))
     if mode is None:
         raise InputError("--resume and --append go on with a store and --overwrite replaces it: give one of them")
     if given.get("quality") is not None and given.get("target_bytes") is not None:
@@ -254,6 +254,7 @@ def _app() -> App:
         version_flags=("--version", "-V"),
         default_parameter=Parameter(negative=()),
         help_format="plaintext",
+        suppress_keyboard_interrupt=False,
         help_epilogue="`nec COMMAND --help` explains a command. `nec --install-completion` sets up your shell.",
     )
     made.register_install_completion_command(add_to_startup=False)

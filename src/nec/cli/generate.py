@@ -16,7 +16,7 @@ from nec.errors import InputError
 from nec.report import Report
 
 Given = dict[str, Any]
-_EMPTY = (None, False, "", (), [])
+_EMPTY: tuple[Any, ...] = (None, False, "", (), [])
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Command:
             given = self.shape(given) | self.fixed
             if "progress" in inspect.signature(function).parameters:
                 given["progress"] = not (json or quiet)
-            return show(self.call(function, given), json)
+            return show(self.call(self.load(), given), json)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
