@@ -362,7 +362,7 @@ def test_command(on_disk: tuple[str, str], options: list[str], capsys: pytest.Ca
         (["--online", "--model", "MODEL", "--quality", "2"], "--quantize codec"),
         (["--online", "--model", "MODEL", "--quantize", "bottleneck"], "no bottleneck"),
         (["--online", "--model", "MODEL"], "--test-fraction"),
-        (["--online", "--model", "MODEL", "--test-fraction", "0.3", "--image-size", "20"], "patch size"),
+        (["--online", "--model", "MODEL", "--test-fraction", "0.3", "--image-size", "20"], "patch of"),
     ],
 )
 def test_command_refuses(

@@ -233,7 +233,7 @@ def test_bad_configurations(changes: dict, message: str) -> None:
 
 def test_images_that_do_not_fit_are_refused() -> None:
     model = tiny()
-    with pytest.raises(nec.InputError, match="multiple of the patch size 8"):
+    with pytest.raises(nec.InputError, match="no multiple of the model's patch of 8 px"):
         model.token_grid(torch.zeros(1, 3, 30, 32))
     with pytest.raises(nec.InputError, match="3, h, w"):
         model.token_grid(torch.zeros(1, 4, 32, 32))

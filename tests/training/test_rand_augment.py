@@ -13,7 +13,7 @@ Image = pytest.importorskip("PIL.Image")
 
 from PIL import ImageEnhance, ImageOps  # noqa: E402
 
-from nec.training import rand_augment as ra  # noqa: E402
+from nec.training import augment as ra  # noqa: E402
 
 FILL = (10, 200, 30)
 

@@ -360,10 +360,6 @@ class SceneWork:
     readers: int = 2
     skip_failed: bool = False
 
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.readers < 1:
-            raise InputError(f"batch size and workers must be at least 1, not {self.batch_size} and {self.readers}")
-
     # -- what an engine asks for
 
     def block(self, task: Part, done: Callable[[int], None]) -> Callable[[], Tokens]:

@@ -34,6 +34,7 @@ try:
         random_resized_crop_flip,
         smooth_targets,
     )
+    from nec.training.batches import MEMORY_BYTES, Images
 except ImportError as error:
     missing_extra("torch", "torch", error)
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 #: Tokens (n, y, x, d) -> the same after a lossy way to the consumer.
 Quantizer = Callable[[Tensor], Tensor]
 
-_MEMORY_BYTES = 1 << 30  # decoded images up to this size stay in memory
 _STATISTICS = 512  # training images that the head's input is standardised by
 
 
@@ -226,21 +226,14 @@ class Part:
 
 
 def read_images(dataset: Dataset, parts: list[NDArray[np.int64]], model: NecModel, size: int | None) -> list[Part]:
-    """The images of each part, kept in memory where they are few, else read when they are needed."""
-    assert dataset.labels is not None
-    size = size or dataset.image_size
-    first = dataset.load(parts[0][:1], size)
-    name, bands = dataset.names[int(parts[0][0])], model.config.in_channels
-    if first.dtype != np.uint8 or first.shape[-1] != bands:
-        raise InputError(
-            f"{name} has {first.shape[-1]} band(s) of {first.dtype}; online training takes {bands} of uint8"
-        )
-    kept = first.nbytes * sum(map(len, parts)) <= _MEMORY_BYTES
-
-    def reader(part: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
-        return dataset.load(part, size).__getitem__ if kept else lambda places: dataset.load(part[places], size)
-
-    return [Part(reader(part), dataset.labels[part]) for part in parts]
+    """The images of each part, kept in memory where all are few, else read when they are needed."""
+    labels, total = dataset.labels, sum(map(len, parts))
+    assert labels is not None
+    sizes = size or dataset.image_size, model.config.in_channels
+    return [
+        Part(Images(dataset, part, *sizes, memory=MEMORY_BYTES * len(part) // total).take, labels[part])
+        for part in parts
+    ]
 
 
 # -- training ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nec.errors import InputError
-from nec.models.backbone import Backbone, Pixels
+from nec.models.backbone import Backbone, Pixels, check_bands
 from nec.models.bottleneck import Bottleneck, FactorizedBottleneck, HyperpriorBottleneck
 from nec.models.codec_bottleneck import CodecBottleneck
 from nec.models.config import ModelConfig
@@ -167,15 +167,8 @@ class NecModel(nn.Module, Backbone):
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Token grid (y, x) of images (n, c, h, w); InputError if they do not fit the patch size or band count."""
-        patch = self.config.patch_size
-        if images.ndim != 4 or images.shape[1] != self.config.in_channels:
-            raise InputError(
-                f"images have shape {tuple(images.shape)}; this model takes (n, {self.config.in_channels}, h, w)"
-            )
-        height, width = images.shape[2:]
-        if height % patch or width % patch or not height or not width:
-            raise InputError(f"images of {height}x{width} pixels are not a multiple of the patch size {patch}")
-        return height // patch, width // patch
+        check_bands(images.shape, self.config.in_channels, axis=1)
+        return self.grid(*images.shape[2:])
 
     def patchify(self, images: Tensor) -> Tensor:
         """Images (n, c, h, w) -> patches (n, y*x, p*p*c), each patch in (row, column, band) order."""

@@ -15,17 +15,25 @@ from nec.errors import InputError
 from nec.models import ModelConfig
 
 # Decoded images up to this size stay in memory; reading a small JPEG costs more than a step on it.
-_MEMORY_BYTES = 1 << 30
+MEMORY_BYTES = 1 << 30
 
 
 class Images:
-    """The images of a dataset at `positions`, read once if they fit in memory, else with every batch.
+    """The images of a dataset at `positions`, read once if they fit into so much memory, else with every batch.
 
     Raises:
         InputError: an unreadable image, images of unequal size without `size`, or a band count that is not `bands`.
     """
 
-    def __init__(self, dataset: Dataset, positions: NDArray[np.int64], size: int, bands: int, workers: int = 2) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        positions: NDArray[np.int64],
+        size: int | None,
+        bands: int,
+        workers: int = 2,
+        memory: int = MEMORY_BYTES,
+    ) -> None:
         self.dataset, self.positions, self.size, self.workers = dataset, positions, size, workers
         first = dataset.load(positions[:1], size)
         if first.shape[-1] != bands:
@@ -34,7 +42,7 @@ class Images:
         if first.dtype != np.uint8:
             raise InputError(f"{dataset.names[int(positions[0])]} is {first.dtype}; training takes bytes (uint8)")
         self.cache = None
-        if first.nbytes * len(positions) <= _MEMORY_BYTES:
+        if first.nbytes * len(positions) <= memory:
             self.cache = dataset.load(positions, size, workers)
 
     def __len__(self) -> int:
