@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nec.codec import EmbeddingCodec
+from nec.codec.transform import Coefficients
 from nec.codec.waves import Neighbours
 
 
@@ -87,6 +88,6 @@ def test_centroids_lower_the_error(galileo: tuple, fitted: dict[str, EmbeddingCo
         quality = 2 ** (level / 8)
         symbols = codec.symbols(test, quality)
         decoded = codec.decode(codec.encode(test, quality))
-        plain = codec._transform.reconstruct(symbols, None, level)
+        plain = codec._transform.reconstruct(Coefficients(symbols, None, level))
         assert np.square(decoded - test).sum() < gain * np.square(plain - test).sum() < variance
         np.testing.assert_array_equal(codec.symbols(decoded, quality), symbols)

@@ -38,7 +38,7 @@ except ImportError:
 # instrumented functions.
 with atheris.instrument_imports(include=["nec"]) if atheris and __name__ == "__main__" else nullcontext():
     from nec.codec import EmbeddingCodec, NecEmbeddingCodec, coder
-    from nec.codec.checksum import crc32c
+    from nec.codec.frame import crc32c
     from nec.errors import CorruptError, InputError
 
 coder.PATIENCE = 0

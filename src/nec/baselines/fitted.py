@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from nec.baselines import frame
 from nec.baselines.codes import pack_codes, unpack_codes
 from nec.baselines.method import Method, check_embeddings
-from nec.codec.checksum import crc32c
-from nec.codec.transform import Transform, fit_transform
+from nec.codec.frame import crc32c
+from nec.codec.transform import Coefficients, Selection, Transform, fit_transform
 from nec.errors import CorruptError, InputError
 
 FIT_TOKENS = 1 << 16
@@ -70,7 +70,7 @@ class FittedMethod(Method):
             raise CorruptError(f"frame was written by a {self.family} of another setting or fit than this {self.name}")
         tokens = math.prod(header.shape[:3])
         coefficients = self._coefficients(self._unpack(payload[_HEADER.size :], tokens))
-        return transform.reconstruct(coefficients.reshape(*header.shape[:3], -1), None, 0)  # type: ignore[arg-type]
+        return transform.reconstruct(Coefficients(coefficients.reshape(*header.shape[:3], -1), None, 0))
 
     @abstractmethod
     def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
@@ -127,7 +127,8 @@ def _drawn(sample: NDArray[Any]) -> NDArray[Any]:
 def centred(sample: NDArray[np.float32]) -> Transform:
     """Transform that takes the means away, and leaves the channels in their order."""
     found = fit_transform(sample, None, klt=False, step=1.0, positions=None)
-    return Transform(found.mean, 1.0, None, np.arange(sample.shape[3]), found.positions)
+    channels = np.arange(sample.shape[3])
+    return Transform(found.mean, 1.0, Selection(channels, len(channels)), found.positions)
 
 
 def principal(sample: NDArray[np.float32], rank: int) -> Transform:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec.checksum import crc32c
-from nec.codec.frame import MAX_VALUES, Reader, varint
+from nec.codec.frame import MAX_VALUES, Reader, crc32c, varint
 from nec.errors import CorruptError, InputError
 
 MAGIC = b"\x9aB"

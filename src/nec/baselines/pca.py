@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.baselines.fitted import FittedMethod, check_rank, coefficients_of, principal, whole
-from nec.codec.coder import new_reader, new_writer
-from nec.codec.tables import Bank, integer_table
-from nec.codec.transform import Transform
+from nec.codec.tables import Bank, Reader, Writer, integer_table
+from nec.codec.transform import Rotation, Transform
 from nec.errors import CorruptError, InputError
 
 _REACH = 255  # of the residuals that tables are counted over
@@ -73,7 +72,7 @@ class PcaEntropy(FittedMethod):
         rank = max(1, int(np.max(np.flatnonzero(variances > step**2 / 12), initial=0)) + 1)
         assert whole_basis.basis is not None
         basis = whole_basis.basis[:rank]
-        transform = Transform(whole_basis.mean, 1.0, basis, None, whole_basis.positions)
+        transform = Transform(whole_basis.mean, 1.0, Rotation(basis), whole_basis.positions)
         return transform, {"step": np.array(step, np.float32), **_tables(coefficients_of(transform, sample) / step)}
 
     def _codes(self, coefficients: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -94,14 +93,14 @@ class PcaEntropy(FittedMethod):
         return Bank(self.tables["radii"], self.tables["frequencies"].astype(np.int64))
 
     def _pack(self, codes: NDArray[Any]) -> bytes:
-        bank, writer = self._bank(), new_writer()
+        bank, writer = self._bank(), Writer()
         writer.push_block(bank, _components(codes.shape), codes)
         return writer.finish().astype("<u4").tobytes()
 
     def _unpack(self, body: bytes, tokens: int) -> NDArray[Any]:
         if len(body) % 4:
             raise CorruptError("code stream is damaged: it is no row of 32-bit words")
-        bank, reader = self._bank(), new_reader(np.frombuffer(body, "<u4").astype(np.uint32))
+        bank, reader = self._bank(), Reader(np.frombuffer(body, "<u4").astype(np.uint32))
         codes = reader.pull_block(bank, _components((tokens, len(bank))))
         reader.check_finished()
         return codes

@@ -257,7 +257,7 @@ def _fit_tables(coefficients: Floats, draft: Prior, rounding: Prior | None = Non
         if not spatial:
             grid = np.rint(scaled).astype(np.int64)
         else:
-            grid = (_draft_round(scaled) if rounding is None else rounding.quantise(scaled, level)).astype(np.int64)
+            grid = (_draft_round(scaled) if rounding is None else rounding.quantise(scaled, level)[0]).astype(np.int64)
         for waves in draft.levels(rows, columns):
             for wave in waves:
                 tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step)

@@ -6,7 +6,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from nec.codec.checksum import crc32c
+from google_crc32c import value as crc32c
+
 from nec.errors import CorruptError, InputError
 
 MAGIC = b"\x9aN"
@@ -15,6 +16,8 @@ MAX_VALUES = 1 << 30
 """Largest n * y * x * d that a frame may declare (memory is taken only below it)."""
 MAX_SIDE = 1 << 16
 """Largest rows or columns of a token grid."""
+MAX_HEADER = 176
+"""Bytes that a header takes at most: the fixed part, five numbers, and two of each of 17 spacing levels."""
 _FIXED = struct.Struct("<2sBb4sI")
 
 

@@ -23,7 +23,7 @@ from nec.codec import EmbeddingCodec, pyramid
 from nec.codec.fitting import fit_prior
 from nec.codec.prior import DEAD_ZONE, UNIT_BITS, Prior
 from nec.codec.tables import TOTAL
-from nec.codec.transform import LEVELS_PER_OCTAVE, fit_transform, quality_level
+from nec.codec.transform import LEVELS_PER_OCTAVE, Rotation, fit_transform, quality_level
 from nec.codec.waves import spacing_levels
 from nec.errors import InputError
 from nec.models.bottleneck import straight_through
@@ -287,7 +287,7 @@ class CodecBottleneck(nn.Module):
         centred = fresh.centred(tokens).reshape(-1, tokens.shape[3]) @ metric
         axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
         basis = np.linalg.pinv(metric @ axes).astype(np.float16)
-        transform = replace(fresh, basis=basis, gains=self.octave_gains.cpu().numpy())
+        transform = replace(fresh, axes=Rotation(basis), gains=self.octave_gains.cpu().numpy())
         return EmbeddingCodec(transform, fit_prior(tokens, transform, True, seed))
 
 
