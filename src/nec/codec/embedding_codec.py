@@ -262,8 +262,7 @@ class EmbeddingCodec:
             raise InputError(f"a part is four slices of step 1 (images, rows, columns, channels), not {part!r}")
         header, words = framing.unpack(bytes(blob), self._layout)
         self._check_header(header, limit, extent)
-        if max_bytes is not None:
-            self._check_memory(header, window, max_bytes)
+        self._check_memory(header, window, max_bytes)
         return self._transform.reconstruct(self._coefficients(header, words), window, out)
 
     def coarse_size(self, start: bytes, spacing: int) -> int:
@@ -278,7 +277,9 @@ class EmbeddingCodec:
         words = header.segments[: self._levels_at(header, spacing)]
         return begin + 4 * sum(words)
 
-    def decode_coarse(self, blob: bytes, spacing: int, limit: tuple[int, ...] | None = None) -> NDArray[np.float32]:
+    def decode_coarse(
+        self, blob: bytes, spacing: int, limit: tuple[int, ...] | None = None, *, max_bytes: int | None = None
+    ) -> NDArray[np.float32]:
         """A coarse grid (n, ceil(y / spacing), ceil(x / spacing), d) from the start of a frame.
 
         Its tokens are those at rows and columns 0, spacing, 2 spacing, ..., or with `spatial` "haar" the means of cells
@@ -286,13 +287,14 @@ class EmbeddingCodec:
 
         `blob` may be a prefix of the frame of `coarse_size` bytes or more, for spacings above 1; a prefix is not
         protected by the frame's CRC. Raises `CorruptError` as `decode` does (`limit` is of the whole grid), and
-        `InputError` as `coarse_size`.
+        `InputError` as `coarse_size`, or where it would take more memory than `max_bytes`.
         """
         header, begin = framing.unpack_prefix(bytes(blob), self._layout)
         count = self._levels_at(header, spacing)
         if spacing == 1:
-            return self.decode(blob, limit)
+            return self.decode(blob, limit, max_bytes=max_bytes)
         self._check_header(header, limit, None)
+        self._check_memory(header, EVERYTHING, max_bytes, spacing)
         end = begin + 4 * sum(header.segments[:count])
         if len(blob) < end:
             raise CorruptError(f"frame is cut after {len(blob)} bytes: spacing {spacing} needs {end}; fetch them")
@@ -323,14 +325,16 @@ class EmbeddingCodec:
         if extent is not None and header.extent != tuple(extent):
             raise CorruptError(f"frame holds {n} images of {y}x{x} where {tuple(extent)} was expected")
 
-    def _check_memory(self, header: framing.Frame, window: Window, max_bytes: int) -> None:
-        sizes = (*header.extent, self.dimensions)
+    def _check_memory(
+        self, header: framing.Frame, window: Window, max_bytes: int | None, spacing: int = 1
+    ) -> None:
+        n, y, x = header.extent
+        rows, columns = -(-y // spacing), -(-x // spacing)
+        sizes = n, rows, columns, self.dimensions
         wanted = math.prod(len(range(size)[axis]) for size, axis in zip(sizes, window, strict=True))
-        needed = 4 * wanted + self._prior.working_bytes((*header.extent[1:], header.extent[0], header.channels))
-        if wanted:
-            needed += WORKING_BYTES
-        if needed > max_bytes:
-            n, y, x = header.extent
+        needed = 4 * wanted + self._prior.working_bytes((rows, columns, n, header.channels), y * x)
+        needed += WORKING_BYTES if wanted else 0
+        if max_bytes is not None and needed > max_bytes:
             raise InputError(
                 f"decoding {n} images of {y}x{x} takes {needed} bytes where max_bytes allows {max_bytes}: raise it"
             )

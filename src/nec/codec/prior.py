@@ -404,10 +404,10 @@ class Prior:
                     steps += [Step(wave, images, channels, level) for images in blocks]
         return steps
 
-    def working_bytes(self, shape: tuple[int, int, int, int]) -> int:
-        """About the most memory that decoding a grid (y, x, n, k) takes, its symbols and centroids included."""
+    def working_bytes(self, shape: tuple[int, int, int, int], tokens: int) -> int:
+        """About the most memory that decoding (y, x, n, k) symbols takes, they included, of grids of so many tokens."""
         y, x, n, k = shape
-        together = min(max(1, _BLOCK_VALUES // max(y * x * k, 1)), n) * y * x * k
+        together = min(max(1, _BLOCK_VALUES // max(tokens * k, 1)), n) * y * x * k
         return 5 * y * x * n * k + (20 if coder.KERNEL is not None else 60) * together
 
     # ---- quantising
