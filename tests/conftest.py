@@ -15,7 +15,6 @@ from typing import Any
 import hypothesis
 import pytest
 
-
 # Deadlines would be timing assertions, and machines of CI are slow when they are busy.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")

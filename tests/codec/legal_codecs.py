@@ -1,4 +1,4 @@
-"""Random codecs that docs/format.md allows, fitted or not, and random frames of them: what both coders must read alike."""
+"""Random codecs that docs/format.md allows, and random frames of them: what both coders must read alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which coder does the work: the compiled kernel where the package was built with a compiler, else NumPy and constriction.
+"""Which coder works: the compiled kernel where the package was built with a compiler, else NumPy and constriction.
 
 Both read and write the same bytes. A process chooses once, when this module is imported; setting the environment
 variable `NEC_PLAIN` to anything chooses the plain one.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 
-def _kernel() -> ModuleType | None:
+def _kernel() -> Any:
     if os.environ.get("NEC_PLAIN"):
         return None
     try:
@@ -21,7 +20,7 @@ def _kernel() -> ModuleType | None:
         return None
 
 
-KERNEL = _kernel()
+KERNEL: Any = _kernel()
 """The module `nec.codec._kernel`, or None."""
 
 

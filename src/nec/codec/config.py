@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import json
 import math
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from nec.codec.prior import MAX_CENTROID, Parameters, Prior, Scales, parameter_classes, weight_names
 from nec.codec.tables import Bank
 from nec.codec.transform import Rotation, Selection, Transform
-from nec.errors import InputError
+from nec.errors import InputError, shown
 
 FORMAT = "nec.embedding-codec"
 VERSIONS = (1, 2)
@@ -114,15 +115,6 @@ def check_gains(gains: Sequence[float] | NDArray[Any]) -> NDArray[np.float32]:
     return found
 
 
-def shown(value: Any) -> str:
-    """A value of unknown size in a message."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a nest of lists
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 # ---- arrays
 
 
@@ -198,7 +190,7 @@ def _read_transform(config: Mapping[str, Any]) -> Transform:
     dimensions = whole(config, "dimensions", 1, 1 << 16)
     rank = whole(config, "rank", 1, dimensions)
     step = config.get("step")
-    if not isinstance(step, float | int) or not 0 < step <= np.finfo(np.float64).max:
+    if not isinstance(step, float | int) or not 0 < step <= sys.float_info.max:
         raise InputError(f"codec config: step must be a positive number, not {shown(step)}")
     mean = unpack_array(config.get("mean"), "mean", "<f4", 1)
     positions = None

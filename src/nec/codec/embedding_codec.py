@@ -325,9 +325,7 @@ class EmbeddingCodec:
         if extent is not None and header.extent != tuple(extent):
             raise CorruptError(f"frame holds {n} images of {y}x{x} where {tuple(extent)} was expected")
 
-    def _check_memory(
-        self, header: framing.Frame, window: Window, max_bytes: int | None, spacing: int = 1
-    ) -> None:
+    def _check_memory(self, header: framing.Frame, window: Window, max_bytes: int | None, spacing: int = 1) -> None:
         n, y, x = header.extent
         rows, columns = -(-y // spacing), -(-x // spacing)
         sizes = n, rows, columns, self.dimensions

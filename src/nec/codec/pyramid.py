@@ -68,8 +68,8 @@ def assemble(
 ) -> Floats:
     """Tokens [rows) x [columns) of a grid, (n, rows, columns, d), from the coefficients that they depend on alone.
 
-    `band` gives coefficients (n, ..., d) of an octave, times its weight, at rows and columns of the grid. `out` is where
-    the tokens go, a new array by default.
+    `band` gives coefficients (n, ..., d) of an octave, times its weight, at rows and columns of the grid. `out` is
+    where the tokens go, a new array by default.
     """
     steps = spacings(*grid)
     values, top, left = band(len(steps), slice(0, 1), slice(0, 1)), 0, 0
@@ -88,9 +88,10 @@ def assemble(
         ]
         top, left = 2 * first_row, 2 * first_column
         shape = min(2 * stop_row, -(-grid[0] // half)) - top, min(2 * stop_column, -(-grid[1] // half)) - left
-        aligned = half == 1 and (top, left) == (rows[0], columns[0]) and out is not None and out.shape[1:3] == shape
-        values = out if aligned else np.empty((len(values), *shape, values.shape[3]), values.dtype)  # type: ignore[assignment]
-        _expand(averages, *details, values)
+        aligned = half == 1 and (top, left, *shape) == (rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0])
+        fresh = (len(values), *shape, values.shape[3])
+        values = out if aligned and out is not None else np.empty(fresh, values.dtype)
+        _expand(averages, *details, out=values)
     found = values[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
     if out is None:
         return found
@@ -99,8 +100,9 @@ def assemble(
     return out
 
 
-def _expand(averages: Floats, across: Floats, down: Floats, diag: Floats, out: Floats) -> None:
+def _expand(averages: Floats, *details: Floats, out: Floats) -> None:
     """Averages of the spacing below: pairs along the columns, then along the rows; a last one without partner stays."""
+    across, down, diag = details
     rows, columns = down.shape[1], across.shape[2]  # of pairs
     upper = np.empty((*averages.shape[:2], *out.shape[2:]), out.dtype)
     lower = np.empty((*down.shape[:2], *out.shape[2:]), out.dtype)

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.codec import pyramid
-from nec.errors import InputError
+from nec.errors import InputError, shown
 
 Real = TypeVar("Real", np.float32, np.float64)
 LEVELS_PER_OCTAVE = 8
 MIN_LEVEL, MAX_LEVEL = -128, 127
 MAX_SYMBOL_BITS = 24
+MAX_SIZE = 2.0**100
+"""Largest absolute value of embeddings: sums over channels stay far inside single precision."""
 _BATCH_VALUES, _DECODED_VALUES = 1 << 22, 1 << 18  # at once, to bound copies
 WORKING_BYTES = 16 << 20
 """About what `reconstruct` takes beside its result."""
@@ -30,9 +32,14 @@ def quality_level(quality: float) -> int:
 
     Level 0 is quality 1; 8 levels, a factor of 2 in quality, halve the quantiser's step.
     """
-    if not isinstance(quality, int | float | np.number) or not math.isfinite(quality) or quality <= 0:
-        raise InputError(f"quality must be a positive number (1 = an error of 3% of the variance), not {quality!r}")
-    return min(max(round(LEVELS_PER_OCTAVE * math.log2(quality)), MIN_LEVEL), MAX_LEVEL)
+    try:
+        value = float(quality) if isinstance(quality, int | float | np.number) else math.nan
+    except OverflowError:
+        value = math.inf
+    if not 0 < value < math.inf:
+        given = shown(quality)
+        raise InputError(f"quality must be a positive number (1 = an error of 3% of the variance), not {given}")
+    return min(max(round(LEVELS_PER_OCTAVE * math.log2(value)), MIN_LEVEL), MAX_LEVEL)
 
 
 def level_quality(level: int) -> float:
@@ -187,13 +194,12 @@ class Transform:
         mean = self.mean.astype(np.float64)
         if self.positions is None:
             return mean
-        place = tuple(np.arange(*ends) * spacing % period for ends, period in zip((rows, columns), self.positions.shape))
+        period_y, period_x, _ = self.positions.shape
+        place = np.arange(*rows) * spacing % period_y, np.arange(*columns) * spacing % period_x
         if self.gains is None or spacing == 1:
             return mean + self.positions[np.ix_(*place)].astype(np.float64)
-        by_row, by_column = (
-            pyramid.cell_weights(size, spacing, cells, period)
-            for size, cells, period in zip(grid, (rows, columns), self.positions.shape, strict=False)
-        )
+        by_row = pyramid.cell_weights(grid[0], spacing, rows, period_y)
+        by_column = pyramid.cell_weights(grid[1], spacing, columns, period_x)
         return mean + np.einsum("ap,pqd,bq->abd", by_row, self.positions.astype(np.float64), by_column, optimize=True)
 
     def centred(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -216,8 +222,9 @@ class Transform:
             found = self.project(values[images]).transpose(1, 2, 0, 3)
             found = np.divide(found, step, out=np.empty(found.shape))
             if found.size and not max(found.max(), -found.min()) <= limit:
+                quality = level_quality(level)
                 raise InputError(
-                    f"quality {level_quality(level):.4g} is too high here: symbols pass {MAX_SYMBOL_BITS} bits; lower it"
+                    f"quality {quality:.4g} is too high here: symbols pass {MAX_SYMBOL_BITS} bits; lower it"
                 )
             yield images, found
 
@@ -254,7 +261,7 @@ class Transform:
             values = coded.at(images, rows, columns, coded.symbols.shape[3], step)
             found = self.axes.turn_back(values, channels, direct)
         else:
-            coarse, unit = pyramid.scale(*grid, coded.spacing), pyramid.weights(*lattice)
+            coarse, unit = pyramid.scale(grid[0], grid[1], coded.spacing), pyramid.weights(lattice[0], lattice[1])
             first = coded.spacing.bit_length() - 1  # of the octaves
             gains = [float(self.gains[min(first + octave, len(self.gains) - 1)]) for octave in range(len(unit))]
             live = coded.live or (coded.symbols.shape[3],) * len(unit)
@@ -264,10 +271,7 @@ class Transform:
                 return self.axes.turn_back(coded.at(images, row, column, live[-1 - octave], size), channels)
 
             found = pyramid.assemble(band, lattice, (rows.start, rows.stop), (columns.start, columns.stop), direct)
-        if found is not direct:
-            np.add(found, means.astype(found.dtype), out=out, casting="same_kind")
-        else:
-            out += means.astype(found.dtype)
+        np.add(found, means.astype(found.dtype), out=out, casting="same_kind")
 
 
 def _tiles(shape: tuple[int, ...], aligned: bool) -> Iterator[tuple[slice, slice, slice]]:
@@ -293,9 +297,7 @@ def _tiles(shape: tuple[int, ...], aligned: bool) -> Iterator[tuple[slice, slice
                 )
 
 
-def _turned(
-    values: NDArray[Real], matrix: NDArray[Real], out: NDArray[np.floating] | None = None
-) -> NDArray[Real]:
+def _turned(values: NDArray[Real], matrix: NDArray[Real], out: NDArray[np.floating] | None = None) -> NDArray[Real]:
     """values (..., a) @ matrix (a, b), as one product: NumPy makes one of each token row otherwise."""
     rows = values.reshape(math.prod(values.shape[:-1]), len(matrix))
     into = None if out is None else out.reshape(len(rows), matrix.shape[1])  # C-ordered: no copy
@@ -311,7 +313,7 @@ def _parts(shape: tuple[int, ...], values: int = _BATCH_VALUES) -> list[slice]:
 def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> NDArray[np.floating]:
     """Validate a batch (n, y, x, d) of any float dtype and byte order; returns a native float array.
 
-    Raises `InputError` for other dtypes, other than four axes, a wrong d, NaN and infinity.
+    Raises `InputError` for other dtypes, other than four axes, a wrong d, NaN, infinity, and values beyond 2^100.
     """
     values = np.asarray(values)
     if values.dtype.kind not in "fiu":
@@ -323,10 +325,11 @@ def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> 
     dtype = values.dtype.newbyteorder("=") if values.dtype.kind == "f" else np.dtype(np.float64)
     values = values.astype(dtype, copy=False)
     for part in _parts(values.shape):
-        finite = np.isfinite(values[part])
-        if not finite.all():
-            image = part.start + int(np.argwhere(~finite)[0][0])
-            raise InputError(f"embeddings hold NaN or infinity (first in image {image}): fix or drop these images")
+        inside = np.abs(values[part]) <= min(MAX_SIZE, float(np.finfo(values.dtype).max))
+        if not inside.all():
+            image = part.start + int(np.argwhere(~inside)[0][0])
+            what = "values beyond 2^100" if np.isfinite(values[part]).all() else "NaN or infinity"
+            raise InputError(f"embeddings hold {what} (first in image {image}): fix or drop these images")
     return values
 
 
