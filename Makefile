@@ -42,7 +42,7 @@ oldest:
 	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check $(OLDEST) pytest pytest-xdist hypothesis
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	$(VENV)-oldest/bin/python -m pytest -n $(TEST_JOBS) --dist worksteal tests/codec tests/store --ignore tests/store/product
+	$(VENV)-oldest/bin/python -m pytest -n $(TEST_JOBS) --dist worksteal tests/codec tests/store --ignore tests/store/raster
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import nec
 from nec.codec.transform import level_quality, quality_level
-from nec.data import open_dataset
+from nec.datasets import open_dataset
 from nec.models import NecModel
 from nec.models.codec_bottleneck import CodecBottleneck
 from nec.models.symmetry import GROUPS

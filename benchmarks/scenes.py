@@ -27,10 +27,10 @@ import numpy as np
 import rasterio
 
 from nec import EmbeddingCodec
-from nec.data import open_scene
+from nec.encode import encode_scene, scene_work
+from nec.encode.engine import set_model_threads
 from nec.models import ModelConfig, NecModel, load_model
-from nec.pipeline import encode_scene, scene_work
-from nec.pipeline.engine import set_model_threads
+from nec.scenes import open_scene
 
 VIT_S = {"image_size": 224, "patch_size": 16, "embed_dim": 384, "num_heads": 6, "decoder_depth": 0}
 BATCH = 32
@@ -158,7 +158,7 @@ def on_workers(workers: int, model: NecModel, path: Path, out: Path, pinned: boo
     """Tiles a second, and seconds of processor time a tile, of a cluster of so many workers."""
     import distributed
 
-    from nec.pipeline.cluster import local_cluster
+    from nec.encode.cluster import local_cluster
 
     with local_cluster(workers) as cluster, distributed.Client(cluster) as client:
         client.wait_for_workers(workers)

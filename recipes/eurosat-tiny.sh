@@ -11,7 +11,7 @@ pretrain() { # NAME, then the rest of the arguments
     name="$1"; shift
     [ ! -d "$runs/$name" ] || return 0
     resume=""
-    [ ! -f "$runs/$name.run/last.ckpt" ] || resume="--resume"
+    [ ! -f "$runs/$name.run/last.safetensors" ] || resume="--resume"
     nec pretrain "$data" --out "$runs/$name" --batch-size 192 --weight-decay 0.05 --optimizer muon \
         --crop-scale 0.6 1 --turns --decoded-share 0.5 --seed 0 "$@" $resume
 }

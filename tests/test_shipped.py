@@ -72,7 +72,7 @@ def test_model_and_store_belong_together() -> None:
 @pytest.mark.slow
 def test_store_holds_the_models_embeddings_of_the_real_images(data_dir: Path) -> None:
     torch = pytest.importorskip("torch")
-    from nec.data import open_dataset
+    from nec.datasets import open_dataset
 
     dataset = open_dataset(f"eurosat:{data_dir / 'EuroSAT_RGB.zip'}")
     model, store = nec.load_model("eurosat-symmetric"), nec.open_store("eurosat")

@@ -14,8 +14,8 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
+    from nec.encode import encode_array
     from nec.models import load_model
-    from nec.pipeline import encode_array
     from nec.store import open_product, open_store
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ __all__ = [
 
 _HOMES = {
     "EmbeddingCodec": "nec.codec",
-    "encode_array": "nec.pipeline",
+    "encode_array": "nec.encode",
     "load_model": "nec.models",
     "open_product": "nec.store",
     "open_store": "nec.store",

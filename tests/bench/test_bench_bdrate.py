@@ -100,7 +100,7 @@ def test_resampled_metrics_count_what_was_drawn() -> None:
 
 
 def test_resampled_means_agree_with_the_tasks_metrics() -> None:
-    from nec.tasks.metrics import segmentation_metrics
+    from nec.heads.metrics import segmentation_metrics
 
     counts = np.random.default_rng(0).integers(0, 9, (5, 4, 4))
     whole = segmentation_metrics(counts.sum(axis=0), list("abcd"))

@@ -18,7 +18,7 @@ from nec.bench.adaptation import find_trained, trained
 from nec.cli import main
 from nec.errors import InputError
 from nec.models import load_model
-from nec.training import AdaptSettings, TrainingSettings
+from nec.training import FactorizedSettings, TrainingSettings
 
 RECIPE = """
 methods: [float, "jpeg2000:6", "uqe:4", {METHOD: {lmbda: [300]}}]
@@ -82,9 +82,9 @@ def test_segmentation_from_images_to_report(
 
 @pytest.mark.slow
 def test_models_that_fit_the_recipe_are_reused(tmp_path: Path, dataset: str, model: str) -> None:
-    from nec.data import open_dataset
+    from nec.datasets import open_dataset
 
-    settings = AdaptSettings(epochs=0.2, batch_size=16, lmbda=30, warmup_epochs=0)
+    settings = FactorizedSettings(epochs=0.2, batch_size=16, lmbda=30, warmup_epochs=0)
     origin = load_model(model)
     made = trained(tmp_path, "first", settings, origin, lambda: open_dataset(dataset), progress=False)
     assert made == tmp_path / "first"
@@ -92,7 +92,9 @@ def test_models_that_fit_the_recipe_are_reused(tmp_path: Path, dataset: str, mod
     assert find_trained(tmp_path, settings, origin) == tmp_path / "by-hand"
     config = tmp_path / "by-hand" / "config.json"
     recorded = json.loads(config.read_text())
-    assert find_trained(tmp_path, AdaptSettings(epochs=0.2, batch_size=16, lmbda=31, warmup_epochs=0), origin) is None
+    assert (
+        find_trained(tmp_path, FactorizedSettings(epochs=0.2, batch_size=16, lmbda=31, warmup_epochs=0), origin) is None
+    )
     assert find_trained(tmp_path, TrainingSettings(epochs=0.2, batch_size=16, warmup_epochs=0), origin) is None
     for name in ("seed", "symmetries"):  # written by a version that had no such settings
         del recorded["recipe"]["settings"][name]

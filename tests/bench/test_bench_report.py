@@ -17,11 +17,11 @@ pytest.importorskip("matplotlib")
 
 from made_up import made_up, write_panels
 
-from nec.bench import gallery, plots, tables
+from nec.bench import figures, gallery, plots, tables
+from nec.bench.html import size_text
 from nec.bench.report import write_report
 from nec.bench.results import Results
 from nec.errors import CorruptError
-from nec.pages import figures, size_text
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 

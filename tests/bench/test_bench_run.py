@@ -144,7 +144,7 @@ def test_changed_entries_alone_are_computed_again(
 def test_bytes_are_those_of_the_blobs(
     dataset: str, model: str, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nec.baselines import UQE
+    from nec.bench.methods import UQE
 
     sizes: list[tuple[int, int]] = []
     encode = UQE.encode
@@ -166,7 +166,7 @@ def test_bytes_are_those_of_the_blobs(
 def test_what_fails_does_not_stop_the_rest(
     finished: tuple[Path, Path, Results], dataset: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nec.baselines import UQE
+    from nec.bench.methods import UQE
 
     def refuse(self: UQE, batch: np.ndarray) -> bytes:
         raise InputError("no bytes today")

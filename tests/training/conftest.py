@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
-from nec.data import ArrayDataset
-from nec.models import ModelConfig
+from nec.datasets import ArrayDataset
+from nec.models import ModelConfig, save_model
+from nec.training import trainer
 
 TINY = {
     "image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2,
     "decoder_embed_dim": 16, "decoder_depth": 2, "decoder_num_heads": 2, "norm_pix_loss": True,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model folders hold what training ended with, to the bit, instead of half precision."""
+    monkeypatch.setattr(trainer, "save_model", partial(save_model, half=False))
 
 
 @pytest.fixture

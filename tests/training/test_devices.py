@@ -118,9 +118,9 @@ def test_two_processes_resumed_in_the_middle_of_an_epoch(work: Path) -> None:
     script = str(Path(__file__).with_name("two_processes.py"))
     start(work, *TORCHRUN, script, "folder:images", str(work / "out"))
     between = json.loads((work / "out" / "interrupted.json").read_text())
-    assert "cut.run/last.ckpt" in between
+    assert "cut.run/last.safetensors" in between
     assert not [name for name in between if name == "cut" or Path(name).name.startswith((".", "tmp"))]
-    assert not list((work / "out").rglob("*.ckpt"))  # done: nothing is left to resume
+    assert not list((work / "out").rglob("last.*"))  # done: nothing is left to resume
     whole, cut = (load_file(work / "out" / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 

@@ -6,22 +6,33 @@ import numpy as np
 import pytest
 import torch
 
-from nec.data.augment import random_resized_crop_flip
-from nec.training.optim import MuonAdamW, orthogonalise, warmup_cosine
+from nec.training.augment import random_resized_crop_flip
+from nec.training.optim import MuonAdamW, decays, orthogonalise, parameter_groups, warmup_cosine
 
 
-def test_adam_part_agrees_with_torchs_adamw() -> None:
+def test_what_is_not_muons_is_torchs_adamw_to_the_bit() -> None:
     torch.manual_seed(0)
-    start = torch.randn(5, 3)
+    start, matrix = torch.randn(5, 3), torch.nn.Parameter(torch.randn(4, 4))
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    a = MuonAdamW([{"params": [ours]}], lr=0.02, weight_decay=0.1)
+    a = MuonAdamW([{"params": [matrix], "muon": True}, {"params": [ours]}], lr=0.02, weight_decay=0.1)
     b = torch.optim.AdamW([theirs], lr=0.02, betas=(0.9, 0.95), weight_decay=0.1)
     for step in range(20):
         for p, optimizer in ((ours, a), (theirs, b)):
             optimizer.zero_grad()
-            ((p - 0.3 * step) ** 2).sum().backward()
+            (((p - 0.3 * step) ** 2).sum() + matrix.square().sum()).backward()
             optimizer.step()
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert torch.equal(ours, theirs)
+
+
+def test_parameters_that_are_treated_alike_make_a_group() -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
+    module[2].bias.requires_grad_(False)
+    groups = parameter_groups(
+        module, lambda name, p: None if name == "1.bias" else {"lr": 0.1, "weight_decay": 0.3 * decays(p)}
+    )
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.1, 0.3), (0.1, 0.0)]
+    wanted = [[module[0].weight, module[2].weight], [module[0].bias, module[1].weight]]
+    assert [[id(p) for p in group["params"]] for group in groups] == [[id(p) for p in group] for group in wanted]
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (24, 6), (6, 24), (3, 10, 4)])
@@ -49,7 +60,7 @@ def test_muon_moves_by_the_size_it_promises() -> None:
 
 
 def test_schedule() -> None:
-    factors = np.array([warmup_cosine(step, 100, 10) for step in range(101)])
+    factors = np.array([warmup_cosine(100, 10)(step) for step in range(101)])
     np.testing.assert_allclose(factors[:10], np.arange(1, 11) / 10)
     np.testing.assert_allclose(factors[10:], 0.5 * (1 + np.cos(np.pi * np.arange(91) / 90)), atol=1e-12)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from nec.models import ModelConfig, NecModel
-from nec.training import TrainingSettings, pretrain
+from nec.training import Run, TrainingSettings, pretrain
 from nec.training.pictures import TAG, mosaic, panels
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -20,7 +20,8 @@ event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.ev
 
 def test_pictures_at_every_validation(config: ModelConfig, dataset, tmp_path: Path) -> None:
     settings = TrainingSettings(epochs=24, batch_size=14, blr=0.1, crop_scale=(0.5, 1.0))  # 120 steps
-    pretrain(config, dataset, tmp_path / "m", settings, accelerator="cpu", devices=1, progress=False)
+    run = Run(accelerator="cpu", devices=1)
+    pretrain(dataset, tmp_path / "m", config=config, settings=settings, run=run, progress=False)
     (file,) = (tmp_path / "m.run" / "tensorboard").rglob("events.out.*")
     events = event_accumulator.EventAccumulator(str(file), size_guidance={"images": 0}).Reload()
     images = events.Images(TAG)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from nec.models import NecModel
-from nec.training import AdaptSettings, TrainingSettings
-from nec.training.recipes import read_recipe, section_model, section_settings
+from nec.settings import read_yaml
+from nec.training import AdaptOptions, TrainingOptions
+from nec.training.recipes import read_section, section_model
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -16,13 +17,13 @@ RECIPES = sorted(FOLDER.glob("*.yaml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_makes_settings_and_a_model(path: Path) -> None:
-    recipe = read_recipe(path)
+    recipe = read_yaml(path)
     assert set(recipe) - {"name", "about"}
-    if "pretrain" in recipe:
-        section_settings(recipe, "pretrain", TrainingSettings)
-        section_model(recipe)
-    if "adapt" in recipe:
-        section_settings(recipe, "adapt", AdaptSettings)
+    for name, kind in {"pretrain": TrainingOptions, "adapt": AdaptOptions}.items():
+        if name in recipe:
+            section = read_section(path, name)
+            kind.read(section.values, section.where)
+            assert section.model is None or section_model(section)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_a_recipe_makes_settings_and_a_model(path: Path) -> None:
 )
 def test_a_benchmark_expands(path: Path) -> None:
     bench = pytest.importorskip("nec.bench.recipe", reason="nec bench is not here")
-    datasets = [f"{name}={name}:somewhere" for name in read_recipe(path)["datasets"]]
+    datasets = [f"{name}={name}:somewhere" for name in read_yaml(path)["datasets"]]
     assert all(plan.points for plan in bench.load_recipe(path, datasets).datasets)
 
 
@@ -41,22 +42,24 @@ def test_the_readme_explains_it(path: Path) -> None:
 
 def test_the_papers_numbers() -> None:
     """Facts of the published commands, in their own terms."""
-    pretrain = section_settings(read_recipe(FOLDER / "paper-millionaid-pretrain.yaml"), "pretrain", TrainingSettings)
+    section = read_section(FOLDER / "paper-millionaid-pretrain.yaml", "pretrain")
+    pretrain = TrainingOptions.read(section.values, section.where).settings()
     assert (pretrain.epochs, pretrain.batch_size, pretrain.learning_rate) == (1600, 2048, pytest.approx(1.2e-3))
     import torch
 
     with torch.device("meta"):  # shapes alone
-        model = NecModel(section_model(read_recipe(FOLDER / "paper-millionaid-pretrain.yaml")))
+        model = NecModel(section_model(section))
     encoder = [p.numel() for name, p in model.named_parameters() if not name.startswith(("decoder", "mask_token"))]
     assert sum(encoder) == 85_798_656  # ViT-B/16 at 224 px without a head, positions included
-    adapt = section_settings(read_recipe(FOLDER / "paper-millionaid-adapt.yaml"), "adapt", AdaptSettings)
+    section = read_section(FOLDER / "paper-millionaid-adapt.yaml", "adapt")
+    adapt = AdaptOptions.read(section.values, section.where).settings()
     assert (adapt.epochs, adapt.batch_size, adapt.weight_decay) == (20, 4 * 256, 0.01)
     assert adapt.learning_rate == pytest.approx(1.5e-4 * 1024 / 256)
     assert adapt.lmbda == pytest.approx(1e10 * 4 / 256)
 
 
 def test_benchmarks_of_the_paper_look_for_the_adapted_models() -> None:
-    adapt = read_recipe(FOLDER / "paper-millionaid-adapt.yaml")["adapt"]
+    adapt = read_yaml(FOLDER / "paper-millionaid-adapt.yaml")["adapt"]
     for name in ("paper-ucmerced", "paper-potsdam"):
-        own = read_recipe(FOLDER / f"{name}.yaml")["adapt"]
+        own = read_yaml(FOLDER / f"{name}.yaml")["adapt"]
         assert own == {key: value for key, value in adapt.items() if key != "lmbda"}

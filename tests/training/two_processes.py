@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from nec.data import open_dataset
+from nec.datasets import open_dataset
 from nec.models import ModelConfig, NecModel
-from nec.training import AdaptSettings, adapt
-from nec.training import run as training_run
+from nec.training import FactorizedSettings, Run, adapt, trainer
 from nec.training.module import MaskedTraining
 
 SIZES = {
@@ -35,19 +35,19 @@ class Interrupted(MaskedTraining):
 
 def main(images: str, out: Path) -> None:
     dataset = open_dataset(images)
-    settings = AdaptSettings(epochs=3, batch_size=8, blr=0.03, lmbda=50.0, latent_scale=3.0)
-    options = {"progress": False, "accelerator": "cpu", "checkpoint_minutes": 0.0}
+    settings = FactorizedSettings(epochs=3, batch_size=8, blr=0.03, lmbda=50.0, latent_scale=3.0)
+    run = Run(accelerator="cpu", checkpoint_minutes=0.0)
     base = NecModel(ModelConfig.from_dict(SIZES))
-    adapt(base, dataset, out / "whole", settings, **options)
-    training_run.MaskedTraining = Interrupted
+    adapt(base, dataset, out / "whole", settings=settings, run=run, progress=False)
+    trainer.MaskedTraining = Interrupted
     try:
-        adapt(base, dataset, out / "cut", settings, **options)
+        adapt(base, dataset, out / "cut", settings=settings, run=run, progress=False)
     except KeyboardInterrupt:
-        training_run.MaskedTraining = MaskedTraining
+        trainer.MaskedTraining = MaskedTraining
         if os.environ["RANK"] == "0":
             listing = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
             (out / "interrupted.json").write_text(json.dumps(listing))
-    adapt(base, dataset, out / "cut", settings, resume=True, **options)
+    adapt(base, dataset, out / "cut", settings=settings, run=replace(run, resume=True), progress=False)
 
 
 if __name__ == "__main__":

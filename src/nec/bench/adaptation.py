@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nec.data import Dataset
+from nec.datasets import Dataset
 from nec.errors import InputError
-from nec.training import AdaptSettings, TrainingSettings, adapt, continue_pretraining
+from nec.training import AdaptOptions, AdaptSettings, Run, TrainingOptions, TrainingSettings, adapt, pretrain
+from nec.training.checkpoint import checkpoint_of
 
 if TYPE_CHECKING:
     from nec.models import NecModel
@@ -49,24 +49,27 @@ def trained(
     if found is not None:
         return found
     out = _free(folder, name)
-    work: Callable[..., NecModel] = adapt if isinstance(settings, AdaptSettings) else continue_pretraining
-    resume = out.with_name(out.name + ".run").joinpath("last.ckpt").is_file()
+    resume = checkpoint_of(out).is_file()
     images = dataset()
+
+    def make(run: Run) -> None:
+        if isinstance(settings, AdaptSettings):
+            adapt(origin, images, out, settings=settings, run=run, progress=progress)
+        else:
+            pretrain(images, out, model=origin, settings=settings, run=run, progress=progress)
+
     try:
-        work(origin, images, out, settings, resume=resume, overwrite=not resume, progress=progress)
+        make(Run(resume=resume, overwrite=not resume))
     except InputError:
         if not resume:
             raise
-        work(origin, images, out, settings, overwrite=True, progress=progress)  # the run was of other settings
+        make(Run(overwrite=True))  # the run was of other settings
     return out
 
 
 def _matches(recorded: dict[str, Any], settings: TrainingSettings) -> bool:
-    return _plain(asdict(type(settings)(**recorded))) == _plain(asdict(settings))
-
-
-def _plain(settings: dict[str, Any]) -> Any:
-    return json.loads(json.dumps(settings))
+    options = AdaptOptions if isinstance(settings, AdaptSettings) else TrainingOptions
+    return options.read(recorded, "settings").settings() == settings
 
 
 def _free(folder: Path, name: str) -> Path:

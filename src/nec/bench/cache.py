@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.store.files import atomic_path, make_folder, write_json
+from nec.files import atomic_path, make_folder, write_json
 
 VERSION = 1  # raised when what the benchmark computes from the same recipe changes
 

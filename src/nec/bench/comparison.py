@@ -184,7 +184,7 @@ def resampled_metric(metric: str, outcome: Outcome, weights: NDArray[np.floating
     """A metric of weighted images or tiles.
 
     Args:
-        metric: "accuracy", "overall_accuracy" or "mean_iou", as `nec.tasks` defines them.
+        metric: "accuracy", "overall_accuracy" or "mean_iou", as `nec.heads` defines them.
         outcome: right (n,) bool, or confusions (n, k, k) [truth, predicted].
         weights: (r, n).
 

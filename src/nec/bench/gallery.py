@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.bench.figures import CLASS_COLOURS, figure
+from nec.bench.html import size_text
 from nec.bench.legend import style_of
 from nec.bench.results import NEC, Results
 from nec.bench.tables import Summary
 from nec.errors import CorruptError
-from nec.pages import size_text
-from nec.pages.figures import CLASS_COLOURS, figure
 
 IGNORE = 255
 MOST_IMAGES, MOST_PREDICTIONS, MOST_PIXELS = 4, 6, 320

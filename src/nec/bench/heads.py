@@ -73,10 +73,10 @@ def recipe_for(work: str, images: int, decoder: bool, options: dict[str, Any]) -
     if work == "fine_tune":
         return head_recipe_class(work)(**options)
     if work == "classification":
-        from nec.tasks.training import default_recipe
+        from nec.heads.training import default_recipe
 
         return replace(default_recipe(images, decoder), **options)
-    from nec.tasks.segmentation_training import default_segmentation_recipe
+    from nec.heads.segmentation_training import default_segmentation_recipe
 
     return replace(default_segmentation_recipe(images, decoder), **options)
 
@@ -96,8 +96,8 @@ def train_head(job: HeadJob) -> HeadResult:
 def _classify(job: HeadJob) -> HeadResult:
     import torch
 
-    from nec.tasks.metrics import classification_metrics
-    from nec.tasks.training import train_classifier
+    from nec.heads.metrics import classification_metrics
+    from nec.heads.training import train_classifier
 
     tokens, truth = _load(job.inputs), _load(job.truth)
     grids = {part: grid.reshape(len(grid), -1, grid.shape[-1]) for part, grid in tokens.items()}
@@ -119,8 +119,8 @@ def _classify(job: HeadJob) -> HeadResult:
 
 
 def _segment(job: HeadJob) -> HeadResult:
-    from nec.tasks.metrics import confusion_matrix, segmentation_metrics
-    from nec.tasks.segmentation_training import train_segmenter
+    from nec.heads.metrics import confusion_matrix, segmentation_metrics
+    from nec.heads.segmentation_training import train_segmenter
 
     tokens, truth = _load(job.inputs), _load(job.truth)
     began = time.perf_counter()
@@ -155,8 +155,8 @@ def image_confusions(predicted: NDArray[Any], truth: NDArray[np.uint8], classes:
 
 
 def _fine_tune(job: HeadJob) -> HeadResult:
+    from nec.heads.online import fine_tune
     from nec.models import load_model
-    from nec.tasks.online import fine_tune
 
     images, truth = _load(job.inputs), _load(job.truth)
     train, val, test = ((images[part], truth[part]) for part in ("train", "val", "test"))

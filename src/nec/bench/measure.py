@@ -16,12 +16,12 @@ from nec.bench.fidelity import fidelity
 from nec.bench.recipe import MethodPoint
 from nec.bench.subset import PARTS, Subset, Tokens, batches, embedded, model_inputs, writing
 from nec.codec import EmbeddingCodec
-from nec.data.base import ArrayDataset
+from nec.datasets.base import ArrayDataset
+from nec.encode.embed import Inputs, Stream
 from nec.errors import NecError
-from nec.pipeline.embed import Inputs, Stream
 
 if TYPE_CHECKING:
-    from nec.baselines import Method
+    from nec.bench.methods import Method
     from nec.models import NecModel
 
 
@@ -157,7 +157,7 @@ def _embed(model: NecModel, images: NDArray[Any], inputs: Inputs) -> NDArray[np.
 
 def fitted_method(spec: str, cache: Cache, tokens_key: str, tokens: Tokens) -> Method:
     """The method of a spec, fitted to the training tokens; codecs are fitted once for all their qualities."""
-    from nec.baselines import CodecMethod, methods
+    from nec.bench.methods import CodecMethod, methods
 
     method = methods(spec)[0]
     if not isinstance(method, CodecMethod):
@@ -180,7 +180,7 @@ def adapted_coder(point: MethodPoint, model: NecModel, tokens: Tokens) -> tuple[
 
         stream = HyperpriorStream(model)
         return stream, stream.nbytes
-    from nec.baselines import CodecMethod
+    from nec.bench.methods import CodecMethod
 
     if point.family == "nec-hierarchical":  # the codec that it was adapted through, and that its folder holds
         assert model.codec is not None

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.bench import legend
+from nec.bench.figures import INK, PAPER, Chart, figure
+from nec.bench.html import size_text
 from nec.bench.legend import metric_name, style_of
 from nec.bench.results import Results
 from nec.bench.tables import Summary, metrics_of, summaries
-from nec.pages import size_text
-from nec.pages.figures import INK, PAPER, Chart, figure
 
 LABEL_SIZE = 7.5
 # Places of a size's label around its point, in points: (dx, dy, horizontal, vertical alignment), the best first: curves

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nec.bench.legend import VARIANT
 from nec.errors import InputError
-from nec.training import AdaptSettings, TrainingSettings
-from nec.training.recipes import Recipe, read_recipe, section_settings
+from nec.settings import convert, mapping, read_yaml, refuse_unknown, settings
+from nec.training import AdaptOptions, AdaptSettings, TrainingOptions, TrainingSettings
+from nec.training.recipes import KEYS
 
 ADAPTED = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
 SYMMETRIC = "codec-symmetric"
@@ -37,7 +38,7 @@ class MethodPoint:
 
     Attributes:
         method, label, setting: as in `nec.bench.Row`; a method of several variants is "family--variant".
-        spec: what `nec.baselines.methods` makes a baseline of ("uqe:4"); "" for what is none.
+        spec: what `nec.bench.methods.methods` makes a baseline of ("uqe:4"); "" for what is none.
         quality: of the product codec that codes an adapted model's tokens; 1 is the rounding it was adapted for.
         adapt: how the model was adapted; None for the base model.
         head_seeds: seeds of the heads that are trained on this adaptation's tokens; empty for all of the recipe's.
@@ -78,7 +79,7 @@ class MethodPoint:
         """What decides the bytes and the embeddings, beside models and data."""
         identity = {"method": self.method, "spec": self.spec, "quality": self.quality}
         if self.spec:
-            from nec.baselines import methods
+            from nec.bench.methods import methods
 
             version = methods(self.spec)[0].version
             identity |= {"version": version} if version > 1 else {}
@@ -155,24 +156,153 @@ def load_recipe(path: str | Path | None, datasets: Sequence[str]) -> BenchRecipe
     Raises:
         InputError: unknown keys, methods or values; datasets of one name; a section without a dataset is no error.
     """
-    recipe = Recipe(dict(DEFAULT), Path("(default)")) if path is None else read_recipe(path)
-    where = f"recipe {recipe.path}"
-    sections = _mapping(recipe.get("datasets", {}), f"{where}: datasets")
+    where = f"recipe {path or '(default)'}"
+    values = dict(DEFAULT) if path is None else read_yaml(Path(path))
+    refuse_unknown(values, KEYS, where)
     named = [_name_and_spec(item) for item in datasets]
     for name, _ in named:
         if [other for other, _ in named].count(name) > 1:
             raise InputError(f"two datasets are called {name!r}: name them, as in NAME=KIND:PATH")
-    plans = tuple(_plan(recipe, name, spec, sections) for name, spec in named)
-    for name in sections:  # sections of datasets that were not given are held to the same rules
+    reader = _Reader(
+        where,
+        mapping(values.get("datasets", {}), f"{where}: datasets"),
+        mapping(values.get("adapt", {}), f"{where}: adapt"),
+        values.get("methods", DEFAULT["methods"]),
+        tuple(_list(values.get("seeds", [0, 1, 2]), int, f"{where}: seeds")),
+    )
+    plans = tuple(reader.plan(name, spec) for name, spec in named)
+    for name in reader.sections:  # sections of datasets that were not given are held to the same rules
         if name not in dict(named):
-            _plan(recipe, name, "", sections)
+            reader.plan(name, "")
     return BenchRecipe(
         plans,
-        _head_seeds(recipe),
-        tuple(_list(recipe.get("decoder", [False, True]), bool, f"{where}: decoder")),
-        _heads(recipe),
-        {key: value for key, value in recipe.items() if key != "pretrain"},
+        reader.seeds,
+        tuple(_list(values.get("decoder", [False, True]), bool, f"{where}: decoder")),
+        _heads(values.get("heads", {}), f"{where}: heads"),
+        {key: value for key, value in values.items() if key != "pretrain"},
     )
+
+
+def head_recipe_class(work: str) -> Any:
+    """The dataclass that says how heads of a task are trained, or how a model is fine-tuned."""
+    if work == "fine_tune":
+        from nec.heads.online import OnlineSettings
+
+        return OnlineSettings
+    if work == "classification":
+        from nec.heads.training import Recipe as ClassificationRecipe
+
+        return ClassificationRecipe
+    from nec.heads.segmentation_training import SegmentationRecipe
+
+    return SegmentationRecipe
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Expands datasets and methods of one recipe.
+
+    Attributes:
+        where: the recipe, for errors.
+        sections: of the datasets, by name.
+        adapt: the settings that all adaptations share.
+        methods: of the datasets that have none of their own.
+        seeds: of the heads.
+    """
+
+    where: str
+    sections: dict[str, Any]
+    adapt: dict[str, Any]
+    methods: Any
+    seeds: tuple[int, ...]
+
+    def plan(self, name: str, spec: str) -> DatasetPlan:
+        """One dataset with all its points."""
+        where = f"{self.where}: datasets: {name}"
+        values = mapping(self.sections.get(name) or {}, where)
+        nested = {key: values.pop(key, None) for key in ("limits", "base", "adapt", "methods")}
+        options = settings(DatasetOptions, values, where)
+        if options.models is not None:
+            nested |= self._models_of(options.models, nested, where)
+        base = nested["base"]
+        if base is not None:
+            base = TrainingOptions.read(base, f"{where}: base").settings()
+        methods = self.methods if nested["methods"] is None else nested["methods"]
+        if not isinstance(methods, list) or not methods:
+            raise InputError(f"{self.where}: methods must be a list of methods, not {methods!r}")
+        adapt = {**self.adapt, **mapping(nested["adapt"] or {}, f"{where}: adapt")}
+        points = [point for entry in methods for point in self._points(entry, adapt)]
+        found = [(point.method, point.label, point.adapt_seed) for point in points]
+        for key in found:
+            if found.count(key) > 1:
+                raise InputError(f"{self.where}: {key[0]} {key[1]} stands twice in the methods of {name}")
+        limits = settings(Limits, nested["limits"], f"{where}: limits")
+        return DatasetPlan(name, spec, options, limits, base, tuple(points))
+
+    def _models_of(self, source: str, nested: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """`base` and `adapt` of the dataset whose models another one uses."""
+        for key in ("base", "adapt"):
+            if nested[key] is not None:
+                raise InputError(f"{where}: {key} and models exclude each other")
+        found = mapping(self.sections.get(source) or {}, f"{self.where}: datasets: {source}")
+        if source not in self.sections or found.get("models") is not None:
+            raise InputError(f"{where}: models: {source!r} is no dataset that makes its own models")
+        return {key: found.get(key) for key in ("base", "adapt")}
+
+    def _points(self, entry: Any, adapt: Mapping[str, Any]) -> list[MethodPoint]:
+        """Points of one entry of `methods`: "uqe:2,4", or {nec-factorized: {lmbda: [...]}}."""
+        where = f"{self.where}: methods"
+        if isinstance(entry, Mapping) and len(entry) == 1:
+            family, values = next(iter(entry.items()))
+            if family not in (*ADAPTED, SYMMETRIC):
+                takers = ", ".join((*ADAPTED, SYMMETRIC))
+                raise InputError(f"{where}: {family!r} takes no options; those that do are {takers}")
+            where = f"{where}: {family}"
+            values = mapping(values, where)
+            return _symmetric(values, where) if family == SYMMETRIC else self._adapted(family, values, adapt, where)
+        if not isinstance(entry, str):
+            raise InputError(f"{where}: {entry!r} is neither a method nor one with options")
+        if entry in REFERENCES:
+            return [MethodPoint(entry, entry, 0.0)]
+        family = entry.partition(":")[0]
+        if family in (*ADAPTED, SYMMETRIC):
+            example = "lmbda: [30, 100]" if family in ADAPTED else "qualities: [0.1, 0.2]"
+            raise InputError(f"{where}: write {family} with its options, as in {{{family}: {{{example}}}}}")
+        return _baselines(entry, where)
+
+    def _adapted(
+        self, family: str, values: dict[str, Any], adapt: Mapping[str, Any], where: str
+    ) -> list[MethodPoint]:
+        """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds.
+
+        Of "nec-hierarchical" a point for each quality, at which an adaptation's one model is coded. A `variant` tells
+        entries of one method apart, which then are methods of their own in curves and tables.
+        """
+        one_model = family == "nec-hierarchical"
+        variant = values.pop("variant", None)
+        if variant is not None and not (isinstance(variant, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", variant)):
+            raise InputError(f"{where}: variant must be small letters, digits and single hyphens, not {variant!r}")
+        method = family if variant is None else f"{family}{VARIANT}{variant}"
+        varied = "qualities" if one_model else "lmbda"
+        places = _list(values.pop(varied, None), float, f"{where}: {varied}")
+        quality = convert(values.pop("quality", 1.0), float, f"{where}: quality") if not one_model else 1.0
+        merged = {**adapt, **{k: v for k, v in values.items() if k != "seeds"}, "prior": family.removeprefix("nec-")}
+        given = values.get("seeds")
+        adaptations = _list(merged.get("seed", 0) if given is None else given, int, f"{where}: seeds")
+        if len(adaptations) > len(self.seeds):
+            raise InputError(
+                f"{where}: {len(adaptations)} seeds of adaptation for {len(self.seeds)} of heads: each adaptation "
+                "needs a head of its own, so give as many seeds of heads (seeds: at the top)"
+            )
+        points = []
+        for place in places:
+            for turn, seed in enumerate(adaptations):
+                own = {"seed": seed} if one_model else {"lmbda": place, "seed": seed}
+                adapted = AdaptOptions.read({**merged, **own}, where).settings()
+                label = f"quality {place:g}" if one_model else f"λ={place:g}"
+                heads = self.seeds[turn :: len(adaptations)]
+                points.append(MethodPoint(method, label, place, "", place if one_model else quality, adapted, heads))
+        return points
 
 
 def _name_and_spec(text: str) -> tuple[str, str]:
@@ -185,129 +315,19 @@ def _name_and_spec(text: str) -> tuple[str, str]:
     return kind, text
 
 
-def _plan(recipe: Recipe, name: str, spec: str, sections: dict[str, Any]) -> DatasetPlan:
-    where = f"datasets: {name}"
-    values = _mapping(sections.get(name) or {}, f"recipe {recipe.path}: {where}")
-    nested = {key: values.pop(key, None) for key in ("limits", "base", "adapt", "methods")}
-    options = _section(recipe, where, values, DatasetOptions)
-    if options.models is not None:
-        nested |= _models_section(recipe, where, nested, sections, options.models)
-    limits = _section(recipe, f"{where}: limits", nested["limits"] or {}, Limits)
-    base = None
-    if nested["base"] is not None:
-        base = _section(recipe, f"{where}: base", nested["base"], TrainingSettings)
-    adapt = {**recipe.get("adapt", {}), **_mapping(nested["adapt"] or {}, f"recipe {recipe.path}: {where}: adapt")}
-    methods = nested["methods"] if nested["methods"] is not None else recipe.get("methods", DEFAULT["methods"])
-    if not isinstance(methods, list) or not methods:
-        raise InputError(f"recipe {recipe.path}: methods must be a list of methods, not {methods!r}")
-    seeds = _head_seeds(recipe)
-    points = [point for entry in methods for point in _points(recipe, entry, adapt, seeds)]
-    for point in points:
-        if [(p.method, p.label, p.adapt_seed) for p in points].count((point.method, point.label, point.adapt_seed)) > 1:
-            raise InputError(
-                f"recipe {recipe.path}: {point.method} {point.label} stands twice in the methods of {name}"
-            )
-    return DatasetPlan(name, spec, options, limits, base, tuple(points))
-
-
-def _models_section(
-    recipe: Recipe, where: str, nested: Mapping[str, Any], sections: Mapping[str, Any], source: str
-) -> dict[str, Any]:
-    """`base` and `adapt` of the dataset whose models another one uses."""
-    for key in ("base", "adapt"):
-        if nested[key] is not None:
-            raise InputError(f"recipe {recipe.path}: {where}: {key} and models exclude each other")
-    found = _mapping(sections.get(source) or {}, f"recipe {recipe.path}: datasets: {source}")
-    if source not in sections or found.get("models") is not None:
-        raise InputError(f"recipe {recipe.path}: {where}: models: {source!r} is no dataset that makes its own models")
-    return {key: found.get(key) for key in ("base", "adapt")}
-
-
-def _head_seeds(recipe: Recipe) -> tuple[int, ...]:
-    return tuple(_list(recipe.get("seeds", [0, 1, 2]), int, f"recipe {recipe.path}: seeds"))
-
-
-def _points(recipe: Recipe, entry: Any, adapt: Mapping[str, Any], seeds: tuple[int, ...]) -> list[MethodPoint]:
-    """Points of one entry of `methods`: "uqe:2,4", or {nec-factorized: {lmbda: [...]}}."""
-    where = f"recipe {recipe.path}: methods"
-    if isinstance(entry, Mapping) and len(entry) == 1:
-        family, values = next(iter(entry.items()))
-        if family == SYMMETRIC:
-            return _symmetric_points(recipe, _mapping(values, f"{where}: {family}"))
-        if family not in ADAPTED:
-            raise InputError(
-                f"{where}: {family!r} takes no options; those that do are {', '.join((*ADAPTED, SYMMETRIC))}"
-            )
-        return _adapted_points(recipe, str(family), _mapping(values, f"{where}: {family}"), adapt, seeds)
-    if not isinstance(entry, str):
-        raise InputError(f"{where}: {entry!r} is neither a method nor one with options")
-    family, _, values = entry.partition(":")
-    if entry in REFERENCES:
-        return [MethodPoint(family, family, 0.0)]
-    if family in ADAPTED:
-        raise InputError(f"{where}: write {family} with its options, as in {{{family}: {{lmbda: [30, 100]}}}}")
-    if family == SYMMETRIC:
-        raise InputError(f"{where}: write {family} with its options, as in {{{family}: {{qualities: [0.1, 0.2]}}}}")
-    return _baseline_points(entry, where)
-
-
-def _adapted_points(
-    recipe: Recipe, family: str, values: dict[str, Any], adapt: Mapping[str, Any], head_seeds: tuple[int, ...]
-) -> list[MethodPoint]:
-    """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds.
-
-    Of "nec-hierarchical" a point for each quality, at which an adaptation's one model is coded. A `variant` tells
-    entries of one method apart, which then are methods of their own in curves and tables.
-    """
-    where = f"methods: {family}"
-    values, one_model = dict(values), family == "nec-hierarchical"
-    variant = values.pop("variant", None)
-    if variant is not None and not (isinstance(variant, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", variant)):
-        raise InputError(
-            f"recipe {recipe.path}: {where}: variant must be small letters, digits and single hyphens, not {variant!r}"
-        )
-    method = family if variant is None else f"{family}{VARIANT}{variant}"
-    varied = "qualities" if one_model else "lmbda"
-    places = _list(values.pop(varied, None), float, f"recipe {recipe.path}: {where}: {varied}")
-    quality = 1.0 if one_model else _number(values.pop("quality", 1.0), f"recipe {recipe.path}: {where}: quality")
-    seeds = values.pop("seeds", None)
-    merged = {**adapt, **values, "prior": family.removeprefix("nec-")}
-    given = merged.get("seed", 0) if seeds is None else seeds
-    adaptations = _list(given, int, f"recipe {recipe.path}: {where}: seeds")
-    if len(adaptations) > len(head_seeds):
-        raise InputError(
-            f"recipe {recipe.path}: {where}: {len(adaptations)} seeds of adaptation for {len(head_seeds)} of heads: "
-            "each adaptation needs a head of its own, so give as many seeds of heads (seeds: at the top)"
-        )
-    points = []
-    for place in places:
-        for turn, seed in enumerate(adaptations):
-            own = {"seed": seed} if one_model else {"lmbda": place, "seed": seed}
-            settings = _section(recipe, where, {**merged, **own}, AdaptSettings)
-            heads = head_seeds[turn :: len(adaptations)]
-            if one_model:
-                points.append(MethodPoint(method, f"quality {place:g}", place, "", place, settings, heads))
-            else:
-                points.append(MethodPoint(method, f"λ={place:g}", place, "", quality, settings, heads))
-    return points
-
-
-def _symmetric_points(recipe: Recipe, values: dict[str, Any]) -> list[MethodPoint]:
+def _symmetric(values: dict[str, Any], where: str) -> list[MethodPoint]:
     """A point for each quality of the pyramid codec on means over symmetries of the square."""
-    where = f"recipe {recipe.path}: methods: {SYMMETRIC}"
-    unknown = sorted(set(values) - {"symmetries", "qualities"})
-    if unknown:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known: qualities, symmetries")
+    refuse_unknown(values, ("qualities", "symmetries"), where)
     symmetries = values.get("symmetries", 8)
     if type(symmetries) is not int or symmetries not in (2, 4, 8):
         raise InputError(f"{where}: symmetries must be 2, 4 or 8, not {symmetries!r}")
     qualities = _list(values.get("qualities"), float, f"{where}: qualities")
-    pyramids = [_baseline_points(f"codec-pyramid:{quality!r}", where)[0] for quality in qualities]
+    pyramids = [_baselines(f"codec-pyramid:{quality!r}", where)[0] for quality in qualities]
     return [replace(point, method=SYMMETRIC, symmetries=symmetries) for point in pyramids]
 
 
-def _baseline_points(entry: str, where: str) -> list[MethodPoint]:
-    from nec.baselines import methods
+def _baselines(entry: str, where: str) -> list[MethodPoint]:
+    from nec.bench.methods import methods
 
     family, colon, values = entry.partition(":")
     points = []
@@ -320,64 +340,20 @@ def _baseline_points(entry: str, where: str) -> list[MethodPoint]:
     return points
 
 
-def _heads(recipe: Recipe) -> dict[str, dict[str, Any]]:
+def _heads(sections: Any, where: str) -> dict[str, dict[str, Any]]:
     """Given fields of the head recipes, with their types checked."""
-    where = f"recipe {recipe.path}: heads"
-    sections = _mapping(recipe.get("heads", {}), where)
-    for name in sections:
-        if name not in HEADS:
-            raise InputError(f"{where}: unknown key {name!r}; known: {', '.join(HEADS)}")
+    sections = mapping(sections, where)
+    refuse_unknown(sections, HEADS, where)
     found = {}
-    for name, section in sections.items():
-        values = _mapping(section or {}, f"{where}: {name}")
-        settings = _section(recipe, f"heads: {name}", values, head_recipe_class(name.removesuffix("_decoder")))
-        found[name] = {key: getattr(settings, key) for key in values}
+    for name, values in sections.items():
+        made = settings(head_recipe_class(name.removesuffix("_decoder")), values, f"{where}: {name}")
+        found[name] = {key: getattr(made, key) for key in values or {}}
     return found
-
-
-def head_recipe_class(work: str) -> Any:
-    """The dataclass that says how heads of a task are trained, or how a model is fine-tuned."""
-    if work == "fine_tune":
-        from nec.tasks.online import OnlineSettings
-
-        return OnlineSettings
-    if work == "classification":
-        from nec.tasks.training import Recipe as ClassificationRecipe
-
-        return ClassificationRecipe
-    from nec.tasks.segmentation_training import SegmentationRecipe
-
-    return SegmentationRecipe
-
-
-def adapt_dict(settings: TrainingSettings) -> dict[str, Any]:
-    """Settings as JSON holds them: tuples as lists."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
-
-
-def _section(recipe: Recipe, where: str, values: Any, kind: Any) -> Any:
-    values = _mapping(values, f"recipe {recipe.path}: {where}")
-    return section_settings(Recipe({where: values}, recipe.path), where, kind)
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where} must hold keys and values, not {value!r}")
-    return dict(value)
 
 
 def _list(value: Any, kind: type, where: str) -> list[Any]:
+    """One value or a list of them, at least one."""
     items = value if isinstance(value, list) else [value]
     if not items:
         raise InputError(f"{where} is empty: give at least one")
-    found = [float(item) if kind is float and type(item) is int else item for item in items]
-    if any(type(item) is not kind for item in found):
-        raise InputError(f"{where} must be a list of {kind.__name__}, not {value!r}")
-    return found
-
-
-def _number(value: Any, where: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: {value!r} is no number") from None
+    return convert(items, list[kind], where)  # type: ignore[valid-type]

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from nec.bench import gallery, legend, plots, tables
+from nec.bench.figures import Chart, data_uri
 from nec.bench.gallery import Panel
+from nec.bench.html import Page, resource, size_text
 from nec.bench.legend import metric_name, style_of
 from nec.bench.results import Results, headline
 from nec.bench.tables import Summary, title
-from nec.pages import Page, size_text
-from nec.pages.figures import Chart, data_uri
-from nec.pages.html import resource
 
 TITLE = "Rate and accuracy of compressed embeddings"
 

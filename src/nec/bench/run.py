@@ -37,11 +37,11 @@ from nec.bench.results import Results, Row, primary_metric
 from nec.bench.subset import Subset, embedded, model_inputs, open_plan, save_images, save_truth
 from nec.bench.workers import Log, Pool, workers
 from nec.errors import InputError, NecError
-from nec.store.files import make_folder
+from nec.files import make_folder
 from nec.store.lock import WriterLock
 
 if TYPE_CHECKING:
-    from nec.data import Dataset
+    from nec.datasets import Dataset
     from nec.models import NecModel
     from nec.training import TrainingSettings
 
@@ -466,7 +466,7 @@ def shares_float_tokens(point: MethodPoint) -> bool:
         return True
     if not point.spec:
         return False
-    from nec.baselines import methods
+    from nec.bench.methods import methods
 
     return methods(point.spec)[0].lossless
 
@@ -503,7 +503,9 @@ def _processor() -> str:
 def _document(recipe: BenchRecipe, model: str) -> dict[str, Any]:
     """The recipe as it was run, JSON-able, every default filled in."""
     document = asdict(recipe)
-    for plan in document["datasets"]:
+    for own, plan in zip(recipe.datasets, document["datasets"], strict=True):
+        for point, values in zip(own.points, plan["points"], strict=True):
+            values["adapt"] = None if point.adapt is None else point.adapt.to_dict()
         plan["spec"] = Path(plan["spec"].partition(":")[2]).name or plan["spec"]
     return {"model": Path(model).name, **_plain(document)}
 

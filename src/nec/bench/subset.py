@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from nec.bench.cache import Cache, key_of
 from nec.bench.recipe import DatasetPlan
-from nec.data import Dataset, open_dataset
+from nec.datasets import Dataset, open_dataset
+from nec.encode.embed import Inputs, Stream, plan_inputs
 from nec.errors import InputError
-from nec.pipeline.embed import Inputs, Stream, plan_inputs
-from nec.store.files import atomic_path
+from nec.files import atomic_path
 
 if TYPE_CHECKING:
     from nec.models import NecModel

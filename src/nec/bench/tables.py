@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from nec.bench.html import size_text
 from nec.bench.legend import metric_name, style_of
 from nec.bench.results import BELOW, COMPRESSION, NEC, Point, Results, Row, curve, headline, primary_metric
-from nec.pages import size_text
-from nec.store.files import atomic_path
+from nec.files import atomic_path
 
 DASH = "–"
 

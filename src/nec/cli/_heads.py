@@ -38,7 +38,7 @@ def check_free(args: argparse.Namespace) -> None:
 
 
 def head_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keywords of `nec.tasks.classify` and `segment` that `add_head_arguments` declares."""
+    """Keywords of `nec.heads.classify` and `segment` that `add_head_arguments` declares."""
     names = ("with_decoder", "test_fraction", "resplit", "seed", "seeds", "epochs", "model")
     options = {name: getattr(args, name) for name in names}
     return options | {"split": args.split.split("/") if args.split else None, "quiet": args.json}

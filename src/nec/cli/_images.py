@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nec.errors import InputError
 
 if TYPE_CHECKING:
-    from nec.data import Dataset
+    from nec.datasets import Dataset
 
 DATASET_HELP = (
     "KIND:PATH, a folder or the published zip; KIND is folder, eurosat, ucmerced, millionaid, aid, resisc45, potsdam, "
@@ -46,7 +46,7 @@ def add_window_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_images(args: argparse.Namespace, inputs: list[str]) -> Dataset:
     """The dataset that the arguments name."""
-    from nec.data import open_dataset
+    from nec.datasets import open_dataset
 
     # Remarks of the readers on odd tags and missing geotransforms; what makes a file unusable is raised.
     warnings.filterwarnings("ignore", module=r"PIL\.|rasterio")
@@ -56,7 +56,7 @@ def open_images(args: argparse.Namespace, inputs: list[str]) -> Dataset:
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keywords of `nec.pipeline.encode` and `sample_embeddings` that `add_image_arguments` declares."""
+    """Keywords of `nec.encode.encode` and `sample_embeddings` that `add_image_arguments` declares."""
     return {name: getattr(args, name) for name in ("image_size", "scale", "offset", "batch_size", "workers", "seed")}
 
 

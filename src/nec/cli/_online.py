@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from nec.errors import InputError
 
 if TYPE_CHECKING:
+    from nec.heads import ClassificationResult
     from nec.models import NecModel
-    from nec.tasks import ClassificationResult
 
 _SETTINGS = ("epochs", "image_size", "eval_resize")
 # What says something about an online training only; None or False where it was not given.
@@ -48,9 +48,9 @@ def refuse_online_arguments(args: argparse.Namespace) -> None:
 
 def classify_online(args: argparse.Namespace) -> ClassificationResult:
     """Train as the arguments say, from the dataset that they name in the place of a store."""
-    from nec.data import open_dataset
+    from nec.datasets import open_dataset
+    from nec.heads.online import train_online
     from nec.models import load_model
-    from nec.tasks.online import train_online
 
     if args.head == "linear":
         raise InputError("--online trains the attention head: leave --head linear out")
@@ -76,7 +76,7 @@ def classify_online(args: argparse.Namespace) -> ClassificationResult:
 
 
 def _settings(args: argparse.Namespace) -> Any:
-    from nec.tasks.online import OnlineSettings
+    from nec.heads.online import OnlineSettings
 
     given = {name: getattr(args, name) for name in _SETTINGS} | {"batch": args.batch_size}
     given["time_limit"] = None if args.time_limit is None else 60 * args.time_limit
@@ -85,7 +85,7 @@ def _settings(args: argparse.Namespace) -> Any:
 
 
 def _quantizer(args: argparse.Namespace, model: NecModel) -> Any:
-    from nec.tasks.online import bottleneck_quantizer, codec_quantizer
+    from nec.heads.online import bottleneck_quantizer, codec_quantizer
 
     if args.quantize == "bottleneck":
         return bottleneck_quantizer(model)

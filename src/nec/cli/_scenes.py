@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nec.errors import InputError
 
 if TYPE_CHECKING:
-    from nec.data import Scene
+    from nec.scenes import Scene
 
 SCENE_HELP = "scene:PATH or a path or URL ending in .tif, .jp2, .vrt, .SAFE or .json (a STAC Item): a raster"
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".safe", ".json")
@@ -67,8 +67,8 @@ def encode_scenes(args: argparse.Namespace, paths: list[str], options: dict[str,
     for path, scene in zip(paths[1:], scenes[1:], strict=True):
         _check_alike(paths[0], scenes[0], path, scene)
 
+    from nec.encode import encode_scene
     from nec.models import load_model
-    from nec.pipeline import encode_scene
 
     model = load_model(args.model)
     sampling = {"seed": args.seed, **({"batch_size": args.batch_size} if args.batch_size else {})}
@@ -125,7 +125,7 @@ def _is_scene(text: str) -> bool:
 
 
 def _open(path: str, args: argparse.Namespace) -> Scene:
-    from nec.data import open_scene
+    from nec.scenes import open_scene
 
     if not path:
         raise InputError("scene: lacks a path: scene:PATH")

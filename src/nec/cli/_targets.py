@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nec.cli._heads import add_head_arguments, head_options
 
 if TYPE_CHECKING:
-    from nec.tasks.regression import TargetResult
+    from nec.heads.regression import TargetResult
 
 
 def add_target_arguments(parser: argparse.ArgumentParser, fractions: str) -> None:
@@ -32,7 +32,7 @@ def add_target_arguments(parser: argparse.ArgumentParser, fractions: str) -> Non
 
 def run_targets(args: argparse.Namespace, task: str, **options: Any) -> int:
     """Train, and print the figures."""
-    from nec.tasks.regression import fit_targets
+    from nec.heads.regression import fit_targets
 
     head = args.head or ("attention" if args.with_decoder or find_spec("torch") else "linear")
     if args.head is None and head == "linear":

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nec.cli._images import DATASET_HELP, add_window_arguments
 
 if TYPE_CHECKING:
-    from nec.data import Dataset
-    from nec.models import NecModel
-    from nec.training import TrainingSettings
+    from nec.training import TrainReport
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,50 +40,19 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what was made as JSON, and no progress")
 
 
-def settings_of(args: argparse.Namespace, section: str, kind: type[TrainingSettings]) -> Any:
-    """Settings of `kind` from a section of the recipe, if there is one, and the arguments that were given."""
-    from nec.training.recipes import read_recipe, section_settings
+def common(args: argparse.Namespace, options: type[Any]) -> dict[str, Any]:
+    """Keywords of `nec.training.pretrain` and `adapt` alike; `options` is the class of their settings."""
+    from nec.training import Run
 
-    values = {f.name: getattr(args, f.name, None) for f in fields(kind)}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-    return section_settings(read_recipe(args.recipe), section, kind, **given) if args.recipe else kind(**given)
-
-
-def run_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keywords of `nec.training.pretrain` and `adapt` that are no settings."""
-    return {
-        "resume": args.resume,
-        "overwrite": args.overwrite,
-        "devices": int(args.devices) if args.devices.isdigit() else args.devices,
-        "accelerator": args.accelerator,
-        "accumulate": args.accumulate,
-        "limit": args.limit,
-        "progress": not args.json,
-    }
+    values = {f.name: getattr(args, f.name, None) for f in fields(options)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    run = Run(args.resume, args.overwrite, args.limit, args.devices, args.accelerator, args.accumulate)
+    keywords = {"recipe": args.recipe, "tile": args.tile, "downscale": args.downscale}
+    return {**keywords, "settings": options(**given), "run": run, "progress": not args.json}
 
 
-def open_training_images(args: argparse.Namespace, settings: TrainingSettings) -> Dataset:
-    """The dataset that the arguments name, split by the settings' seed."""
-    from nec.data import open_dataset
-
-    return open_dataset([args.dataset], seed=settings.seed, tile=args.tile, downscale=args.downscale)
-
-
-def report(args: argparse.Namespace, model: NecModel) -> int:
+def show(args: argparse.Namespace, report: TrainReport | None) -> int:
     """Print what was made, once: with several devices each one's process comes here."""
-    import json
-    from pathlib import Path
-
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if getattr(rank_zero_only, "rank", 0):
-        return 0
-    recipe = json.loads((Path(args.out) / "config.json").read_text(encoding="utf-8"))["recipe"]
-    figures = recipe["figures"]
-    if args.json:
-        print(json.dumps({"path": args.out, "kind": model.config.kind, "steps": recipe["steps"], "figures": figures}))
-    else:
-        shown = ", ".join(f"{key} {value:g}" for key, value in figures.items())
-        print(f"{args.out}: {model.config.kind} model after {recipe['steps']} steps; {shown}")
+    if report is not None:
+        print(report.to_json() if args.json else report)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nec.cli._training import add_run_arguments, open_training_images, report, run_options, settings_of
+from nec.cli._training import add_run_arguments, common, show
 from nec.errors import InputError
 
 HELP = "adapt a model so that its quantised embeddings have low entropy"
@@ -60,17 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Adapt, write the model folder, and print what was made."""
-    from dataclasses import replace
+    from nec.training import AdaptOptions, adapt
 
-    from nec.models import load_model
-    from nec.training import AdaptSettings, adapt
-
-    blocks, args.trainable_blocks = args.trainable_blocks, None
-    settings = settings_of(args, "adapt", AdaptSettings)
-    if blocks is not None:
-        if blocks != "all" and not blocks.isdigit():
+    blocks = args.trainable_blocks
+    if blocks is not None and blocks != "all":
+        if not blocks.isdigit():
             raise InputError(f"--trainable-blocks {blocks}: give a number or all")
-        settings = replace(settings, trainable_blocks=None if blocks == "all" else int(blocks))
-    model = load_model(args.model)
-    images = open_training_images(args, settings)
-    return report(args, adapt(model, images, args.out, settings, **run_options(args)))
+        args.trainable_blocks = int(blocks)
+    return show(args, adapt(args.model, args.dataset, args.out, **common(args, AdaptOptions)))

@@ -13,7 +13,7 @@ from nec.cli._online import add_online_arguments, classify_online, refuse_online
 from nec.errors import InputError
 
 if TYPE_CHECKING:
-    from nec.tasks import ClassificationResult
+    from nec.heads import ClassificationResult
 
 HELP = "train a classification head on a store and report accuracy on held-out images"
 
@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _classify_store(args: argparse.Namespace) -> ClassificationResult:
+    from nec.heads import classify
+    from nec.heads.saved import save_head
     from nec.store import open_store
-    from nec.tasks import classify
-    from nec.tasks.saved import save_head
 
     refuse_online_arguments(args)
     head = args.head or _available_head(args.with_decoder)

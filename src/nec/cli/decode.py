@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decode shard by shard into a temporary that becomes `args.out` when it is whole."""
+    from nec.files import atomic_path
     from nec.store import Product
     from nec.store.check import open_any
-    from nec.store.files import atomic_path
 
     out = Path(args.out)
     if out.suffix not in _WRITERS:

@@ -76,8 +76,8 @@ def _encode_images(args: argparse.Namespace, options: dict[str, Any]) -> dict[st
     check_image_arguments(args)
     dataset = open_images(args, args.input)
 
+    from nec.encode import encode
     from nec.models import load_model
-    from nec.pipeline import encode
 
     given = {name: value for name, value in image_options(args).items() if value is not None}
     modes = {"split": parts(args.split), "resume": args.resume, "overwrite": args.overwrite}

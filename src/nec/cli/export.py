@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stac(product: Product, args: argparse.Namespace) -> list[Path]:
-    from nec.store.product.stac import write_stac
+    from nec.export.stac import write_stac
 
     if not args.stac:
         return []
@@ -49,7 +49,7 @@ def _stac(product: Product, args: argparse.Namespace) -> list[Path]:
 
 
 def _geoparquet(product: Product, args: argparse.Namespace) -> list[Path]:
-    from nec.store.product.geoparquet import write_geoparquet
+    from nec.export.geoparquet import write_geoparquet
 
     if not args.geoparquet:
         return []
@@ -58,7 +58,7 @@ def _geoparquet(product: Product, args: argparse.Namespace) -> list[Path]:
 
 
 def _quicklook(product: Product, args: argparse.Namespace) -> list[Path]:
-    from nec.store.product.quicklook import write_quicklook
+    from nec.export.quicklook import write_quicklook
 
     if not args.quicklook:
         return []

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     with _destination(args, out) as file:
         embeddings = _from_file(args, out) if len(args.source) == 1 else _from_model(args)
 
-        from nec.pipeline import fit_codec
+        from nec.encode import fit_codec
 
         spatial = None if args.spatial == "none" else args.spatial
         codec = fit_codec(embeddings, prior=args.prior, spatial=spatial, rank=args.rank, seed=args.seed)
@@ -101,7 +101,7 @@ def _line(report: dict) -> str:
 
 
 def _from_file(args: argparse.Namespace, out: Path) -> NDArray[np.float32]:
-    from nec.pipeline import sample_array
+    from nec.encode import sample_array
 
     source = args.source[0]
     if not source.endswith((".npy", ".npz", ".zarr")):
@@ -114,8 +114,8 @@ def _from_file(args: argparse.Namespace, out: Path) -> NDArray[np.float32]:
 def _from_model(args: argparse.Namespace) -> NDArray[np.float32]:
     dataset = open_images(args, args.source[1:])
 
+    from nec.encode import sample_embeddings
     from nec.models import load_model
-    from nec.pipeline import sample_embeddings
 
     model = load_model(args.source[0])
     if args.symmetries is not None:
@@ -133,8 +133,8 @@ def _from_model(args: argparse.Namespace) -> NDArray[np.float32]:
 @contextmanager
 def _destination(args: argparse.Namespace, out: Path) -> Iterator[Path]:
     """Where the codec is saved to: a file, the model's own folder, or a copy of it that appears when all went well."""
+    from nec.files import atomic_path
     from nec.store.assets import resolve
-    from nec.store.files import atomic_path
 
     if out.suffix == ".json" or len(args.source) == 1:
         if args.symmetries is not None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nec.baselines import Method
-    from nec.data import Dataset
+    from nec.bench.methods import Method
+    from nec.datasets import Dataset
     from nec.models.mae import NecModel
 
 HELP = "stored bytes of every method on the same images, exact recovery checked"
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Status 1 if any method breaks what it promises."""
-    from nec.baselines import methods
-    from nec.baselines.spec import DEFAULT
+    from nec.bench.methods import methods
+    from nec.bench.methods.spec import DEFAULT
 
     spec = args.methods or DEFAULT
     methods(spec)  # a misspelt name is told before anything is loaded
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace, dataset: Dataset, model: NecModel, wanted: list[Method]) -> dict[str, Any]:
-    from nec.baselines import fit_methods, measure
-    from nec.baselines.measure import spread
-    from nec.pipeline.embed import Stream, plan_inputs, sample_positions
+    from nec.bench.methods import fit_methods, measure
+    from nec.bench.methods.measure import spread
+    from nec.encode.embed import Stream, plan_inputs, sample_positions
     from nec.progress import Progress
 
     order = _order(args, dataset)
@@ -92,7 +92,7 @@ def _order(args: argparse.Namespace, dataset: Dataset) -> NDArray[np.int64]:
 
 def _sample(args: argparse.Namespace, dataset: Dataset, model: NecModel) -> NDArray[np.float32]:
     """Embeddings that codecs are fitted to: of training images, where the dataset has a split."""
-    from nec.pipeline import sample_embeddings
+    from nec.encode import sample_embeddings
 
     return sample_embeddings(model, dataset, limit=FIT_IMAGES, progress=not args.json, **image_options(args))
 

@@ -17,9 +17,9 @@ from nec.errors import InputError
 from nec.progress import Progress
 
 if TYPE_CHECKING:
-    from nec.data import Dataset
+    from nec.datasets import Dataset
+    from nec.heads.saved import SavedHead
     from nec.store import Store
-    from nec.tasks.saved import SavedHead
 
 HELP = "apply a head that classify or segment saved to a store or to images"
 
@@ -55,8 +55,8 @@ class _Prediction:
 
 def run(args: argparse.Namespace) -> int:
     """Predict image by image into a temporary folder that becomes `args.out` when it is whole."""
-    from nec.store.files import atomic_path
-    from nec.tasks.saved import load_head
+    from nec.files import atomic_path
+    from nec.heads.saved import load_head
 
     if not 0 <= args.overlap < 1:
         raise InputError(f"--overlap {args.overlap}: it must lie in 0..1 (1 excluded)")
@@ -87,8 +87,8 @@ def _is_store(inputs: list[str]) -> bool:
 
 
 def _from_store(args: argparse.Namespace, head: SavedHead) -> tuple[int, Iterator[_Prediction]]:
+    from nec.heads.prediction import check_model
     from nec.store import open_store
-    from nec.tasks.prediction import check_model
 
     given = [name for name in ("model", "quality", "scale", "offset") if getattr(args, name) is not None]
     if given:
@@ -99,7 +99,7 @@ def _from_store(args: argparse.Namespace, head: SavedHead) -> tuple[int, Iterato
 
 
 def _store_predictions(store: Store, head: SavedHead, overlap: float) -> Iterator[_Prediction]:
-    from nec.tasks.prediction import predict_grid
+    from nec.heads.prediction import predict_grid
 
     references = (store.attrs.get("provenance") or {}).get("georeference")
     for indices, block in store.batches(store.tiling.per_chunk):
@@ -121,8 +121,8 @@ def _from_images(args: argparse.Namespace, head: SavedHead) -> tuple[int, Iterat
         raise InputError(f"{args.input[0]} is no store: give the --model that turns images into embeddings")
     dataset = _open(args.input)
 
+    from nec.heads.prediction import Embedder, check_model, predict_image
     from nec.models import load_model
-    from nec.tasks.prediction import Embedder, check_model, predict_image
 
     model = load_model(args.model)
     check_model(head, model.identity)
@@ -146,8 +146,8 @@ def _from_images(args: argparse.Namespace, head: SavedHead) -> tuple[int, Iterat
 
 
 def _open(inputs: list[str]) -> Dataset:
-    from nec.data import ImageFiles, open_dataset
-    from nec.data.images import IMAGE_SUFFIXES
+    from nec.datasets import ImageFiles, open_dataset
+    from nec.datasets.images import IMAGE_SUFFIXES
 
     warnings.filterwarnings("ignore", module=r"PIL\.|rasterio")
     paths = [Path(item) for item in inputs]
@@ -158,7 +158,7 @@ def _open(inputs: list[str]) -> Dataset:
 
 
 def _write_maps(folder: Path, head: SavedHead, predictions: Iterator[_Prediction]) -> dict[str, Any]:
-    from nec.tasks.maps import colors_of, write_geotiff, write_png
+    from nec.heads.maps import colors_of, write_geotiff, write_png
 
     colors = colors_of(len(head.class_names), head.class_colors)
     files: list[str] = []

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
-from nec.cli._training import add_run_arguments, open_training_images, report, run_options, settings_of
+from nec.cli._training import add_run_arguments, common, show
 from nec.errors import InputError
 
 HELP = "train a foundation model from scratch, as a masked autoencoder"
@@ -33,37 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, write the model folder, and print what was made."""
-    from nec.models import PRESETS, ModelConfig, load_model
-    from nec.training import TrainingSettings, pretrain, refit_decoder
-    from nec.training.recipes import read_recipe, section_model
+    from nec.training import TrainingOptions, pretrain
 
-    values: dict = {}
-    for item in args.config:
-        values |= PRESETS[item] if item in PRESETS else _sizes(item)
-    settings = settings_of(args, "pretrain", TrainingSettings)
-    recipe = read_recipe(args.recipe) if args.recipe else None
-    if args.cut:
-        if values or (recipe and "model" in recipe["pretrain"]) or not args.cut[1].isdigit():
-            raise InputError(
-                "--cut takes a model and a number of blocks; sizes come from that model, not from --config or --recipe"
-            )
-        base, images = load_model(args.cut[0]), open_training_images(args, settings)
-        return report(args, refit_decoder(base, int(args.cut[1]), images, args.out, settings, **run_options(args)))
-    config = section_model(recipe, **values) if recipe else ModelConfig.from_dict(values)
-    images = open_training_images(args, settings)
-    return report(args, pretrain(config, images, args.out, settings, **run_options(args)))
-
-
-def _sizes(item: str) -> dict:
-    key, equals, text = item.partition("=")
-    try:
-        if equals:
-            return {key: json.loads(text)}
-        document = json.loads(Path(item).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--config {item}: neither a readable JSON file, a preset, nor KEY=NUMBER ({error})"
-        ) from error
-    if not isinstance(document, dict):
-        raise InputError(f"--config {item} holds no JSON object")
-    return document
+    cut = args.cut
+    if cut is not None and not cut[1].isdigit():
+        raise InputError(f"--cut takes a model and a number of blocks, not {' '.join(cut)}")
+    cut = None if cut is None else (cut[0], int(cut[1]))
+    keywords = common(args, TrainingOptions)
+    return show(args, pretrain(args.dataset, args.out, config=args.config, cut=cut, **keywords))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nec.cli._heads import add_head_arguments, check_free, head_options
 
 if TYPE_CHECKING:
-    from nec.tasks import SegmentationResult
+    from nec.heads import SegmentationResult
 
 HELP = "train a segmentation head on a store with masks and report IoU on held-out images"
 
@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
     """Train, and print the figures."""
     check_free(args)
 
+    from nec.heads import segment
+    from nec.heads.saved import save_head
     from nec.store import open_store
-    from nec.tasks import segment
-    from nec.tasks.saved import save_head
 
     sizes = {name: getattr(args, name) for name in ("width", "blocks", "upscale")}
     store = open_store(args.store)

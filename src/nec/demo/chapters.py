@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nec.bench.figures import CLASS_COLOURS, data_uri, png_bytes, sheet
+from nec.bench.html import Page, megabytes
 from nec.demo import consume, plots
-from nec.pages import Page, megabytes
-from nec.pages.figures import CLASS_COLOURS, data_uri, png_bytes, sheet
 
 if TYPE_CHECKING:
     from nec.demo.consume import TokenColours
     from nec.demo.produce import Encoded
     from nec.demo.run import Made, Options
+    from nec.heads import ClassificationResult
     from nec.store import Store
-    from nec.tasks import ClassificationResult
 
 HEAD_NAMES = {"linear": "linear probe", "attention": "attention pooling"}
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.heads import fit_probe, pooled_features
 from nec.progress import Progress
-from nec.tasks import fit_probe, pooled_features
 
 if TYPE_CHECKING:
     from nec.store import Store

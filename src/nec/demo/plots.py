@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.pages.figures import BLUE, CLASS_COLOURS, ORANGE, Chart, figure
+from nec.bench.figures import BLUE, CLASS_COLOURS, ORANGE, Chart, figure
 
 
 def rate_accuracy(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.data import ArrayDataset, Dataset, open_dataset
+from nec.datasets import ArrayDataset, Dataset, open_dataset
 from nec.demo.scene import make_scene, write_scene
+from nec.encode import encode
+from nec.encode.embed import Stream, plan_inputs
 from nec.errors import NecError
-from nec.pipeline import encode
-from nec.pipeline.embed import Stream, plan_inputs
+from nec.files import read_key
 from nec.store import open_store, verify
-from nec.store.files import read_key
 
 if TYPE_CHECKING:
     from nec.models.mae import NecModel

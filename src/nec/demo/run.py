@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec import __version__
-from nec.data import Dataset, open_dataset
+from nec.datasets import Dataset, open_dataset
 from nec.demo import consume
 from nec.errors import InputError, missing_extra
+from nec.heads import ClassificationResult, classify
 from nec.store import open_store
-from nec.tasks import ClassificationResult, classify
 
 if TYPE_CHECKING:
     from nec.demo.produce import Encoded

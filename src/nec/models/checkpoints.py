@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 
 from nec.codec import EmbeddingCodec
 from nec.errors import InputError
+from nec.files import atomic_path, remove
 from nec.models.config import ModelConfig
 from nec.models.foreign import Loaded, load_foreign
 from nec.models.mae import NecModel
 from nec.models.weights import file_sha256, fill, read_safetensors
 from nec.store.assets import resolve
-from nec.store.files import atomic_path, remove
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, CODEC_FILE, CARD_FILE = "model.safetensors", "config.json", "codec.json", "README.md"

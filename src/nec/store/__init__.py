@@ -5,7 +5,10 @@ from nec.store.counting import CountingStore
 from nec.store.embeddings import Embeddings
 from nec.store.layout import IGNORE
 from nec.store.masks import Masks
-from nec.store.product import Product, ProductSpec, ProductWriter, create_product, open_product
+from nec.store.raster_reader import Product, open_product
+from nec.store.raster_shard import ShardEncoder
+from nec.store.raster_spec import ProductSpec
+from nec.store.raster_writer import ProductWriter, create_product
 from nec.store.reader import Store, open_store
 from nec.store.spec import StoreSpec
 from nec.store.writer import StoreWriter
@@ -18,6 +21,7 @@ __all__ = [
     "Product",
     "ProductSpec",
     "ProductWriter",
+    "ShardEncoder",
     "Store",
     "StoreSpec",
     "StoreWriter",

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nec.errors import CorruptError, InputError
+from nec.files import is_url, make_folder, open_location, remove
 from nec.store.document import read_document
-from nec.store.files import is_url, make_folder, open_location, remove
 from nec.store.lock import LOCK, WriterLock
 
 

@@ -9,14 +9,14 @@ import google_crc32c
 import numpy as np
 
 from nec.errors import CorruptError
+from nec.files import Location, is_url, open_location, read_key
 from nec.progress import Progress
 from nec.store import assets
 from nec.store.document import kind_of, metadata_faults, read_document
-from nec.store.files import Location, is_url, open_location, read_key
 from nec.store.layout import MASKS, chunks_in_shard, side_arrays
-from nec.store.product.check import info as product_info
-from nec.store.product.check import verify as verify_product
-from nec.store.product.reader import Product
+from nec.store.raster_check import info as product_info
+from nec.store.raster_check import verify as verify_product
+from nec.store.raster_reader import Product
 from nec.store.reader import Store
 
 

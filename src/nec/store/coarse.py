@@ -7,7 +7,7 @@ from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 
 from nec.codec import EmbeddingCodec
 from nec.errors import CorruptError
-from nec.store.files import ZarrStore, read_key
+from nec.files import ZarrStore, read_key
 from nec.store.layout import Tiling, index_bytes, shard_index
 
 _START = 512

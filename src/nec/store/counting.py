@@ -9,7 +9,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
-from nec.store.files import Location, ZarrStore, open_location
+from nec.files import Location, ZarrStore, open_location
 
 
 class CountingStore(WrapperStore[ZarrStore]):

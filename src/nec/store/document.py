@@ -9,7 +9,7 @@ import zarr
 from zarr.storage import StorePath
 
 from nec.errors import CorruptError, InputError, NecError
-from nec.store.files import DAMAGE, ZarrStore, parse_json, read_key
+from nec.files import DAMAGE, ZarrStore, parse_json, read_key
 from nec.store.layout import FORMAT_VERSION, seal, sealed_attributes
 
 KINDS = {"store": "open_store", "product": "open_product"}

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nec.errors import CorruptError, InputError
-from nec.store.files import checksum
+from nec.files import checksum
 
 FORMAT_VERSION = 1
 EMBEDDINGS, LABELS, NAMES, SPLIT, GROUPS, MASKS = "embeddings", "labels", "names", "split", "groups", "masks"

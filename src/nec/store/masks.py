@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 
 from nec.errors import CorruptError
-from nec.store.files import DAMAGE, checksum, reachable
+from nec.files import DAMAGE, checksum, reachable
 from nec.store.images import ImageArray
 from nec.store.layout import Tiling
 

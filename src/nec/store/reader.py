@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nec.errors import CorruptError, IncompleteError
-from nec.store import assets
-from nec.store.coarse import read_coarse
-from nec.store.document import member, open_group, read_document
-from nec.store.embeddings import Embeddings
-from nec.store.files import (
+from nec.files import (
     DAMAGE,
     Location,
     ZarrStore,
@@ -24,6 +20,10 @@ from nec.store.files import (
     reachable,
     size_of_key,
 )
+from nec.store import assets
+from nec.store.coarse import read_coarse
+from nec.store.document import member, open_group, read_document
+from nec.store.embeddings import Embeddings
 from nec.store.layout import (
     EMBEDDINGS,
     GROUPS,

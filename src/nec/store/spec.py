@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from nec.errors import InputError
-from nec.store.files import checksum
+from nec.files import checksum
 from nec.store.layout import (
     FORMAT_VERSION,
     GROUPS,

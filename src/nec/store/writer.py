@@ -13,8 +13,8 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nec.errors import CorruptError, IncompleteError, InputError
+from nec.files import PARTIAL, remove, write_bytes, write_json
 from nec.store.begin import begin, local_path
-from nec.store.files import PARTIAL, remove, write_bytes, write_json
 from nec.store.journal import Journal, Mark, is_intact, mark
 from nec.store.layout import (
     CHUNK_KEYS,

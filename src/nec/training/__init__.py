@@ -10,8 +10,29 @@ try:
 except ImportError as error:
     missing_extra("PyTorch with Lightning", "torch", error)
 
-from nec.training.run import adapt, continue_pretraining, pretrain, refit_decoder
-from nec.training.settings import AdaptSettings, TrainingSettings
+from nec.training.run import adapt, pretrain
+from nec.training.settings import (
+    AdaptOptions,
+    AdaptSettings,
+    FactorizedSettings,
+    HierarchicalSettings,
+    HyperpriorSettings,
+    TrainingOptions,
+    TrainingSettings,
+)
+from nec.training.trainer import Run, TrainReport
 
-__all__ = ["AdaptSettings", "TrainingSettings", "adapt", "continue_pretraining", "pretrain", "refit_decoder"]
+__all__ = [
+    "AdaptOptions",
+    "AdaptSettings",
+    "FactorizedSettings",
+    "HierarchicalSettings",
+    "HyperpriorSettings",
+    "Run",
+    "TrainReport",
+    "TrainingOptions",
+    "TrainingSettings",
+    "adapt",
+    "pretrain",
+]
 del lightning, torch

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from nec.data import Dataset
+from nec.datasets import Dataset
 from nec.errors import InputError
+from nec.models import ModelConfig
 
 # Decoded images up to this size stay in memory; reading a small JPEG costs more than a step on it.
 _MEMORY_BYTES = 1 << 30
@@ -44,6 +45,14 @@ class Images:
         if self.cache is not None:
             return self.cache[indices]
         return self.dataset.load(self.positions[indices], self.size, self.workers)
+
+
+def training_images(dataset: Dataset, config: ModelConfig, limit: int | None = None) -> tuple[Images, Images | None]:
+    """Images to train on (the training part, or all without a split; the first `limit`) and to validate on."""
+    train = np.arange(len(dataset)) if dataset.split is None else dataset.indices("train")
+    val = np.array([]) if dataset.split is None else np.flatnonzero(dataset.split == "val")
+    size, bands = config.image_size, config.in_channels
+    return Images(dataset, train[:limit], size, bands), Images(dataset, val, size, bands) if val.size else None
 
 
 def step_indices(step: int, batch_size: int, count: int, seed: int) -> NDArray[np.int64]:

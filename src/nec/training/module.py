@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import lightning
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from nec.data.augment import random_resized_crop_flip
 from nec.models.codec_bottleneck import BIT_WORTH, CodecBottleneck, draw_levels
 from nec.models.mae import MASK_RATIO, NecModel
 from nec.models.symmetry import GROUPS, symmetric_mean
+from nec.training.augment import random_resized_crop_flip
 from nec.training.batches import Images, StepBatches, rank_share, step_generator
-from nec.training.optim import MuonAdamW, warmup_cosine
-from nec.training.settings import AdaptSettings, TrainingSettings
+from nec.training.optim import MuonAdamW, decays, parameter_groups, warmup_cosine
+from nec.training.settings import AdaptSettings, HierarchicalSettings, TrainingSettings
 
 
 class MaskedTraining(lightning.LightningModule):
@@ -60,7 +61,7 @@ class MaskedTraining(lightning.LightningModule):
         s = self.settings
         share = rank_share(s.batch_size, self.trainer.global_rank, self.trainer.world_size)
         batches = StepBatches(self.images, s.batch_size, self.steps, self.trainer.global_step, s.seed, share)
-        return DataLoader(batches, batch_size=None)
+        return _loader(batches)
 
     def val_dataloader(self) -> list[DataLoader]:
         if self.validation_images is None:
@@ -68,7 +69,7 @@ class MaskedTraining(lightning.LightningModule):
         size = min(self.settings.batch_size, len(self.validation_images))
         steps = len(self.validation_images) // size
         batches = StepBatches(self.validation_images, size, steps, 0, 0, self._validation_share(size))
-        return [DataLoader(batches, batch_size=None)]
+        return [_loader(batches)]
 
     def _validation_share(self, size: int) -> slice:
         """The process's part of a validation batch; all of it where it does not divide, since figures are averaged."""
@@ -90,6 +91,7 @@ class MaskedTraining(lightning.LightningModule):
         symmetries = GROUPS[1]
         if isinstance(self.model.bottleneck, CodecBottleneck):
             noise = {"level": draw(1)}
+            assert isinstance(s, HierarchicalSettings)
             symmetries = drawn_symmetries(s, generator)
             if self.model.bottleneck.quantization != "straight-through":
                 noise["latent"] = draw(*self.model.bottleneck.noise_shape(*grid)) - 0.5
@@ -142,6 +144,7 @@ class MaskedTraining(lightning.LightningModule):
         mask_noise = validation_mask_noise(self.model, size, step)[share].to(views)
         if isinstance(self.model.bottleneck, CodecBottleneck):
             places = (torch.arange(size)[share, None].to(views) + 0.5) / size  # all qualities, evenly
+            assert isinstance(self.settings, HierarchicalSettings)
             symmetries = drawn_symmetries(self.settings, step_generator(step, 0))
             loss, figures = self._coded_loss(views, mask_noise, {"level": places}, symmetries)
         else:
@@ -175,7 +178,7 @@ class MaskedTraining(lightning.LightningModule):
         the mean.
         """
         s, bottleneck = self.settings, self.model.bottleneck
-        assert isinstance(s, AdaptSettings)
+        assert isinstance(s, HierarchicalSettings)
         assert isinstance(bottleneck, CodecBottleneck)
         levels = draw_levels(noise["level"][:, 0], s.quality_range)
         tokens = self.model.embed(views)
@@ -199,24 +202,20 @@ class MaskedTraining(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         s = self.settings
-        groups = parameter_groups(self.model, s)
-        lr = s.learning_rate
+        groups = parameter_groups(self.model, partial(treatment, settings=s))
+        constant = [group.pop("constant", False) for group in groups]
         if s.optimizer == "muon":
-            optimizer: torch.optim.Optimizer = MuonAdamW(groups, lr, s.weight_decay)
+            optimizer: torch.optim.Optimizer = MuonAdamW(groups, s.learning_rate, s.weight_decay)
         else:
-            plain = [{key: value for key, value in group.items() if key != "muon"} for group in groups]
-            optimizer = torch.optim.AdamW(plain, lr, betas=(0.9, 0.95), weight_decay=s.weight_decay)
-        warmup = s.warmup_steps(len(self.images))
-
-        def follow(step: int) -> float:
-            return warmup_cosine(step, self.steps, warmup)
-
-        def stay(step: int) -> float:
-            return 1.0
-
-        factors: list[Any] = [stay if group.get("constant") else follow for group in groups]
+            optimizer = torch.optim.AdamW(groups, s.learning_rate, betas=(0.9, 0.95), weight_decay=s.weight_decay)
+        follow = warmup_cosine(self.steps, s.warmup_steps(len(self.images)))
+        factors: list[Any] = [(lambda _: 1.0) if stays else follow for stays in constant]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _loader(batches: StepBatches) -> DataLoader:
+    return DataLoader(batches, batch_size=None, generator=torch.Generator())  # else it draws from torch's global one
 
 
 def features_target(
@@ -234,9 +233,9 @@ def features_target(
     return symmetric_mean(lambda turned: teacher.embed(turned) - places, views, symmetries) + places
 
 
-def drawn_symmetries(settings: TrainingSettings, generator: torch.Generator) -> tuple[int, ...]:
+def drawn_symmetries(settings: HierarchicalSettings, generator: torch.Generator) -> tuple[int, ...]:
     """The symmetries of a step's target: two of the group, whose mean has the group's mean as its expectation."""
-    if not isinstance(settings, AdaptSettings) or settings.symmetries == 1:
+    if settings.symmetries == 1:
         return GROUPS[1]
     group = GROUPS[settings.symmetries]
     return tuple(group[i] for i in torch.randperm(len(group), generator=generator)[:2].tolist())
@@ -247,38 +246,19 @@ def validation_mask_noise(model: NecModel, images: int, step: int) -> Tensor:
     return torch.rand(images, model.config.grid[0] * model.config.grid[1], generator=step_generator(step, 0))
 
 
-def parameter_groups(model: NecModel, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """Trainable parameters by treatment: matrices in blocks, other matrices, vectors, the prior, its quantiles.
+def treatment(name: str, parameter: nn.Parameter, settings: TrainingSettings) -> dict[str, Any]:
+    """How a parameter is trained: matrices in blocks, other matrices, vectors, the prior, its quantiles.
 
     The quantiles have their own constant rate and no weight decay, which with AdamW is the separate Adam of the
     published code.
     """
-    blocks: list[nn.Parameter] = []
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    prior: list[nn.Parameter] = []
-    quantiles: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.endswith("quantiles"):
-            quantiles.append(parameter)
-        elif name.startswith("norm.") and isinstance(settings, AdaptSettings):
-            prior.append(parameter)  # its gain is the latents' scale against the quantiser's step
-        elif name.startswith("bottleneck.") and ".h_" not in name:  # the hyperprior's transformers train as others do
-            prior.append(parameter)
-        elif parameter.ndim == 2 and "blocks." in name:
-            blocks.append(parameter)
-        else:
-            (matrices if parameter.ndim > 1 and not name.endswith("_token") else vectors).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": blocks, "muon": True},
-        {"params": matrices},
-        {"params": vectors, "weight_decay": 0.0},
-        {"params": prior, "weight_decay": 0.0},
-    ]
     if isinstance(settings, AdaptSettings):
-        if settings.prior_lr is not None:
-            groups[-1]["lr"] = settings.prior_lr
-        groups.append({"params": quantiles, "weight_decay": 0.0, "lr": settings.quantiles_lr, "constant": True})
-    return [group for group in groups if group["params"]]
+        if name.endswith("quantiles"):
+            return {"weight_decay": 0.0, "lr": settings.quantiles_lr, "constant": True}
+        # The final norm's gain is the latents' scale against the quantiser's step; the hyperprior's transformers train
+        # as others do.
+        if name.startswith("norm.") or (name.startswith("bottleneck.") and ".h_" not in name):
+            return {"weight_decay": 0.0, "lr": settings.prior_lr or settings.learning_rate}
+    if not decays(parameter):
+        return {"weight_decay": 0.0}
+    return {"muon": True} if settings.optimizer == "muon" and parameter.ndim == 2 and "blocks." in name else {}

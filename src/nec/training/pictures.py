@@ -29,7 +29,8 @@ class Reconstructions(Callback):
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: MaskedTraining) -> None:  # type: ignore[override]
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not trainer.is_global_zero or pl_module.validation_images is None or not boards:
+        drawn = trainer.is_global_zero and boards and pl_module.model.config.decoder_depth
+        if not drawn or pl_module.validation_images is None:
             return
         count = min(self.images, len(pl_module.validation_images))
         pixels = pl_module.validation_images.take(np.arange(count))

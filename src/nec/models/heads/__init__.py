@@ -1,4 +1,4 @@
-"""Heads as modules: what `nec.tasks` trains and what the published code's checkpoints hold."""
+"""Heads as modules: what `nec.heads` trains and what the published code's checkpoints hold."""
 
 from __future__ import annotations
 

@@ -1,0 +1,269 @@
+"""Image codecs and their common frame; JPEG 2000, JPEG and PNG. Needs the extra `[bench]` (Pillow and imagecodecs).
+
+Images are coded one by one. Their files begin and end alike within a batch (headers, tables), and a frame holds that
+once: a consumer gets many images, and headers of 100 to 600 bytes an image would otherwise decide low rates.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nec.bench.methods import frame
+from nec.bench.methods.method import Method, check_images
+from nec.codec.frame import Reader, varint
+from nec.errors import CorruptError, InputError, missing_extra
+
+
+class ImageFiles(Method):
+    """Each image in a file format that other programs read; what the files share is stored once a frame."""
+
+    domain = "images"
+    bands: tuple[int, ...] = (1, 3)
+    depths: tuple[str, ...] = ("uint8",)
+
+    def encode(self, batch: NDArray[Any]) -> bytes:
+        batch = check_images(batch)
+        if batch.shape[3] not in self.bands or batch.dtype.name not in self.depths:
+            raise InputError(
+                f"{self.family} stores {' or '.join(map(str, self.bands))} bands of {' or '.join(self.depths)} here, "
+                f"and the images have {batch.shape[3]} of {batch.dtype}: leave this method out, or choose bands"
+            )
+        files = [self.strip(file) for file in self.write(batch)]
+        prefix = _common_start(files)
+        suffix = _common_start([file[len(prefix) :][::-1] for file in files])[::-1]
+        bodies = [file[len(prefix) : len(file) - len(suffix)] for file in files]
+        shared = varint(len(prefix)) + prefix + varint(len(suffix)) + suffix
+        return frame.pack(self.family, batch, shared + b"".join(varint(len(body)) + body for body in bodies))
+
+    def decode(self, blob: bytes) -> NDArray[Any]:
+        header, payload = frame.unpack(blob, self.family)
+        prefix, suffix, bodies = _split(header, payload)
+        return np.stack([self._read_checked(self._restored(prefix + body + suffix), header) for body in bodies])
+
+    def image_bytes(self, blob: bytes) -> list[int]:
+        _, _, bodies = _split(*frame.unpack(blob, self.family))
+        return [len(varint(len(body))) + len(body) for body in bodies]
+
+    def files(self, blob: bytes) -> list[bytes]:
+        prefix, suffix, bodies = _split(*frame.unpack(blob, self.family))
+        return [self._restored(prefix + body + suffix) for body in bodies]
+
+    def _restored(self, stored: bytes) -> bytes:
+        try:
+            return self.restore(stored)
+        except (ValueError, IndexError, struct.error) as error:
+            raise CorruptError(f"an image of the {self.family} frame is damaged: {error}") from error
+
+    def _read_checked(self, file: bytes, header: frame.Frame) -> NDArray[Any]:
+        try:
+            height, width = self.size(file)
+        except Exception as error:  # Pillow's readers raise nearly anything here
+            raise CorruptError(f"an image of the {self.family} frame is damaged: {error}") from error
+        if (height, width) != header.shape[1:3]:
+            raise CorruptError(f"an image of {height}x{width} px in a frame of {header.shape[1]}x{header.shape[2]} px")
+        try:
+            pixels = np.asarray(self.read(file))
+        except Exception as error:
+            raise CorruptError(f"an image of the {self.family} frame is damaged: {error}") from error
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        if pixels.shape != header.shape[1:] or pixels.dtype != header.dtype:
+            raise CorruptError(f"an image of {pixels.dtype} {pixels.shape} in a frame of {header.shape}")
+        return pixels
+
+    @abstractmethod
+    def write(self, batch: NDArray[Any]) -> list[bytes]:
+        """A file for each image of (n, h, w, c)."""
+
+    @abstractmethod
+    def read(self, file: bytes) -> NDArray[Any]:
+        """Pixels (h, w, c) or (h, w) of a file."""
+
+    def size(self, file: bytes) -> tuple[int, int]:
+        """Height and width that a file declares, read without decoding it."""
+        with pillow().open(io.BytesIO(file)) as image:
+            return image.height, image.width
+
+    def strip(self, file: bytes) -> bytes:
+        """The file without what follows from its length, so that the files of a batch begin alike."""
+        return file
+
+    def restore(self, stored: bytes) -> bytes:
+        """Inverse of `strip`; `ValueError` for what no file gives."""
+        return stored
+
+
+def _common_start(files: list[bytes]) -> bytes:
+    first, last = min(files), max(files)
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:length]
+
+
+def _split(header: frame.Frame, payload: bytes) -> tuple[bytes, bytes, list[bytes]]:
+    """Shared beginning, shared end, and each image's bytes between them."""
+    reader = Reader(payload, 0)
+
+    def take() -> bytes:
+        length = reader.varint()
+        start, reader.position = reader.position, reader.position + length
+        if reader.position > len(payload):
+            raise CorruptError("frame of images is truncated")
+        return payload[start : reader.position]
+
+    prefix, suffix = take(), take()
+    if header.shape[0] > len(payload):
+        raise CorruptError(f"frame declares {header.shape[0]} images in {len(payload)} bytes")
+    bodies = [take() for _ in range(header.shape[0])]
+    if reader.position != len(payload):
+        raise CorruptError(f"frame has {len(payload) - reader.position} bytes behind its last image")
+    return prefix, suffix, bodies
+
+
+class Jpeg2000(ImageFiles):
+    """JPEG 2000 (ISO/IEC 15444-1) at a compression ratio, raw pixel bytes over stored bytes; 1 is lossless.
+
+    Raw codestreams, one tile, one quality layer, colour transform, 9/7 wavelet (lossless: 5/3), as many resolutions as
+    leave a lowest one of 8 px, by OpenJPEG in Pillow. Comments are left out and the tile-part's length is 0, "up to the
+    end", which the standard allows. The encoder is asked for the rate that leaves an image, in a large batch, its share
+    of raw / ratio bytes; at 64 px it keeps to that within some 10% down to 60 bytes, and stays below it from there.
+
+    With `constant_quality` (family "jpeg2000-psnr") the setting is a PSNR in dB that each image is to reach instead.
+    """
+
+    depths = ("uint8", "uint16")
+    version = 2  # 1 was without the colour transform
+
+    def __init__(self, ratio: float, constant_quality: bool = False) -> None:
+        self.family = "jpeg2000-psnr" if constant_quality else "jpeg2000"
+        self.setting, self.lossless = float(ratio), ratio == 1 and not constant_quality
+        if constant_quality and not 10 <= ratio <= 60:
+            raise InputError(f"jpeg2000-psnr takes 10 to 60 dB, not {ratio:g}")
+        if not 1 <= ratio <= 1e6:
+            raise InputError(f"jpeg2000 takes a compression ratio of at least 1 (which is lossless), not {ratio:g}")
+        self.label = f"{ratio:g} dB" if constant_quality else "lossless" if ratio == 1 else f"1:{ratio:g}"
+
+    def write(self, batch: NDArray[Any]) -> list[bytes]:
+        if batch.shape[3] == 3 and batch.dtype != np.uint8:
+            raise InputError("jpeg2000 stores three bands of uint8 only here, or one of uint16: leave this method out")
+        resolutions = resolutions_of(batch)
+        if self.lossless:
+            return [normalise(_openjpeg(image, resolutions, 0)) for image in batch]
+        if self.family == "jpeg2000-psnr":
+            return [normalise(_openjpeg(image, resolutions, self.setting, "dB")) for image in batch]
+        header = _start_of_tile(_openjpeg(batch[0], resolutions, self.setting))
+        raw = batch[0].nbytes
+        share = raw / self.setting
+        wanted = max(share - len(varint(int(share))), 1.0) + header
+        return [normalise(_openjpeg(image, resolutions, raw / wanted)) for image in batch]
+
+    def read(self, file: bytes) -> NDArray[Any]:
+        return _read_with_pillow(file)
+
+
+def resolutions_of(batch: NDArray[Any]) -> int:
+    """How many resolutions leave a lowest one of about 8 px, at most 6."""
+    return max(1, min(6, round(math.log2(min(batch.shape[1:3]))) - 2))
+
+
+def _openjpeg(image: NDArray[Any], resolutions: int, quality: float, mode: str = "rates") -> bytes:
+    """Codestream of one image (h, w, c) at a compression ratio or (mode "dB") a PSNR; 0 is lossless."""
+    out = io.BytesIO()
+    options = {"quality_mode": mode, "quality_layers": [quality], "irreversible": True} if quality else {}
+    picture = pillow().fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    colour = int(image.shape[2] == 3)  # Pillow leaves the colour transform out unless told, which costs 3 dB
+    picture.save(out, "JPEG2000", no_jp2=True, num_resolutions=resolutions, mct=colour, **options)
+    return out.getvalue()
+
+
+def _segments(codestream: bytes) -> list[tuple[int, int, int]]:
+    """(marker, start, end) of the segments behind SOC up to the first tile-part's header, which is the last."""
+    found, start = [], 2
+    while True:
+        marker, length = struct.unpack_from(">HH", codestream, start)
+        found.append((marker, start, start + 2 + length))
+        if marker == _SOT:
+            return found
+        start += 2 + length
+
+
+_SOT, _COM = 0xFF90, 0xFF64
+
+
+def _start_of_tile(codestream: bytes) -> int:
+    return _segments(codestream)[-1][1]
+
+
+def normalise(codestream: bytes) -> bytes:
+    """A codestream of one tile-part without comments, and with tile-part length 0: up to the end."""
+    *main, (_, tile, _) = _segments(codestream)
+    kept = b"".join(codestream[start:end] for marker, start, end in main if marker != _COM)
+    # SOT: marker, length, tile index (2 bytes each), then 4 bytes of tile-part length
+    return codestream[:2] + kept + codestream[tile : tile + 6] + bytes(4) + codestream[tile + 10 :]
+
+
+class Jpeg(ImageFiles):
+    """JPEG at a quality of 1 to 100 (libjpeg's scale, 4:2:0, the standard's Huffman tables, which files share)."""
+
+    family = "jpeg"
+
+    def __init__(self, quality: float) -> None:
+        if not (1 <= quality <= 100 and float(quality).is_integer()):
+            raise InputError(f"jpeg takes a whole quality from 1 to 100, not {quality:g}")
+        self.setting, self.label = float(quality), f"quality {quality:g}"
+
+    def write(self, batch: NDArray[Any]) -> list[bytes]:
+        codec = imagecodecs()
+        images = batch[..., 0] if batch.shape[3] == 1 else batch
+        return [codec.jpeg8_encode(image, int(self.setting)) for image in np.ascontiguousarray(images)]
+
+    def read(self, file: bytes) -> NDArray[Any]:
+        return _read_with_pillow(file)
+
+
+class Png(ImageFiles):
+    """PNG at its highest compression: the lossless reference."""
+
+    family, setting, label, lossless = "png", 0.0, "lossless", True
+    bands = (1, 2, 3, 4)
+    depths = ("uint8", "uint16")
+
+    @property
+    def name(self) -> str:
+        return "png"
+
+    def write(self, batch: NDArray[Any]) -> list[bytes]:
+        codec = imagecodecs()
+        images = batch[..., 0] if batch.shape[3] == 1 else batch
+        return [codec.png_encode(image, 9) for image in np.ascontiguousarray(images)]
+
+    def read(self, file: bytes) -> NDArray[Any]:
+        return imagecodecs().png_decode(file)
+
+
+def _read_with_pillow(file: bytes) -> NDArray[Any]:
+    with pillow().open(io.BytesIO(file)) as image:
+        return np.array(image)
+
+
+def pillow() -> Any:
+    """Pillow's `Image` module."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        missing_extra("Pillow", "bench", error)
+    return Image
+
+
+def imagecodecs() -> Any:
+    """The package imagecodecs."""
+    try:
+        import imagecodecs as module
+    except ImportError as error:
+        missing_extra("imagecodecs", "bench", error)
+    return module

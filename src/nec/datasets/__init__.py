@@ -1,0 +1,20 @@
+"""Datasets: images with names, labels, classes and recorded splits, from folders, zips and GeoTIFFs.
+
+`open_dataset("eurosat:EuroSAT_RGB.zip")` opens one; `ArrayDataset` wraps images in memory.
+Pillow comes with the extra `[torch]` or `[bench]`, rasterio with `[geo]`.
+"""
+
+from nec.datasets.base import ArrayDataset, Dataset
+from nec.datasets.files import ImageFiles
+from nec.datasets.masks import IGNORE
+from nec.datasets.open import open_dataset
+from nec.datasets.splits import group_folds
+
+__all__ = [
+    "IGNORE",
+    "ArrayDataset",
+    "Dataset",
+    "ImageFiles",
+    "group_folds",
+    "open_dataset",
+]

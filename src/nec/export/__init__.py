@@ -1,0 +1,1 @@
+"""What others read: STAC Items, GeoParquet, quick-looks. One file a format."""

@@ -1,0 +1,43 @@
+"""What a product is in the words of the STAC extension `emb`, version 0.0.1."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nec.store.raster_reader import Product
+from nec.store.raster_spec import NAME
+
+METHOD = {
+    "rel": "about",
+    "href": "https://doi.org/10.48550/arXiv.2403.17886",
+    "title": "Neural Embedding Compression: uniform quantisation of decorrelated channels, entropy-coded",
+}
+
+
+def embedding_fields(product: Product, chip: int = 1) -> dict[str, Any]:
+    """`emb:type`, `emb:dimensions`, `data_type`, `gsd` and `emb:chip_layout` of squares of `chip` tokens."""
+    pixels = product.patch_px * chip
+    fields: dict[str, Any] = {
+        "emb:type": "pixel" if pixels == 1 else "chip",
+        "emb:dimensions": product.dimensions,
+        "data_type": "float32",
+    }
+    size = product.token_size
+    if size is not None:
+        fields["gsd"] = round(math.sqrt(size[0] * size[1]) * chip, 6)
+    if pixels > 1:
+        side = [pixels, pixels]
+        fields["emb:chip_layout"] = {"layout_type": "regular_grid", "chip_size": side, "stride": side}
+    return fields
+
+
+def quantization(product: Product) -> dict[str, Any]:
+    """`emb:quantization`: the codec's step is the scale of every channel after its transform."""
+    return {
+        "method": NAME,
+        "original_dtype": "float32",
+        "quantized_dtype": "int32",
+        "scale": [product.codec.step(product.quality)],
+        "link": dict(METHOD),
+    }

@@ -1,0 +1,416 @@
+"""What other software reads of a product: xarray, GeoParquet, STAC, pictures, plain arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from product_samples import GRID, ROUNDING, TIMES, TRANSFORM, D, write_date
+
+import nec
+from nec.cli import main
+from nec.export.geoparquet import hilbert, write_geoparquet
+from nec.export.quicklook import Colouring, quicklook
+from nec.export.stac import write_stac
+from nec.store import ProductSpec, ProductWriter, create_product, open_product
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def schemas_dir() -> Path:
+    """Folder of the extension's published schema: `$NEC_SCHEMAS`, else `../shared/schemas` beside the checkout."""
+    folder = Path(os.environ.get("NEC_SCHEMAS", ROOT.parent / "shared" / "schemas"))
+    if not (folder / "stac-embeddings-v0.0.1.json").is_file():
+        pytest.skip(f"no schema of the STAC extension in {folder}: set NEC_SCHEMAS")
+    return folder
+
+
+# ---- xarray and the conventions
+
+
+def test_xarray_and_rioxarray_open_it_in_its_place(product_path: Path, valid: np.ndarray) -> None:
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("rioxarray")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = xarray.open_zarr(product_path, chunks=None)
+    assert dataset.embeddings.dims == ("time", "embedding", "y", "x")
+    np.testing.assert_array_equal(dataset.time.values, np.array(TIMES, "datetime64[ns]"))
+    np.testing.assert_array_equal(dataset.x.values, 500_000 + 160 * (np.arange(GRID[1]) + 0.5))
+    np.testing.assert_array_equal(dataset.y.values, 5_000_000 - 160 * (np.arange(GRID[0]) + 0.5))
+    for array in (dataset.embeddings, dataset.valid):
+        assert array.rio.crs.to_epsg() == 32632
+        assert tuple(array.rio.transform())[:6] == TRANSFORM
+    expected = open_product(product_path).read(TIMES[1])
+    date = dataset.sel(time=TIMES[1])
+    tokens = date.embeddings.where(date.valid).transpose("y", "x", "embedding").values
+    np.testing.assert_array_equal(tokens, expected)
+    near = dataset.valid.sel(x=501_000, y=4_998_000, method="nearest").values
+    np.testing.assert_array_equal(near, valid[:, 12, 6])
+
+
+@pytest.mark.parametrize("chunks", [None, {}, {"x": 7}])
+def test_to_xarray_is_masked_and_reads_only_what_is_asked_for(
+    product_path: Path, valid: np.ndarray, chunks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xarray")
+    pytest.importorskip("rioxarray")
+    if chunks is not None:
+        pytest.importorskip("dask")
+    product = open_product(product_path)
+    whole = np.stack([product.read(time) for time in range(2)]).transpose(0, 3, 1, 2)
+    read, windows = product.read, []
+    monkeypatch.setattr(product, "read", lambda time, *window: windows.append(window) or read(time, *window))
+    dataset = product.to_xarray(chunks)
+    assert not windows
+    np.testing.assert_array_equal(dataset.valid.values, valid)
+    assert dataset.embeddings.rio.crs.to_epsg() == 32632
+    for key in (
+        np.s_[1, :, 9:11, 18:23], np.s_[:, 2, 5, ::-3], np.s_[-1:, [3, 1], 20, [0, 8, 29]], np.s_[0, :, 4:4, :],
+        np.s_[:],
+    ):  # fmt: skip
+        expected = dataset.embeddings.copy(data=whole)[key].values
+        np.testing.assert_allclose(dataset.embeddings[key].values, expected, **ROUNDING)
+    if chunks is None:
+        assert windows[0] == (slice(9, 11), slice(18, 23))
+
+
+def test_to_xarray_raises_for_what_is_lost(
+    tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray
+) -> None:
+    pytest.importorskip("xarray")
+    path = one_date(tmp_path / "p.zarr", spec, rasters[0], valid[0])
+    (path / "embeddings" / "c.0.0.1.2").unlink()
+    dataset = open_product(path).to_xarray()
+    assert dataset.embeddings.isel(time=0, y=0).values.shape == (5, 30)
+    with pytest.raises(nec.CorruptError, match=r"c\.0\.0\.1\.2"):
+        dataset.embeddings.isel(time=0).load()
+
+
+def test_the_attributes_follow_the_zarr_conventions(product_path: Path) -> None:
+    attributes = json.loads((product_path / "zarr.json").read_text())["attributes"]
+    assert attributes["proj:code"] == "EPSG:32632"
+    assert "proj:wkt2" not in attributes  # the convention allows one of the three
+    assert attributes["spatial:dimensions"] == ["y", "x"]
+    assert attributes["spatial:shape"] == list(GRID)
+    assert attributes["spatial:transform"] == list(TRANSFORM)
+    assert attributes["spatial:bbox"] == [500_000, 5_000_000 - 160 * GRID[0], 500_000 + 160 * GRID[1], 5_000_000]
+    uuids = {entry["name"]: entry["uuid"] for entry in attributes["zarr_conventions"]}
+    assert uuids == {
+        "proj:": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "spatial": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "geoemb:": "61c12cc5-0e28-4056-999a-480cf3fb7e4c",
+    }
+    assert (attributes["geoemb:type"], attributes["geoemb:dimensions"], attributes["geoemb:gsd"]) == ("chip", D, 160)
+    assert attributes["geoemb:model"] == "https://example.org/models/toy"
+
+
+def one_date(path: Path, spec: ProductSpec, tokens: np.ndarray, valid: np.ndarray) -> Path:
+    create_product(path, spec)
+    with ProductWriter(path) as writer:
+        write_date(writer, TIMES[0], tokens, valid)
+    return path
+
+
+def test_other_places(tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray) -> None:
+    """A CRS without a code, a rotated grid, and no CRS at all."""
+    own = "+proj=laea +lat_0=47 +lon_0=9 +datum=WGS84 +units=m"
+    turned = (100.0, 20.0, 0.0, 20.0, -100.0, 0.0)
+    path = one_date(tmp_path / "a.zarr", replace(spec, crs=own, transform=turned), rasters[0], valid[0])
+    product = open_product(path)
+    assert product.crs is not None
+    assert product.crs.startswith("PROJCRS")
+    assert product.conventions["proj:wkt2"] == product.crs
+    assert "x" not in product.metadata
+    assert product.window((5, -5, 6, -4)) == (slice(0, 1), slice(0, 1))
+    write_stac(product, tmp_path / "stac")
+    none = one_date(tmp_path / "b.zarr", replace(spec, crs=None), rasters[0], valid[0])
+    assert open_product(none).crs is None
+    assert nec.store.info(none)["bytes_per_km2"] is None
+    assert "geoemb:gsd" not in open_product(none).conventions
+    for export in (write_stac, write_geoparquet):
+        with pytest.raises(nec.InputError, match="no CRS"):
+            export(open_product(none), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+# ---- GeoParquet
+
+
+def test_the_hilbert_curve_visits_neighbours() -> None:
+    for order in (1, 2, 3, 5):
+        y, x = np.divmod(np.arange(4**order), 2**order)
+        place = hilbert(x, y, order)
+        assert sorted(place) == list(range(4**order))
+        path = place.argsort()
+        steps = np.abs(np.diff(x[path])) + np.abs(np.diff(y[path]))
+        assert (steps == 1).all()
+
+
+@pytest.mark.parametrize("chip", [1, 4, 5])
+def test_chips_are_means_of_their_valid_tokens(
+    product_path: Path, tmp_path: Path, valid: np.ndarray, chip: int
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    product = open_product(product_path)
+    count = write_geoparquet(product, tmp_path / "chips.parquet", chip=chip)
+    table = parquet.read_table(tmp_path / "chips.parquet")
+    expected = {}
+    for t in range(2):
+        tokens = product.read(t)
+        for y in range(0, GRID[0], chip):
+            for x in range(0, GRID[1], chip):
+                mask = valid[t, y : y + chip, x : x + chip]
+                if mask.any():
+                    expected[t, y, x] = mask.mean(), tokens[y : y + chip, x : x + chip][mask].mean(axis=0)
+    assert count == len(table) == len(expected)
+    for row in table.to_pylist():
+        t = [np.datetime64(time) for time in TIMES].index(np.datetime64(row["time"].replace(tzinfo=None), "s"))
+        fraction, mean = expected[t, row["row"], row["column"]]
+        assert row["valid_fraction"] == pytest.approx(fraction)
+        np.testing.assert_allclose(row["embedding"], mean, rtol=1e-5, atol=1e-6)
+
+
+def test_geopandas_reads_the_chips_in_their_places(product_path: Path, tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    shapely = pytest.importorskip("shapely")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    product = open_product(product_path)
+    write_geoparquet(product, tmp_path / "chips.parquet", chip=5, time=0)
+    frame = geopandas.read_parquet(tmp_path / "chips.parquet")
+    assert frame.crs.to_epsg() in (4326, None)
+    assert (frame.time.dt.strftime("%Y-%m-%dT%H:%M:%S") == TIMES[0]).all()
+    assert frame.geometry.is_valid.all()
+    assert all(shapely.is_ccw(polygon.exterior) for polygon in frame.geometry)
+    back = frame.geometry.to_crs(32632)
+    for row, column, polygon in zip(frame.row, frame.column, back, strict=True):
+        right, low = min(column + 5, GRID[1]), min(row + 5, GRID[0])
+        box = (500_000 + 160 * column, 5_000_000 - 160 * low, 500_000 + 160 * right, 5_000_000 - 160 * row)
+        np.testing.assert_allclose(polygon.bounds, box, atol=0.01)
+    place = frame.geometry.iloc[7].centroid
+    few = geopandas.read_parquet(tmp_path / "chips.parquet", bbox=(place.x, place.y, place.x + 1e-9, place.y + 1e-9))
+    assert few.row.tolist() == [frame.row.iloc[7]]
+    table = parquet.read_table(tmp_path / "chips.parquet")
+    boxes = np.array([[box[name] for name in ("xmin", "ymin", "xmax", "ymax")] for box in table["bbox"].to_pylist()])
+    np.testing.assert_array_equal(boxes, frame.geometry.bounds.to_numpy())
+
+
+def test_the_footers_say_what_it_is(product_path: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_geoparquet(open_product(product_path), tmp_path / "a.parquet")
+    write_geoparquet(open_product(product_path), tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    footer = parquet.read_schema(tmp_path / "a.parquet").metadata
+    geo, emb = json.loads(footer[b"geo"]), json.loads(footer[b"emb"])
+    assert (geo["version"], geo["primary_column"]) == ("1.1.0", "geometry")
+    assert geo["columns"]["geometry"]["covering"]["bbox"]["xmax"] == ["bbox", "xmax"]
+    assert (emb["emb:dimensions"], emb["gsd"], emb["emb:chip_layout"]["chip_size"]) == (D, 1280.0, [128, 128])
+    assert emb["model"]["name"] == "toy"
+    with pytest.raises(nec.InputError, match="exists"):
+        write_geoparquet(open_product(product_path), tmp_path / "a.parquet")
+
+
+# ---- STAC
+
+
+def extension_validator(schemas_dir: Path, definition: str) -> Any:
+    """Validator of the extension's own part; the schemas of STAC and of other extensions that it names accept all."""
+    jsonschema = pytest.importorskip("jsonschema")
+    referencing = pytest.importorskip("referencing")
+    schema = json.loads((schemas_dir / "stac-embeddings-v0.0.1.json").read_text())
+    schema["oneOf"] = [part for part in schema["oneOf"] if definition in part["title"]]
+    assert len(schema["oneOf"]) == 1
+    anything = {
+        "definitions": {"link": {"required": ["rel", "href"]}, "fields": {"properties": {"processing:expression": {}}}}
+    }
+    resource = referencing.Resource.from_contents(anything, default_specification=referencing.jsonschema.DRAFT7)
+    registry = referencing.Registry(retrieve=lambda uri: resource)
+    return jsonschema.Draft7Validator(schema, registry=registry)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray) -> list[dict[str, Any]]:
+    """Collection and Items of a product whose dates say how they were made."""
+    path = tmp_path / "toy.zarr"
+    create_product(path, spec)
+    energy = {"device_type": "cpu", "inference_duration_s": 12.5, "energy_kwh": 0.001, "name": "some CPU"}
+    run = {"energy": energy, "datetime": "2026-06-02T00:00:00Z", "parameters": {"batch": 8}}
+    with ProductWriter(path) as writer:
+        for t, time in enumerate(TIMES):
+            index = writer.append_time(time, source={"links": [f"https://example.org/items/{t}"]})
+            for row, column in writer.missing(index):
+                window = writer.product.tiling.shard_window(row, column)
+                writer.write_shard(index, row, column, rasters[t][window], valid[t][window])
+            writer.finish(index, run=run)
+    written = write_stac(open_product(path), tmp_path / "stac")
+    assert [file.name for file in written] == [
+        "collection.json", "toy-20260501T103000.json", "toy-20260601T103000.json"
+    ]  # fmt: skip
+    return [json.loads(file.read_text()) for file in written]
+
+
+def test_the_extension_s_schema_accepts_the_catalogue(catalogue: list[dict[str, Any]], schemas_dir: Path) -> None:
+    collection, *items = catalogue
+    check_collection = extension_validator(schemas_dir, "Collections")
+    check_item = extension_validator(schemas_dir, "Items")
+    check_collection.validate(json.loads((schemas_dir / "example-collection.json").read_text()))
+    check_item.validate(json.loads((schemas_dir / "example-item.json").read_text()))
+    check_collection.validate(collection)
+    for item in items:
+        check_item.validate(item)
+    assert not check_item.is_valid({**items[0], "properties": {**items[0]["properties"], "emb:energy": {"watts": 1}}})
+    assert not check_collection.is_valid({**collection, "links": [collection["links"][0]]})
+
+
+def test_pystac_accepts_the_catalogue(catalogue: list[dict[str, Any]], tmp_path: Path) -> None:
+    pystac = pytest.importorskip("pystac")
+    pytest.importorskip("jsonschema")
+    collection = pystac.Collection.from_file(str(tmp_path / "stac" / "collection.json"))
+    items = list(collection.get_items())
+    assert [item.id for item in items] == ["toy-20260501T103000", "toy-20260601T103000"]
+    for entry in (collection, *items):
+        document = {**entry.to_dict(), "stac_version": "1.1.0", "stac_extensions": []}  # the schemas that pystac ships
+        pystac.validation.validate_dict(document)
+    asset = items[0].assets["embeddings"]
+    assert len(open_product(asset.get_absolute_href()).times) == 2
+    links = {link.rel: link.target for link in collection.links}
+    assert links["emb:model"] == "https://example.org/models/toy"
+    sources = [link.target for link in collection.links if link.rel == "emb:source-data"]
+    assert sources == [
+        "https://example.org/collections/sentinel-2-l2a", "https://example.org/items/0", "https://example.org/items/1"
+    ]  # fmt: skip
+
+
+def test_the_catalogue_says_where_and_how(catalogue: list[dict[str, Any]], spec: ProductSpec) -> None:
+    warp = pytest.importorskip("rasterio.warp")
+    collection, item, _ = catalogue
+    left, bottom = 500_000, 5_000_000 - 160 * GRID[0]
+    right, top = 500_000 + 160 * GRID[1], 5_000_000
+    expected = warp.transform_bounds("EPSG:32632", "EPSG:4326", left, bottom, right, top)
+    np.testing.assert_allclose(item["bbox"], expected, atol=1e-5)
+    assert collection["extent"]["spatial"]["bbox"] == [item["bbox"]]
+    assert collection["extent"]["temporal"]["interval"] == [[time + "Z" for time in TIMES]]
+    assert collection["license"] == "CC-BY-4.0"
+    assert (collection["emb:dimensions"], collection["gsd"]) == (D, 160.0)
+    assert collection["emb:chip_layout"]["chip_size"] == [16, 16]
+    properties = item["properties"]
+    assert properties["proj:code"] == "EPSG:32632"
+    assert properties["emb:quantization"]["scale"] == [spec.codec.step(2.0)]
+    assert properties["emb:energy"]["inference_duration_s"] == 12.5
+    assert properties["emb:runtime_parameters"] == {
+        "patch_px": 16,
+        "bands": ["B02", "B03", "B04"],
+        "quality": 2.0,
+        "batch": 8,
+    }
+    decoder = next(link["href"] for link in item["links"] if link["rel"] == "emb:decoder")
+    assert decoder == "../toy.zarr/embeddings/zarr.json"
+
+
+def test_a_product_that_names_nothing_needs_links(
+    tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray
+) -> None:
+    path = one_date(tmp_path / "p.zarr", replace(spec, model=None, source=None), rasters[0], valid[0])
+    with pytest.raises(nec.InputError, match="--model-url"):
+        write_stac(open_product(path), tmp_path / "stac")
+    with pytest.raises(nec.InputError, match="--source-url"):
+        write_stac(open_product(path), tmp_path / "stac", model_url="https://example.org/m")
+    assert not (tmp_path / "stac").exists()
+
+
+# ---- pictures
+
+
+def test_the_colours_are_the_principal_components() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(500, 6)) @ np.diag([5, 3, 1, 0.1, 0.1, 0.1]) + 7
+    colouring = Colouring.fit(tokens)
+    np.testing.assert_allclose(np.abs(colouring.axes), np.eye(3, 6), atol=0.1)
+    picture = colouring.apply(tokens.reshape(20, 25, 6), np.ones((20, 25), bool))
+    assert np.corrcoef(picture[..., 0].ravel(), tokens[:, 0])[0, 1] > 0.98
+    assert Colouring.fit(tokens[:, :2]).apply(tokens[None, :, :2], np.ones((1, 500), bool)).shape == (1, 500, 4)
+
+
+def test_quicklooks(product_path: Path, tmp_path: Path, valid: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    product = open_product(product_path)
+    picture, step = quicklook(product, 0)
+    assert (picture.shape, step) == ((*GRID, 4), 1)
+    np.testing.assert_array_equal(picture[..., 3], 255 * valid[0])
+    assert not picture[~valid[0]].any()
+    assert main(["export", str(product_path), "--quicklook", str(tmp_path / "q.tif"), "--time", TIMES[0]]) == 0
+    with rasterio.open(tmp_path / "q.tif") as file:
+        assert (file.crs.to_epsg(), tuple(file.transform)[:6]) == (32632, TRANSFORM)
+        np.testing.assert_array_equal(file.read().transpose(1, 2, 0), picture)
+    assert main(["export", str(product_path), "--quicklook", str(tmp_path / "q.png")]) == 0
+    with rasterio.open(tmp_path / "q.png") as file:
+        assert file.shape == (18 * GRID[0], 18 * GRID[1])  # 540 pixels: at least 512
+    monkeypatch.setattr("nec.export.quicklook.MOST", 10)
+    small, step = quicklook(product, 0)
+    assert step == 3
+    np.testing.assert_array_equal(small, picture[::3, ::3])
+
+
+# ---- the command line
+
+
+def test_export_from_the_command_line(product_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow")
+    path = str(product_path)
+    chips, stac = tmp_path / "chips.parquet", tmp_path / "stac"
+    assert main(["export", path, "--geoparquet", str(chips), "--chip", "4", "--stac", str(stac)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        *(str(stac / name) for name in ("collection.json", "toy-20260501T103000.json", "toy-20260601T103000.json")),
+        str(chips),
+    ]
+    for arguments, word in (
+        ([], "nothing to export"), (["--stac", str(stac)], "not empty"), (["--quicklook", "x.jpg"], ".png"),
+        (["--geoparquet", str(chips)], "--overwrite"),
+        (["--quicklook", str(tmp_path / "q.png"), "--time", "x"], "date"),
+        (["--geoparquet", "y", "--chip", "0"], "chips"),
+    ):  # fmt: skip
+        assert main(["export", path, *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert word in error
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["chips.parquet", "stac"]
+
+
+def test_decode_info_and_verify_from_the_command_line(
+    product_path: Path, tmp_path: Path, valid: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = np.stack([open_product(product_path).read(t) for t in range(2)])
+    for suffix in ("npy", "npz", "zarr"):
+        assert main(["decode", str(product_path), "--out", str(tmp_path / f"out.{suffix}"), "--quiet"]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+    with np.load(tmp_path / "out.npz") as archive:
+        np.testing.assert_array_equal(archive["embeddings"], expected)
+        np.testing.assert_array_equal(archive["valid"], valid)
+        np.testing.assert_array_equal(archive["time"], np.array(TIMES, "datetime64[s]"))
+    xarray = pytest.importorskip("xarray")
+    plain = xarray.open_zarr(tmp_path / "out.zarr", chunks=None, consolidated=False)
+    np.testing.assert_array_equal(plain.embeddings.transpose("time", "y", "x", "embedding").values, expected)
+    assert plain.time.values[1] == np.datetime64(TIMES[1])
+    assert main(["info", str(product_path)]) == 0
+    assert "EPSG:32632" in capsys.readouterr().out
+    assert main(["verify", str(product_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+
+
+def test_verify_names_the_damage(
+    tmp_path: Path, build: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = build(tmp_path / "p.zarr", dates=1)
+    file = path / "embeddings" / "c.0.0.2.0"
+    data = file.read_bytes()
+    file.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
+    assert main(["verify", str(path)]) == 1
+    assert "corrupt: embeddings/c.0.0.2.0 tokens from row 16, column 0:" in capsys.readouterr().out
