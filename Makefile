@@ -21,7 +21,7 @@ OLDEST := numpy==1.26.4 zarr==3.1.4 constriction==0.4.1
 
 .PHONY: demo test oldest lint format bench kernel sanitize fuzz model clean
 
-$(VENV)/user: pyproject.toml constraints.txt setup.py src/nec/codec/_kernel.c src/nec/codec/_contexts.h
+$(VENV)/user: pyproject.toml constraints.txt setup.py $(wildcard src/nec/codec/_*.[ch])
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nec needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e '.[all]'

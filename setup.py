@@ -11,7 +11,7 @@ gcc = ["-O3", "-g0", "-ffp-contract=off"]  # no fused products: values must not 
 kernel = Extension(
     "nec.codec._kernel",
     ["src/nec/codec/_kernel.c"],
-    depends=["src/nec/codec/_contexts.h"],
+    depends=["src/nec/codec/_contexts.h", "src/nec/codec/_values.h"],
     extra_compile_args=["/O2"] if sys.platform == "win32" else gcc + os.environ.get("NEC_CFLAGS", "").split(),
     extra_link_args=os.environ.get("NEC_LDFLAGS", "").split(),
     py_limited_api=True,

@@ -30,9 +30,11 @@
 
 #if defined(_MSC_VER)
 #include <intrin.h>
+#define INLINE __forceinline
 #define restrict __restrict
 #define high_product(a, b) __umulh(a, b)
 #else
+#define INLINE inline __attribute__((always_inline))
 #define high_product(a, b) ((uint64_t)(((unsigned __int128)(a) * (b)) >> 64))
 #endif
 #if defined(_M_ARM64) || (defined(__SIZEOF_POINTER__) && __SIZEOF_POINTER__ < 8)
@@ -189,35 +191,55 @@ static void read_raw(Reader *in, uint64_t *values, size_t count, int bits) {
     }
 }
 
-/* Values of one table. Returns how many escaped; these are radius + 1. */
-CLONES static size_t read_run(Reader *reader, const Model *m, int32_t table, int32_t *restrict value, size_t count) {
-    const uint32_t *start = m->start + m->first[table];
-    const uint16_t *bucket = m->bucket + ((size_t)table << BUCKET_BITS);
-    int32_t radius = m->radii[table], likely = m->likely[table], entry;
-    uint32_t begin = start[likely], width = start[likely + 1] - begin;
+/* How the next values of one table are found. */
+typedef struct {
+    const uint32_t *start;
+    const uint16_t *bucket;
+    int32_t likely;
+    uint32_t begin, width; /* of the entry that is tried first; width 0: none is */
+    int bits;              /* of the quantile, that choose where the search begins */
     uint16_t fine[1 << FINE_BITS];
-    int bits = BUCKET_BITS;
-    size_t escaped = 0;
-    Reader in = *reader;
-    if (count > 1 << FINE_BITS && width < DOMINANT) { /* a finer start of the search, and no value is tried first */
-        entry = 0;
+} Run;
+
+static void open_run(Run *run, const Model *m, int32_t table, size_t count) {
+    const uint32_t *start = run->start = m->start + m->first[table];
+    run->bucket = m->bucket + ((size_t)table << BUCKET_BITS), run->bits = BUCKET_BITS;
+    run->likely = m->likely[table];
+    run->begin = start[run->likely], run->width = start[run->likely + 1] - run->begin;
+    if (count > 1 << FINE_BITS && run->width < DOMINANT) { /* worth a finer start */
+        uint16_t entry = 0;
         for (uint32_t i = 0; i < 1 << FINE_BITS; i++) {
             while (start[entry + 1] <= i << (PRECISION - FINE_BITS)) entry++;
-            fine[i] = (uint16_t)entry;
+            run->fine[i] = entry;
         }
-        bucket = fine, bits = FINE_BITS, width = 0;
+        run->bucket = run->fine, run->bits = FINE_BITS, run->width = 0;
     }
+}
+
+static inline int32_t next_entry(Reader *in, const Run *run) {
+    uint32_t quantile = (uint32_t)(in->state & MASK);
+    int32_t entry = run->likely;
+    if (quantile - run->begin < run->width) { /* as unsigned numbers: begin <= quantile too */
+        in->state = run->width * (in->state >> PRECISION) + (quantile - run->begin);
+    } else {
+        entry = run->bucket[quantile >> (PRECISION - run->bits)];
+        while (run->start[entry + 1] <= quantile) entry++; /* ends: the last one is 2^24 */
+        uint32_t start = run->start[entry];
+        in->state = (uint64_t)(run->start[entry + 1] - start) * (in->state >> PRECISION) + (quantile - start);
+    }
+    refill(in);
+    return entry;
+}
+
+/* Values of one table. Returns how many escaped; these are radius + 1. */
+static size_t read_run(Reader *reader, const Model *m, int32_t table, int32_t *restrict value, size_t count) {
+    int32_t radius = m->radii[table];
+    size_t escaped = 0;
+    Run run;
+    Reader in = *reader;
+    open_run(&run, m, table, count);
     for (size_t i = 0; i < count; i++) {
-        uint32_t quantile = (uint32_t)(in.state & MASK);
-        if (quantile - begin < width) { /* as unsigned numbers: begin <= quantile too */
-            entry = likely;
-            in.state = width * (in.state >> PRECISION) + (quantile - begin);
-        } else {
-            entry = bucket[quantile >> (PRECISION - bits)];
-            while (start[entry + 1] <= quantile) entry++; /* ends: the last one is 2^24 */
-            in.state = (uint64_t)(start[entry + 1] - start[entry]) * (in.state >> PRECISION) + (quantile - start[entry]);
-        }
-        refill(&in);
+        int32_t entry = next_entry(&in, &run);
         escaped += entry > 2 * radius;
         value[i] = entry - radius;
     }
@@ -286,30 +308,46 @@ static void sort_by_table(const Model *m, const uint16_t *table, size_t size, si
     for (int32_t t = 0; t < m->tables; t++) ends[t + 1] += ends[t];
 }
 
-/* Residuals to their places, unfolded. Returns the sizes of all symbols, or-ed. */
-static uint64_t unfold(const Model *m, const Grid *g, const Step *s, const Block *block, const uint64_t *wide,
-                       size_t *place, int8_t *centroids) {
-    ptrdiff_t i = 0;
+/* Residuals to their places, unfolded. Returns the sizes of all symbols, or-ed. The flags are constants where this is
+   inlined. */
+static INLINE uint64_t unfold(const Model *m, const Grid *g, const Step *s, const Block *block, const uint64_t *wide,
+                              size_t *place, int8_t *centroids, int folded, int centred) {
+    const uint16_t *restrict tables = block->table;
+    const int32_t *restrict folds = block->fold, *restrict values = block->value;
+    const int8_t *restrict inside = m->centroids;
     uint64_t seen = 0;
     for (ptrdiff_t row = s->row; row < g->rows; row += s->step)
         for (ptrdiff_t column = s->column; column < g->columns; column += s->step) {
             ptrdiff_t to = ((row * g->columns + column) * g->images + s->first) * g->channels;
-            for (ptrdiff_t image = s->first; image < s->last; image++, to += g->channels)
-                for (ptrdiff_t c = 0; c < s->live; c++, i++) {
-                    uint16_t table = block->table[i];
-                    uint64_t residual = wide ? wide[i] : (uint64_t)(int64_t)block->value[place[table]++];
-                    int32_t fold = block->folded ? block->fold[i] : 0;
+            for (ptrdiff_t image = s->first; image < s->last; image++, to += g->channels) {
+                int32_t *restrict symbols = g->data + to;
+                int8_t *restrict centres = centroids + (centred ? to : 0);
+                for (ptrdiff_t c = 0; c < s->live; c++) {
+                    uint16_t table = tables[c];
+                    uint64_t residual = wide ? *wide++ : (uint64_t)(int64_t)values[place[table]++];
+                    int32_t fold = folded ? folds[c] : 0;
                     uint64_t symbol = (fold & 1 ? 0 - residual : residual) + (uint64_t)(int64_t)(fold >> 1);
                     seen |= (int64_t)symbol < 0 ? 0 - symbol : symbol;
-                    g->data[to + c] = (int32_t)(uint32_t)symbol;
-                    if (centroids) {
+                    symbols[c] = (int32_t)(uint32_t)symbol;
+                    if (centred) {
                         int64_t r = (int64_t)residual, near = r < -2 ? -2 : r > 2 ? 2 : r;
-                        int8_t inside = m->centroids[table * 5 + near + 2];
-                        centroids[to + c] = (int8_t)(fold & 1 ? -inside : inside);
+                        int8_t centre = inside[table * 5 + near + 2];
+                        centres[c] = (int8_t)(fold & 1 ? -centre : centre);
                     }
                 }
+                tables += s->live, folds += folded ? s->live : 0;
+            }
         }
     return seen;
+}
+
+static uint64_t unfold_any(const Model *m, const Grid *g, const Step *s, const Block *block, const uint64_t *wide,
+                           size_t *place, int8_t *centroids) {
+    if (wide) return unfold(m, g, s, block, wide, place, centroids, block->folded, centroids != NULL);
+    if (block->folded && centroids) return unfold(m, g, s, block, NULL, place, centroids, 1, 1);
+    if (block->folded) return unfold(m, g, s, block, NULL, place, NULL, 1, 0);
+    if (centroids) return unfold(m, g, s, block, NULL, place, centroids, 0, 1);
+    return unfold(m, g, s, block, NULL, place, NULL, 0, 0);
 }
 
 static int decode_step(Reader *in, const Model *m, const Grid *g, const Step *s, Block *block, int width, size_t *ends,
@@ -327,7 +365,7 @@ static int decode_step(Reader *in, const Model *m, const Grid *g, const Step *s,
         for (size_t i = 0; i < size; i++) wide[i] = (uint64_t)(int64_t)block->value[ends[block->table[i]]++];
         result = read_low(in, block, wide, size);
     }
-    if (result == DONE && unfold(m, g, s, block, wide, ends, centroids) >> width) result = BAD_WIDTH;
+    if (result == DONE && unfold_any(m, g, s, block, wide, ends, centroids) >> width) result = BAD_WIDTH;
     free(wide);
     return result;
 }
@@ -896,6 +934,98 @@ static PyType_Slot model_slots[] = {
 
 static PyType_Spec model_spec = {"nec.codec._kernel.Model", sizeof(Model), 0, Py_TPFLAGS_DEFAULT, model_slots};
 
+/* ---- back to values; the sums are those of the plain path, one by one, so that values are the same */
+
+#define REAL float
+#define REALS(name) name##_f32
+#include "_values.h"
+#undef REAL
+#undef REALS
+#define REAL double
+#define REALS(name) name##_f64
+#include "_values.h"
+
+PyDoc_STRVAR(dequantise_doc, "dequantise(symbols, centroids, step, out)\n\n"
+    "(symbols + centroids / 256) * step into `out` (float32 or float64, C-ordered), all (n, y, x, k); symbols (int32) and\n"
+    "centroids (int8, or None) of any strides but along k.");
+
+static PyObject *dequantise(PyObject *module, PyObject *args) {
+    PyObject *symbols, *inside, *target, *found = NULL;
+    Py_buffer from = {0}, centres = {0}, out = {0};
+    double step;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OOdO", &symbols, &inside, &step, &target)) return NULL;
+    if (PyObject_GetBuffer(symbols, &from, PyBUF_STRIDED_RO) < 0) goto end;
+    if (inside != Py_None && PyObject_GetBuffer(inside, &centres, PyBUF_STRIDED_RO) < 0) goto end;
+    if (PyObject_GetBuffer(target, &out, PyBUF_C_CONTIGUOUS | PyBUF_ND | PyBUF_WRITABLE) < 0) goto end;
+    int good = from.ndim == 4 && out.ndim == 4 && from.itemsize == 4 && (out.itemsize == 4 || out.itemsize == 8);
+    if (centres.buf) good = good && centres.ndim == 4 && centres.itemsize == 1;
+    for (int axis = 0; axis < 4 && good; axis++) {
+        good = from.shape[axis] == out.shape[axis];
+        if (centres.buf) good = good && centres.shape[axis] == out.shape[axis];
+    }
+    if (good && out.shape[3] > 1) good = from.strides[3] == 4 && (!centres.buf || centres.strides[3] == 1);
+    if (!good) {
+        fail("symbols, centroids and out do not fit together");
+        goto end;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    if (out.itemsize == 4)
+        dequantise_f32(&from, centres.buf ? &centres : NULL, (float)step, out.buf);
+    else
+        dequantise_f64(&from, centres.buf ? &centres : NULL, step, out.buf);
+    Py_END_ALLOW_THREADS
+    found = Py_NewRef(Py_None);
+end:
+    PyBuffer_Release(&from), PyBuffer_Release(&centres), PyBuffer_Release(&out);
+    return found;
+}
+
+PyDoc_STRVAR(expand_doc, "expand(averages, across, down, diag, out)\n\n"
+    "One step of the inverse pyramid, see `pyramid._expand`: C-ordered (n, y, x, d), all float32 or all float64.");
+
+static PyObject *expand(PyObject *module, PyObject *args) {
+    PyObject *given[5], *found = NULL;
+    Py_buffer views[5] = {{0}};
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OOOOO", given, given + 1, given + 2, given + 3, given + 4)) return NULL;
+    int good = 1;
+    for (int i = 0; i < 5; i++) {
+        if (PyObject_GetBuffer(given[i], views + i, PyBUF_C_CONTIGUOUS | PyBUF_ND | (i == 4 ? PyBUF_WRITABLE : 0)) < 0)
+            goto end;
+        good = good && views[i].ndim == 4 && views[i].itemsize == views[0].itemsize;
+    }
+    good = good && (views[0].itemsize == 4 || views[0].itemsize == 8);
+    if (good) {
+        const Py_ssize_t *shape = views[0].shape, rows = views[2].shape[1], columns = views[1].shape[2];
+        const Py_ssize_t expected[5][2] = {
+            {shape[1], shape[2]}, {shape[1], columns}, {rows, shape[2]}, {rows, columns},
+            {shape[1] + rows, shape[2] + columns},
+        };
+        good = rows <= shape[1] && columns <= shape[2];
+        for (int i = 0; i < 5; i++)
+            good = good && views[i].shape[0] == shape[0] && views[i].shape[1] == expected[i][0] &&
+                   views[i].shape[2] == expected[i][1] && views[i].shape[3] == shape[3];
+    }
+    if (!good) {
+        fail("averages, details and out do not fit together");
+        goto end;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    (views[0].itemsize == 4 ? expand_f32 : expand_f64)(views);
+    Py_END_ALLOW_THREADS
+    found = Py_NewRef(Py_None);
+end:
+    for (int i = 0; i < 5; i++) PyBuffer_Release(views + i);
+    return found;
+}
+
+static PyMethodDef functions[] = {
+    {"dequantise", dequantise, METH_VARARGS, dequantise_doc},
+    {"expand", expand, METH_VARARGS, expand_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static int fill_module(PyObject *module) {
     PyObject *type = PyType_FromModuleAndSpec(module, &model_spec, NULL);
     int result = type ? PyModule_AddObjectRef(module, "Model", type) : -1;
@@ -906,7 +1036,7 @@ static int fill_module(PyObject *module) {
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)fill_module}, {0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "nec.codec._kernel", "Entropy coding, compiled.", 0, NULL, slots, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "nec.codec._kernel", "Entropy coding, compiled.", 0, functions, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__kernel(void) { return PyModuleDef_Init(&definition); }

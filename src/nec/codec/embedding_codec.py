@@ -349,7 +349,7 @@ class EmbeddingCodec:
         channels, width = max(live, default=0), int(sizes.max(initial=0)).bit_length()
         words, segments = b"", list[int]()
         if channels:
-            grid = symbols[..., :channels].transpose(1, 2, 0, 3)
+            grid = symbols.transpose(1, 2, 0, 3)
             words, segments = self._prior.encode(grid, level, width, live, kept)
         header = framing.Frame(
             bytes.fromhex(self.id)[:4], level, (n, y, x), channels, width, live if channels else (), tuple(segments)
@@ -360,28 +360,27 @@ class EmbeddingCodec:
         """Symbols (n, y, x, k) and quality of a frame. Raises `CorruptError` as `decode`."""
         header, words = framing.unpack(bytes(blob), self._layout)
         self._check_header(header, None, None)
-        symbols = self._coefficients(header, words, centred=False).symbols
-        n, y, x, live = symbols.shape
-        full = np.zeros((y, x, n, self.rank), np.int32)  # as they were decoded: faster than a transposed copy
-        full[..., :live] = symbols.transpose(1, 2, 0, 3)
-        return full.transpose(2, 0, 1, 3), level_quality(header.level)
+        grid, _ = self._decoded(header, words, 1, False, self.rank)
+        return grid.transpose(2, 0, 1, 3), level_quality(header.level)
 
-    def _coefficients(
-        self, header: framing.Frame, words: memoryview, spacing: int = 1, centred: bool = True
-    ) -> Coefficients:
-        """What a frame holds at multiples of a spacing, of the channels that are not all zero."""
+    def _decoded(
+        self, header: framing.Frame, words: memoryview, spacing: int, centred: bool, channels: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
+        """Symbols (y, x, n, channels) at multiples of a spacing, and centroids."""
         n, y, x = header.extent
         if n * y * x * header.channels == 0:
-            nothing = np.zeros((n, -(-y // spacing), -(-x // spacing), 0), np.int32)
-            return Coefficients(nothing, None, header.level, None, (y, x), spacing)
-        stream = np.frombuffer(words, "<u4").astype(np.uint32)
-        shape = (y, x, n, header.channels)
-        grid, centroids = self._prior.decode(stream, shape, header.level, header.width, header.live, centred, spacing)
+            return np.zeros((-(-y // spacing), -(-x // spacing), n, channels), np.int32), None
+        stream, shape = np.frombuffer(words, "<u4").astype(np.uint32), (y, x, n, header.channels)
+        return self._prior.decode(stream, shape, header.level, header.width, header.live, centred, spacing, channels)
+
+    def _coefficients(self, header: framing.Frame, words: memoryview, spacing: int = 1) -> Coefficients:
+        """What a frame holds at multiples of a spacing, of the channels that are not all zero."""
+        grid, centroids = self._decoded(header, words, spacing, True, header.channels)
         inside = None if centroids is None else centroids.transpose(2, 0, 1, 3)
-        known = header.live[: self._levels_at(header, spacing)]
-        return Coefficients(
-            grid.transpose(2, 0, 1, 3), inside, header.level, known, (y, x), spacing, narrow=header.width <= 10
-        )
+        known = header.live[: self._levels_at(header, spacing)] if grid.size else None
+        narrow = header.width <= 10
+        symbols, grid_size = grid.transpose(2, 0, 1, 3), header.extent[1:]
+        return Coefficients(symbols, inside, header.level, known, grid_size, spacing, narrow)
 
 
 def _sizes(symbols: NDArray[np.integer], rank: int) -> NDArray[np.int64]:

@@ -331,7 +331,7 @@ class Prior:
         kept are not taken again.
         """
         grid = symbols.astype(np.int32, order="C", copy=False)
-        steps = self._steps(grid.shape, live)
+        steps = self._steps((*grid.shape[:3], max(live)), live)
         if coder.KERNEL is not None:
             pair = None if kept is None else (kept.tables, kept.shifts)
             code, below = self._model.encode(self._plan(steps, level, width), grid, len(live), pair)
@@ -355,14 +355,15 @@ class Prior:
         live: tuple[int, ...],
         centred: bool,
         spacing: int = 1,
+        channels: int | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Symbols (y, x, n, k) from all the words of a stream, and if `centred` each one's centroid in 1/256.
 
-        At a `spacing` above 1, only those at its multiples, from the words which their levels add. Raises
+        They are of `shape`, or have `channels` channels, the last ones 0. At a `spacing` above 1, only those at its multiples, from the words which their levels add. Raises
         `CorruptError` if the stream does not end as it should.
         """
         check_first_word(words)
-        lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), *shape[2:]
+        lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), shape[2], channels or shape[3]
         grid = np.zeros(lattice, np.int32)
         centroid = np.zeros(lattice, np.int8) if centred else None
         steps = self._steps(shape, live, spacing)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.codec import coder
 from nec.codec.waves import Wave, spacings
 
 ORIENTATIONS = {"across": (0, 1), "down": (1, 0), "diag": (1, 1)}
@@ -102,6 +103,9 @@ def assemble(
 
 def _expand(averages: Floats, *details: Floats, out: Floats) -> None:
     """Averages of the spacing below: pairs along the columns, then along the rows; a last one without partner stays."""
+    if coder.KERNEL is not None:
+        coder.KERNEL.expand(*map(np.ascontiguousarray, (averages, *details)), out)
+        return
     across, down, diag = details
     rows, columns = down.shape[1], across.shape[2]  # of pairs
     upper = np.empty((*averages.shape[:2], *out.shape[2:]), out.dtype)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec import pyramid
+from nec.codec import coder, pyramid
 from nec.errors import InputError, shown
 
 Real = TypeVar("Real", np.float32, np.float64)
@@ -143,6 +143,11 @@ class Coefficients:
         """Values (n, rows, columns, live) of some places, in units of the embeddings."""
         place = images, rows, columns, slice(live)
         kind = self.precision
+        if coder.KERNEL is not None and self.symbols.dtype == np.int32:
+            symbols, centroids = self.symbols[place], None if self.centroids is None else self.centroids[place]
+            found = np.empty(symbols.shape, kind)
+            coder.KERNEL.dequantise(symbols, centroids, step, found)
+            return found
         scaled = self.symbols[place].astype(kind, order="C")
         if self.centroids is not None:
             scaled += self.centroids[place] * kind(1 / 256)
