@@ -359,8 +359,8 @@ class Prior:
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Symbols (y, x, n, k) from all the words of a stream, and if `centred` each one's centroid in 1/256.
 
-        They are of `shape`, or have `channels` channels, the last ones 0. At a `spacing` above 1, only those at its multiples, from the words which their levels add. Raises
-        `CorruptError` if the stream does not end as it should.
+        They are of `shape`, or have `channels` channels, the last ones 0. At a `spacing` above 1, only those at its
+        multiples, from the words which their levels add. Raises `CorruptError` if the stream does not end as it should.
         """
         check_first_word(words)
         lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), shape[2], channels or shape[3]
