@@ -1,6 +1,7 @@
 # make demo    what the package does, on what ships in it (under 5 minutes)
 # make test    the whole test suite, in TEST_JOBS processes (2)
 # make oldest  the base install's tests under the oldest NumPy, zarr and constriction that it allows
+# make test-adapters  the backbones of timm, TorchGeo, TerraTorch and transformers, in an environment of their own
 # make lint    ruff and mypy
 # make bench   the codec's bytes and speed beside alternatives, in one run
 # make kernel  the compiled coder anew, after a change of its source
@@ -19,7 +20,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 OLDEST := numpy==1.26.4 zarr==3.1.4 constriction==0.4.1
 
-.PHONY: demo test oldest lint format bench kernel sanitize fuzz model clean
+ADAPTERS := timm==1.0.31 transformers==5.24.0 torchgeo==0.8.1 requests
+
+.PHONY: demo test oldest test-adapters lint format bench kernel sanitize fuzz model clean
 
 $(VENV)/user: pyproject.toml constraints.txt setup.py $(wildcard src/nec/codec/_*.[ch])
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nec needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -43,6 +46,13 @@ oldest:
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check $(OLDEST) pytest pytest-xdist hypothesis
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	$(VENV)-oldest/bin/python -m pytest -n $(TEST_JOBS) --dist worksteal tests/codec tests/store --ignore tests/store/raster
+
+# These import torchvision, which does not import beside a CPU build of PyTorch: tests/adapters/conftest.py sees to that.
+# TerraTorch wants another TorchGeo; its test runs where both are there.
+test-adapters:
+	test -x $(VENV)-adapters/bin/python || $(PYTHON) -m venv $(VENV)-adapters
+	$(VENV)-adapters/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]' pytest $(ADAPTERS)
+	$(VENV)-adapters/bin/python -m pytest tests/adapters
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -84,4 +94,4 @@ model: $(VENV)/user
 	PATH="$(abspath $(BIN)):$$PATH" EUROSAT="$(EUROSAT)" RUNS="$(RUNS)" sh recipes/eurosat-tiny.sh
 
 clean:
-	rm -rf src/nec/codec/_kernel.*.so $(VENV) $(VENV)-oldest $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf src/nec/codec/_kernel.*.so $(VENV) $(VENV)-oldest $(VENV)-adapters $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

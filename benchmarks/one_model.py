@@ -61,7 +61,7 @@ class Aim:
 @torch.no_grad()
 def embedded(model: NecModel, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     batches = [model.normalize(pixels[i : i + FRAME]) for i in range(0, len(pixels), FRAME)]
-    return np.concatenate([model.embed(batch).numpy() for batch in batches])
+    return np.concatenate([model.embed(batch) for batch in batches])
 
 
 def main() -> None:

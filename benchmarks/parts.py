@@ -37,7 +37,7 @@ def main() -> None:
     path = nec.open_store(sys.argv[1] if len(sys.argv) > 1 else "eurosat").path
     counting = Counting(LocalStore(path, read_only=True))
     store = nec.open_store(counting)
-    count, (rows, columns) = min(store.tiling.per_chunk, len(store)), store.grid
+    count, (rows, columns) = min(store.images_per_chunk, len(store)), store.grid
     everything = slice(None)
     tasks: dict[str, Callable[[], Any]] = {
         f"chunk of {count} images": lambda: store.embeddings[:count],

@@ -27,8 +27,8 @@ import numpy as np
 import rasterio
 
 from nec import EmbeddingCodec
-from nec.encode import encode_scene, scene_work
-from nec.encode.engine import set_model_threads
+from nec.encode import Running, SceneOptions, encode
+from nec.encode.engine import model_threads
 from nec.models import ModelConfig, NecModel, load_model
 from nec.scenes import open_scene
 
@@ -62,15 +62,15 @@ def make_model(depth: int) -> NecModel:
     model = NecModel(ModelConfig.from_dict({**VIT_S, "depth": depth})).eval()
     model.name, model.sha256 = f"vit-s-{depth}", "0" * 64
     pixels = np.random.default_rng(1).normal(size=(16, 3, 224, 224)).astype(np.float32)
-    model.codec = EmbeddingCodec.fit(scene_work.embed_pixels(model, pixels))
+    model.codec = EmbeddingCodec.fit(model.embed(pixels))
     return model
 
 
 class ModelClock:
-    """Adds up what `embed_pixels` takes while the engine runs: seconds of the clock."""
+    """Adds up what `NecModel.embed` takes while the engine runs: seconds of the clock."""
 
     def __enter__(self) -> ModelClock:
-        self.seconds, self._real = 0.0, scene_work.embed_pixels
+        self.seconds, self._real = 0.0, NecModel.embed
 
         def timed(*inputs: Any) -> Any:
             began = time.perf_counter()
@@ -79,20 +79,20 @@ class ModelClock:
             finally:
                 self.seconds += time.perf_counter() - began
 
-        scene_work.embed_pixels = timed
+        NecModel.embed = timed  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *error: object) -> None:
-        scene_work.embed_pixels = self._real
+        NecModel.embed = self._real  # type: ignore[method-assign]
 
 
 def bare(model: NecModel, batches: int) -> tuple[float, float]:
     """Images a second of the model alone, and a second of processor time."""
     pixels = np.random.default_rng(2).normal(size=(BATCH, 3, 224, 224)).astype(np.float32)
-    scene_work.embed_pixels(model, pixels[:2])
+    model.embed(pixels[:2])
     began, worked = time.perf_counter(), time.process_time()
     for _ in range(batches):
-        scene_work.embed_pixels(model, pixels)
+        model.embed(pixels)
     images = batches * BATCH
     return images / (time.perf_counter() - began), images / (time.process_time() - worked)
 
@@ -101,21 +101,22 @@ def engine(model: NecModel, path: Path, out: Path, threads: int) -> tuple[float,
     """Tiles a second, and a second of processor time, of the engine; share of the clock in which the model ran."""
     worked = time.process_time()
     with ModelClock() as clock:
-        report = encode_scene(
-            open_scene(path), model, out, threads=threads, batch_size=BATCH, shard=(1, 1), overwrite=out.exists()
-        )
+        report = encode(
+            open_scene(path), out, model, mode="overwrite" if out.exists() else "create",
+            scenes=SceneOptions(shard=(1, 1)), running=Running(threads=threads, batch_size=BATCH),
+        ).to_dict()  # fmt: skip
     worked = time.process_time() - worked
     return report["tiles_per_second"], report["tiles"] / worked, clock.seconds / report["seconds"]
 
 
 def idle(folder: Path, size: int, threads: int, batches: int, rounds: int) -> Rows:
     """The engine between two measurements of the bare model, in turns, so that other work meets both."""
-    set_model_threads(threads)
     model, path = make_model(12), make_scene(folder / "s.tif", size, size)
-    bares, engines = [bare(model, batches)], []
-    for _ in range(rounds):
-        engines.append(engine(model, path, folder / "p.zarr", threads))
-        bares.append(bare(model, batches))
+    with model_threads(threads):
+        bares, engines = [bare(model, batches)], []
+        for _ in range(rounds):
+            engines.append(engine(model, path, folder / "p.zarr", threads))
+            bares.append(bare(model, batches))
     (clock, cpu), (made, worked, busy) = np.mean(bares, axis=0), np.mean(engines, axis=0)
     name = f"ViT-S/16 at 224 px, {threads} thread(s), {rounds} rounds: "
     return [
@@ -165,10 +166,8 @@ def on_workers(workers: int, model: NecModel, path: Path, out: Path, pinned: boo
         for number, address in enumerate(client.scheduler_info(n_workers=-1)["workers"] if pinned else ()):
             client.run(pin, number, workers=[address])
         before = sum(client.run(time.process_time).values())
-        report = encode_scene(
-            open_scene(path), model, out,
-            batch_size=BATCH, engine="dask", scheduler=cluster.scheduler_address, threads=1,
-        )  # fmt: skip
+        running = Running(batch_size=BATCH, scheduler=cluster.scheduler_address, threads=1)
+        report = encode(open_scene(path), out, model, engine="dask", running=running).to_dict()
         worked = sum(client.run(time.process_time).values()) - before
     return report["tiles_per_second"], worked / report["tiles"]
 
@@ -203,7 +202,7 @@ def describe(done: dict[str, Any]) -> str:
 
 def encode_one(scene: Any, model: NecModel, out: str | Path, **options: Any) -> dict[str, Any]:
     """A scene, and the peak of this process."""
-    report = encode_scene(scene, model, out, batch_size=BATCH, threads=1, **options)
+    report = encode(scene, out, model, running=Running(batch_size=BATCH, threads=1), **options).to_dict()
     figures = ("tiles", "seconds", "square_km", "stored_bytes", "bytes_per_token")
     return {"peak_mib": peak_mib(), **{name: report[name] for name in figures}}
 

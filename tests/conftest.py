@@ -80,5 +80,5 @@ def bucket(s3_server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Buck
         "AWS_ENDPOINT_URL": address, "AWS_MAX_ATTEMPTS": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("nec.store.patience.FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("nec.store.location.FIRST_PAUSE", 0.001)
     return Bucket(f"s3://made/{uuid.uuid4().hex}/p.zarr", faults)

@@ -48,10 +48,10 @@ def write_images(
     last: Callable[[], None] = lambda: None, **said: Any,
 ) -> None:  # fmt: skip
     """Begin a store of images, or go on with it: write all that is missing and finish, or write `shards` and leave."""
-    from nec.store import StoreWriter
+    from nec.store import ImageSpec, ImageWriter
 
-    begin = StoreWriter.resume if path.exists() else StoreWriter.create
-    with begin(path, codec=codec, grid=embeddings.shape[1:3], **said) as writer:
+    spec = ImageSpec(codec=codec, grid=embeddings.shape[1:3], **said)
+    with (ImageWriter.resume if path.exists() else ImageWriter.create)(path, spec) as writer:
         for start, stop in writer.missing()[shards or slice(None)]:
             writer.write(start, embeddings[start:stop])
         last()
@@ -64,18 +64,19 @@ def write_date(
     last: Callable[[], None] = lambda: None, **said: Any,
 ) -> None:  # fmt: skip
     """Begin a raster store, or go on with it: write all that is missing of a date and finish it, or some `shards`."""
-    from nec.store import ProductSpec, ProductWriter, create_product
+    from nec.store import RasterSpec, RasterWriter
 
-    spec = ProductSpec(codec=codec, dimensions=made.D, **said)
+    spec = RasterSpec(codec=codec, dimensions=made.D, **said)
     tokens, valid, about = made.raster(date), made.valid(date), made.DATES[date]
     if not path.exists():
-        create_product(path, spec)
-    with ProductWriter(path, spec) as writer:
+        RasterWriter.create(path, spec).close()
+    with RasterWriter.resume(path, spec) as writer:
         index = writer.append_time(about["time"], source=about["source"])
         assert index == date
-        for row, column in writer.missing(index)[shards or slice(None)]:
+        for shard in writer.missing(index)[shards or slice(None)]:
+            _, row, column = shard
             window = slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8)
-            writer.write_shard(index, row, column, tokens[window], valid[window])
+            writer.write(shard, tokens[window], valid[window])
         last()
         if shards is None:
             writer.finish(index, run=about["run"])
@@ -135,7 +136,7 @@ def toy_model(folder: Path) -> Path:
     decoder = {"decoder_embed_dim": 8, "decoder_depth": 1, "decoder_num_heads": 2}
     model = NecModel(ModelConfig.from_dict(sizes | decoder)).eval()
     images = (made.scrambled(12, 16, 16, 3, seed=30) % 256).astype(np.uint8)
-    model.codec = nec.EmbeddingCodec.fit(model.embed(model.normalize(images)).detach().numpy())
+    model.codec = nec.EmbeddingCodec.fit(model.embed(model.normalize(images)))
     save_model(model, folder)
     return folder
 
@@ -288,7 +289,7 @@ def shipped() -> dict[str, Any]:
     store = nec.open_store("eurosat")
     folder = Path(store.path)
     document = json.loads((folder / "embeddings" / "zarr.json").read_bytes())
-    shard, chunk = document["chunk_grid"]["configuration"]["chunk_shape"][0], store.tiling.per_chunk
+    shard, chunk = document["chunk_grid"]["configuration"]["chunk_shape"][0], store.images_per_chunk
     found: dict[str, Any] = {"codec": store.codec.id, "images": len(store), "names": digest(list(store.names))}
     for number in (0, 1, 100, len(store) // chunk):
         data = (folder / "embeddings" / f"c.{number * chunk // shard}.0.0.0").read_bytes()

@@ -81,7 +81,7 @@ def test_store_holds_the_models_embeddings_of_the_real_images(data_dir: Path) ->
     assert np.array_equal(dataset.split, store.split)
     chosen = np.random.default_rng(0).choice(len(store), 64, replace=False)
     with torch.inference_mode():
-        tokens = model.embed(model.normalize(dataset.load(chosen))).numpy()
+        tokens = model.embed(model.normalize(dataset.load(chosen)))
     symbols = store.codec.symbols(tokens, store.quality)
     stored = store.codec.symbols(store.embeddings[chosen], store.quality)
     # Another processor's floats may fall on the other side of a rounding edge now and then, by one.

@@ -1,7 +1,7 @@
 """Neural embedding compression for Earth observation.
 
-The names below need only the base install (numpy, zarr, constriction), except `load_model` and `encode_array`, which
-need `[torch]`.
+The names below need only the base install (numpy, zarr, constriction), except that `load_model` needs
+what the model is made with, for ours `[torch]`.
 Each is imported when first used, so that `import nec` stays light.
 """
 
@@ -14,29 +14,43 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
-    from nec.encode import encode_array
-    from nec.models import load_model
-    from nec.store import open_product, open_store
+    from nec.export import export
+    from nec.models import Backbone, load_model
+    from nec.store import ImageStore, RasterStore, decode, info, open, open_product, open_store, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backbone",
     "CorruptError",
     "EmbeddingCodec",
+    "ImageStore",
     "IncompleteError",
     "InputError",
     "MissingExtraError",
     "NecError",
-    "encode_array",
+    "RasterStore",
+    "decode",
+    "export",
+    "info",
     "load_model",
+    "open",
     "open_product",
     "open_store",
+    "verify",
 ]
 
 _HOMES = {
+    "Backbone": "nec.models",
     "EmbeddingCodec": "nec.codec",
-    "encode_array": "nec.encode",
+    "ImageStore": "nec.store",
+    "RasterStore": "nec.store",
+    "decode": "nec.store",
+    "export": "nec.export",
+    "info": "nec.store",
     "load_model": "nec.models",
+    "open": "nec.store",
+    "verify": "nec.store",
     "open_product": "nec.store",
     "open_store": "nec.store",
 }

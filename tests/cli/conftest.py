@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import nec
-from nec.store import StoreWriter
+from nec.store import ImageSpec, ImageWriter
 
 SRC = Path(nec.__file__).parent.parent
 
@@ -28,8 +28,7 @@ def store_path(tmp_path: Path) -> Path:
     """A store of 20 images, 2x3 tokens of 5 values, with labels and a split; 5 chunks in 3 shards."""
     embeddings = np.random.default_rng(1).normal(size=(20, 2, 3, 5)).astype(np.float32)
     path = tmp_path / "toy.zarr"
-    with StoreWriter.create(
-        path,
+    spec = ImageSpec(
         codec=nec.EmbeddingCodec.fit(embeddings),
         quality=2.0,
         names=[f"image-{i}" for i in range(20)],
@@ -40,7 +39,8 @@ def store_path(tmp_path: Path) -> Path:
         model={"name": "toy", "sha256": "00"},
         images_per_chunk=4,
         chunks_per_shard=2,
-    ) as writer:
+    )
+    with ImageWriter.create(path, spec) as writer:
         for start, stop in writer.missing():
             writer.write(start, embeddings[start:stop])
         writer.finish()

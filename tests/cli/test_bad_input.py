@@ -33,7 +33,7 @@ def picture(bands: int = 3, size: int = 16) -> np.ndarray:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = NecModel(ModelConfig.from_dict(SIZES)).eval()
     images = made.normalize(np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8))
-    made.codec = nec.EmbeddingCodec.fit(made.embed(images).detach().numpy())
+    made.codec = nec.EmbeddingCodec.fit(made.embed(images))
     folder = tmp_path_factory.mktemp("models") / "m"
     save_model(made, folder)
     return folder

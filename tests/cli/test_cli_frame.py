@@ -17,7 +17,7 @@ import pytest
 
 import nec
 from nec import cli
-from nec.store.layout import group_document
+from nec.store.document import group_document
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,7 +14,7 @@ import zarr
 
 import nec
 from nec import cli
-from nec.store import StoreWriter
+from nec.store import ImageSpec, ImageWriter
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -93,9 +93,8 @@ def long_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     block = np.random.default_rng(0).normal(size=(64, 8, 8, 16)).astype(np.float32)
     path, names = tmp_path_factory.mktemp("long") / "long.zarr", [str(i) for i in range(64 * 48)]
     codec = nec.EmbeddingCodec.fit(block)
-    with StoreWriter.create(
-        path, codec=codec, quality=0.1, names=names, grid=(8, 8), images_per_chunk=32, chunks_per_shard=2
-    ) as writer:
+    spec = ImageSpec(codec=codec, quality=0.1, names=names, grid=(8, 8), images_per_chunk=32, chunks_per_shard=2)
+    with ImageWriter.create(path, spec) as writer:
         for start, _ in writer.missing():
             writer.write(start, block)
         writer.finish()

@@ -16,7 +16,7 @@ import nec
 PACKAGE = Path(nec.__file__).parent
 # A room may import those on lower steps and itself.
 STEPS = {
-    "errors": 0, "progress": 0, "report": 0, "settings": 1,
+    "errors": 0, "labels": 0, "progress": 0, "report": 0, "settings": 1,
     "files": 1,
     "codec": 1,
     "store": 2,
@@ -32,7 +32,8 @@ STEPS = {
 EXTRAS = (
     "torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "tensorboard", "PIL",
     "rasterio", "matplotlib", "scipy", "sklearn", "pandas", "xarray", "numba", "dask", "distributed", "fsspec",
-    "aiohttp", "imagecodecs", "pyarrow", "rioxarray", "geopandas", "obstore", "s3fs", "msgspec",
+    "aiohttp", "imagecodecs", "pyarrow", "rioxarray", "geopandas", "obstore", "s3fs", "shapely",
+    "pyproj", "antimeridian", "msgspec",
 )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from PIL import Image
 
     from nec.codec import EmbeddingCodec
-    from nec.store import StoreWriter
+    from nec.store import ImageSpec, ImageWriter
 
     root = tmp_path_factory.mktemp("tiny")
     images, labels = _pictures(240, seed=0)
@@ -45,7 +45,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         Image.fromarray(image).save(root / "pictures" / name)
     model = make_model()
     with torch.inference_mode():
-        embeddings = model.embed(model.normalize(images)).numpy()
+        embeddings = model.embed(model.normalize(images))
     codec = EmbeddingCodec.fit(embeddings[:120], rank=8)
     codec.save(root / "codec.json")
     split = np.array(["train", "train", "val", "test"])[np.arange(240) // 3 % 4]
@@ -54,7 +54,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         "class_names": ["a", "b", "c"], "split": split,
         "model": {"name": "tiny", "sha256": "0" * 64}, "provenance": {"raw_bytes": 10_000},
     }  # fmt: skip
-    with StoreWriter.create(root / "tiny.zarr", images_per_chunk=16, chunks_per_shard=4, **keywords) as writer:
+    spec = ImageSpec(images_per_chunk=16, chunks_per_shard=4, **keywords)
+    with ImageWriter.create(root / "tiny.zarr", spec) as writer:
         for start, stop in writer.missing():
             writer.write(start, embeddings[start:stop])
         writer.finish()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from nec.encode import encode_scene
+from scene_runs import encode_scene
+
 from nec.models import load_model
 from nec.scenes import open_scene
 from scenes import LAYOUT

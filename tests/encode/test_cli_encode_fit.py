@@ -1,8 +1,7 @@
-"""`nec encode` and `nec fit` as a user calls them. A stand-in loads the models, whose folders are another room."""
+"""`nec encode` and `nec fit` as a user calls them."""
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,19 @@ import torch
 from PIL import Image
 from tiny import build_model, smooth
 
-import nec.models
 from nec import EmbeddingCodec, open_store
 from nec.cli import main
 from nec.encode import fit_codec
+from nec.models import save_model
 
 
 @pytest.fixture(autouse=True)
-def models(monkeypatch: pytest.MonkeyPatch, model: Any, tmp_path: Path) -> dict[str, Any]:
+def models(model: Any, tmp_path: Path) -> None:
     """Models "tiny" (with a codec), "bare" (without), "four" (four bands) in folders of those names."""
     bare, four = build_model(), build_model(4)
     four.codec = model.codec
-    known = {"tiny": model, "bare": bare, "four": four}
-    for name in known:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"name": name}))
-        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(nec.models, "load_model", lambda path: copy.copy(known[Path(path).name]), raising=False)
-    return known
+    for name, made in {"tiny": model, "bare": bare, "four": four}.items():
+        save_model(made, tmp_path / name, half=False)
 
 
 def test_encode_prints_json(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,13 +99,14 @@ def test_bad_inputs_of_encode(folder: Path, tmp_path: Path, capsys: pytest.Captu
     refused(["mars:x"], "known are folder, eurosat, ucmerced")
     refused([f"folder:{cut}"], "1.jpg is damaged or truncated")
     refused([f"folder:{mixed}"], "b.png is 20x20 px, a.png is 16x16 px; give them one size with --image-size N")
-    refused([str(folder)], "has 3 band(s), and the model tiny takes 4", "four")
-    refused([str(folder)], "no codec yet", "bare")
+    refused([str(folder)], "has 3 band(s), and the model four takes 4", "four")
     refused([str(folder)], "quality 0.0", "tiny", "--quality", "0")
     refused([str(folder)], "positive number", "tiny", "--target-bytes", "nan")
     refused([str(folder)], "has no split", "tiny", "--split", "train")
     refused([str(folder)], "give PART=FILE", "tiny", "--split-list", "train")
     refused([str(folder), str(folder)], "several inputs must all be GeoTIFFs")
+    refused([str(folder)], "give one of them", "tiny", "--resume", "--overwrite")
+    refused([str(folder)], "--bands belongs to scenes", "tiny", "--bands", "1,2,3")
     refused([str(folder)], "not allowed with", "tiny", "--quality", "1", "--target-bytes", "5")
     refused([str(folder)], "invalid choice", "tiny", "--engine", "spark")
 
@@ -136,13 +131,13 @@ def test_bad_rasters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_fit_writes_a_model_folder_that_encodes(
-    folder: Path, tmp_path: Path, models: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "fitted"
     assert main(["fit", str(tmp_path / "bare"), f"folder:{folder}", "--out", str(out), "--rank", "6", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["images"], report["codec"]["rank"], report["codec"]["prior"]) == (60, 6, "hierarchical")
-    assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors", "codec.json"}
+    assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors", "codec.json", "README.md"}
     codec = EmbeddingCodec.load(out / "codec.json")
     assert codec.id == report["codec"]["id"]
     assert not (tmp_path / "bare" / "codec.json").exists()
@@ -150,18 +145,18 @@ def test_fit_writes_a_model_folder_that_encodes(
 
 def test_fit_to_means_over_symmetries(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The folder's configuration says so, and its codec is fitted to such means, as NumPy makes them."""
-    (tmp_path / "bare" / "config.json").write_text(json.dumps({"format": 1, "model": {}}))
     out, command = tmp_path / "symmetric", ["fit", str(tmp_path / "bare"), f"folder:{folder}", "--symmetries", "8"]
     assert main([*command, "--out", str(out)]) == 0
-    assert json.loads((out / "config.json").read_text()) == {"format": 1, "model": {"symmetries": 8}}
-    assert (out / "model.safetensors").read_bytes() == b"weights"
+    assert json.loads((out / "config.json").read_text())["model"]["symmetries"] == 8
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "bare" / "model.safetensors").read_bytes()
+    assert "means over 8 turns" in (out / "README.md").read_text()
     tokens = np.zeros((60, 4, 4, 16), np.float32)
     images = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*/*.png"))])
     for index in range(8):
         turned = np.rot90(images, index % 4, (1, 2))
         turned = (turned[:, :, ::-1] if index >= 4 else turned).copy()
         with torch.no_grad():
-            part = build_model().embed(build_model().normalize(turned)).numpy()
+            part = build_model().embed(build_model().normalize(turned))
         tokens += np.rot90(part[:, :, ::-1] if index >= 4 else part, -(index % 4), (1, 2)) / 8
     assert main(["fit", str(tmp_path / "bare"), f"folder:{folder}", "--out", str(tmp_path / "plain.json")]) == 0
     made, plain = (EmbeddingCodec.load(path) for path in (out / "codec.json", tmp_path / "plain.json"))
@@ -197,3 +192,37 @@ def test_fit_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     np.save(tmp_path / "e.npy", embeddings)
     check_refused(["fit", str(tmp_path / "e.npy"), "--out", str(tmp_path / "c.json")], "NaN", capsys)
     assert not (tmp_path / "c.json").exists()
+
+
+def test_any_model_by_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_model.py").write_text(
+        "from nec import Backbone\n"
+        "def make(gain=1):\n"
+        "    def means(x):\n"
+        "        return float(gain) * x.reshape(len(x), 3, 4, 4, 4, 4).mean((3, 5)).transpose(0, 2, 3, 1)\n"
+        "    return Backbone.from_callable(means, input_size=16, mean=[0] * 3, std=[1] * 3, sha256=str(gain))\n"
+    )
+    command = ["encode", f"folder:{folder}", "--model", "python:my_model:make", "--out"]
+    assert main([*command, "a.zarr"]) == 0
+    assert "codec fitted on 60 of the images" in capsys.readouterr().out
+    assert open_store("a.zarr").grid == (4, 4)
+    assert main(["fit", "python:my_model:make", f"folder:{folder}", "--out", "codec.json"]) == 0
+    capsys.readouterr()
+    assert main([*command, "b.zarr", "--codec", "codec.json", "--json"]) == 0
+    assert "codec_fitted_on" not in json.loads(capsys.readouterr().out)
+    assert main([*command, "c.zarr", "--model-option", "gain=3", "--codec", "codec.json"]) == 0
+    found, times = open_store("a.zarr").embeddings[:], open_store("c.zarr").embeddings[:]
+    assert np.abs(times - 3 * found).mean() < 0.3 * np.abs(found).mean()
+    check_refused([*command, "a.zarr", "--model-option", "gain=3", "--resume"], "differ", capsys)
+    check_refused([*command, "d.zarr", "--model-option", "gain"], "give KEY=VALUE", capsys)
+    check_refused(
+        ["fit", "python:my_model:make", f"folder:{folder}", "--out", "folder"], "no model folder to copy", capsys
+    )
+    check_refused(
+        ["encode", str(folder), "--model", "tiny", "--out", "e.zarr", "--device", "abacus"],
+        "no device 'abacus'",
+        capsys,
+    )

@@ -22,10 +22,12 @@ from tiny import build_model, fit_to, smooth
 pytest.importorskip("torch")
 pytest.importorskip("rasterio")
 
+from scene_runs import encode_scene
+
 import nec
 from nec.cli import main
 from nec.datasets import ArrayDataset
-from nec.encode import encode, encode_scene
+from nec.encode import Reading, Running, encode
 from nec.encode.engine import read_ahead
 from nec.errors import InputError, NecError
 from nec.models import save_model
@@ -78,13 +80,15 @@ def test_reading_begins_before_the_first_item_is_asked_for_and_stays_near() -> N
 def test_a_cluster_gives_the_bytes_of_threads(
     model: Any, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = import_module("nec.encode.encode")  # the package's attribute of that name is the function
+    pipeline = import_module("nec.encode.images")
     monkeypatch.setattr(pipeline, "IMAGES_PER_CHUNK", 8)
     monkeypatch.setattr(pipeline, "CHUNKS_PER_SHARD", 2)
     images = ArrayDataset(smooth(150, 16, 3), [f"{i}.png" for i in range(150)])
     options = {"engine": "dask", "scheduler": cluster, "threads": 1}
-    encode(model, images, tmp_path / "a.zarr", batch_size=6, threads=1)
-    assert encode(model, images, tmp_path / "b.zarr", batch_size=6, **options)["encoded_images"] == 150
+    encode(images, tmp_path / "a.zarr", model, running=Running(batch_size=6, threads=1))
+    there = Running(batch_size=6, threads=1, scheduler=cluster)
+    report = encode(images, tmp_path / "b.zarr", model, engine="dask", running=there)
+    assert report.encoded_images == 150  # type: ignore[attr-defined]
     assert files(tmp_path / "a.zarr") == files(tmp_path / "b.zarr")
     scene = open_scene(write_scene(tmp_path / "s.tif"))
     encode_scene(scene, model, tmp_path / "c.zarr", threads=1, **LAYOUT)
@@ -113,7 +117,10 @@ def test_faults_on_a_cluster(model: Any, cluster: str, tmp_path: Path) -> None:
     images.images = images.images.astype(np.float32)
     images.images[7, 3, 2, 1] = np.nan
     with pytest.raises(InputError, match=r"7\.png"):
-        encode(model, images, tmp_path / "n.zarr", scale=1.0, engine="dask", scheduler=cluster)
+        encode(
+            images, tmp_path / "n.zarr", model, engine="dask", reading=Reading(scale=1.0),
+            running=Running(scheduler=cluster),
+        )  # fmt: skip
     assert not (tmp_path / "n.zarr").exists()
 
 
@@ -124,6 +131,27 @@ def test_no_cluster_there(model: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(NecError, match="no Dask cluster with workers at tcp://127"):
         encode_scene(scene, model, tmp_path / "p.zarr", engine="dask", scheduler="tcp://127.0.0.1:9", **LAYOUT)
     assert not (tmp_path / "p.zarr").exists()
+
+
+def test_workers_killed_while_they_start_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = pytest.importorskip("nec.encode.cluster")
+    tries: list[int] = []
+
+    def dying(times: int) -> Any:
+        def start(**options: Any) -> str:
+            tries.append(1)
+            if len(tries) <= times:
+                raise RuntimeError("Nanny failed to start.")
+            return "cluster"
+
+        return start
+
+    monkeypatch.setattr(cluster.distributed, "LocalCluster", dying(1))
+    assert cluster._started(1) == "cluster"
+    tries.clear()
+    monkeypatch.setattr(cluster.distributed, "LocalCluster", dying(9))
+    with pytest.raises(NecError, match=r"died while they started: Nanny failed to start"):
+        cluster._started(1)
 
 
 @pytest.mark.slow

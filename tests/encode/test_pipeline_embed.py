@@ -9,19 +9,15 @@ import pytest
 from tiny import build_model, smooth
 
 from nec.datasets import ArrayDataset, Dataset
-from nec.encode.embed import Stream, embed_scene, plan_inputs, sample_positions, valid_extent
+from nec.encode.embed import Stream, plan_inputs, sample_positions
 from nec.errors import InputError
 
 torch = pytest.importorskip("torch")
 
 
-class Scenes(ArrayDataset):
-    windowed = True
-
-
 def by_hand(model: Any, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return model.embed(model.normalize(images)).numpy()
+        return model.embed(model.normalize(images))
 
 
 def stream(model: Any, dataset: Dataset, batch_size: int = 32, workers: int = 2, **options: Any) -> Stream:
@@ -65,8 +61,6 @@ def test_inputs_that_do_not_fit() -> None:
         stream(model, ArrayDataset(smooth(2, 18, 3)))
     with pytest.raises(InputError, match="batch size and workers"):
         stream(model, ArrayDataset(smooth(2, 16, 3)), batch_size=0)
-    with pytest.raises(InputError, match="leave --image-size out"):
-        stream(model, Scenes(smooth(1, 40, 3)), image_size=16)
 
 
 def test_a_later_batch_of_another_size_is_named() -> None:
@@ -78,50 +72,6 @@ def test_a_later_batch_of_another_size_is_named() -> None:
     ragged = Ragged(smooth(8, 16, 3), [f"n{i}" for i in range(8)])
     with pytest.raises(InputError, match=r"n5 is 16x12 px, n\d is 16x16 px.*--image-size"):
         list(stream(build_model(), ragged, batch_size=5).blocks([(0, 8)]))
-
-
-def test_scene_of_whole_windows_is_its_tiles() -> None:
-    model, scene = build_model(), smooth(1, 48, 3)[0, :32]
-    inputs = stream(model, Scenes(scene[None])).inputs
-    assert inputs.grid == (8, 12)
-    tokens = embed_scene(model, scene, inputs, 4)
-    for row in range(2):
-        for column in range(3):
-            tile = scene[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
-            here = tokens[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
-            np.testing.assert_allclose(here, by_hand(model, tile[None])[0], atol=1e-5)
-
-
-def test_last_windows_are_shifted_inwards_and_the_rest_cropped() -> None:
-    model, scene = build_model(), smooth(1, 48, 3)[0, :27, :41]
-    inputs = stream(model, Scenes(scene[None])).inputs
-    tokens = embed_scene(model, scene, inputs, 100)
-    assert tokens.shape == (6, 10, 16)
-    assert valid_extent(model, 27, 41) == [24, 40]
-    corner = by_hand(model, scene[None, 8:24, 24:40])[0]
-    np.testing.assert_allclose(tokens[2:6, 6:10], corner, atol=1e-5)
-    np.testing.assert_allclose(tokens[:2, :4], by_hand(model, scene[None, :16, :16])[0, :2], atol=1e-5)
-
-
-def test_small_scene_is_padded_by_reflection() -> None:
-    model, scene = build_model(), smooth(1, 48, 3)[0, :10, :20]
-    inputs = stream(model, Scenes(scene[None])).inputs
-    tokens = embed_scene(model, scene, inputs, 100)
-    assert (tokens.shape, valid_extent(model, 10, 20)) == ((3, 5, 16), [10, 20])
-    reflected = np.concatenate([scene, scene[8:2:-1]])
-    np.testing.assert_allclose(tokens[:, :4][:, 0], by_hand(model, reflected[None, :, :16])[0, :3, 0], atol=1e-5)
-
-
-def test_scenes_of_one_store_share_the_grid() -> None:
-    class TwoShapes(Scenes):
-        def shape(self, index: int) -> tuple[int, int, int]:
-            return (40, 40, 3) if index else (43, 41, 3)
-
-    pair = TwoShapes(smooth(2, 43, 3), ["a", "b"])
-    assert stream(build_model(), pair).inputs.grid == (10, 10)
-    pair.shape = lambda index: (40, 40 + 4 * index, 3)  # type: ignore[method-assign]
-    with pytest.raises(InputError, match=r"a has 10x10, b has 10x11"):
-        stream(build_model(), pair)
 
 
 def test_sample_positions() -> None:

@@ -12,7 +12,8 @@ from tiny import build_model, smooth
 
 from nec import EmbeddingCodec
 from nec.datasets import ArrayDataset
-from nec.encode import encode, fit_codec, sample_array, sample_embeddings
+from nec.encode import Reading, Running, encode, fit_codec
+from nec.encode.codecs import sample_array, sample_embeddings
 from nec.errors import InputError
 
 
@@ -67,10 +68,15 @@ def test_bad_files(embeddings: np.ndarray, tmp_path: Path) -> None:
 def test_sample_of_a_model_takes_training_images_only() -> None:
     model, images = build_model(), smooth(40, 16, 3)
     dataset = ArrayDataset(images)
-    assert len(sample_embeddings(model, dataset)) == 40
+
+    def sample_of(limit: int | None = None, seed: int = 0, split: list[str] | None = None) -> np.ndarray:
+        job = Running(seed=seed).job("threads", 256, False)
+        return sample_embeddings(model, dataset, Reading(split=split), job, limit)
+
+    assert len(sample_of()) == 40
     dataset.split = np.array(["train", "test"])[np.arange(40) % 2]
-    sample = sample_embeddings(model, dataset, limit=12, seed=1)
-    everything = sample_embeddings(model, dataset, split=None)
+    sample = sample_of(12, 1, ["train"])
+    everything = sample_of()
     found = [int(np.abs(everything - item).max(axis=(1, 2, 3)).argmin()) for item in sample]
     assert len(set(found)) == 12
     assert all(index % 2 == 0 for index in found)
@@ -78,9 +84,10 @@ def test_sample_of_a_model_takes_training_images_only() -> None:
 
 def test_fitted_codec_encodes(tmp_path: Path) -> None:
     model, images = build_model(), smooth(64, 16, 3)
-    model.codec = fit_codec(sample_embeddings(model, ArrayDataset(images)), prior="factorized", rank=8)
+    sample = sample_embeddings(model, ArrayDataset(images), Reading(), Running().job("threads", 256, False))
+    model.codec = fit_codec(sample, prior="factorized", rank=8)
     assert (model.codec.rank, model.codec.prior, model.codec.dimensions) == (8, "factorized", 16)
-    encode(model, ArrayDataset(images), tmp_path / "a.zarr")
+    encode(images, tmp_path / "a.zarr", model)
     sample = sample_array(tmp_path / "a.zarr")
     assert sample.shape == (64, 4, 4, 16)
     again: Any = EmbeddingCodec.fit(sample)

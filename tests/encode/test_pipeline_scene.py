@@ -15,17 +15,17 @@ from tiny import build_model, fit_to, smooth
 pytest.importorskip("torch")
 pytest.importorskip("rasterio")
 
+from scene_runs import encode_scene
+
 from nec.codec import EmbeddingCodec
-from nec.encode import encode_scene
 from nec.encode.scene_work import Part, SceneWork
 from nec.errors import InputError, NecError
 from nec.scenes import open_scene
 from nec.scenes.normalization import Normalization
+from nec.scenes.retry import retry, transient
 from nec.scenes.tiling import Tiling
-from nec.store import ProductWriter, open_product, verify
-from nec.store.patience import passing, patiently
-from nec.store.raster_shard import ShardEncoder
-from nec.store.raster_tiling import RasterTiling
+from nec.store import RasterWriter, ShardEncoder, open_product, verify
+from nec.store.tiling import Tiling as StoreTiling
 from scenes import COLUMNS, LAYOUT, ROWS, faulty, pixels, write_scene
 
 GRID = (23, 30)
@@ -51,7 +51,7 @@ def whole(model: Any, path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("nec.store.patience"), "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(import_module("nec.scenes.retry"), "FIRST_SECONDS", 0.0)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -89,7 +89,7 @@ def test_product_holds_the_models_tokens(model: Any, path: Path, whole: Path) ->
     assert np.isnan(read[~valid]).all()
     error = np.square(read - expected)[valid].mean() / expected[valid].var()
     assert error < 0.06
-    assert verify(whole)["ok"]
+    assert verify(whole).ok
 
 
 def test_tiles_are_levelled_by_the_codecs_means_by_position(path: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_tiles_are_levelled_by_the_codecs_means_by_position(path: Path, tmp_path
     model = build_model()
     images = smooth(200, 16, 3, seed=9)
     with torch.inference_mode():
-        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)).numpy(), positions=True)
+        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)), positions=True)
     encode_scene(open_scene(path), model, tmp_path / "p.zarr", quality=64, **LAYOUT)
     product, expected = open_product(tmp_path / "p.zarr"), tokens_by_hand(model)
     for y, x in ((0, 0), (5, 8), (12, 15), (22, 3)):
@@ -148,15 +148,15 @@ def test_parts_of_a_shard(
     model: Any, path: Path, chunk: tuple[int, int], shard: tuple[int, int], batch_size: int, part: tuple[int, int]
 ) -> None:
     tiling = Tiling((ROWS, COLUMNS), 16, 4, 1)
-    raster = RasterTiling(tiling.grid, chunk, (chunk[0] * shard[0], chunk[1] * shard[1]))
-    encoder = ShardEncoder(model.codec, 1.0, raster)
+    raster = StoreTiling(tiling.grid, chunk, (chunk[0] * shard[0], chunk[1] * shard[1]))
+    encoder = ShardEncoder(model.codec, 1.0, raster, (model.config.embed_dim,))
     plain = Normalization((0.0,) * 3, (1.0,) * 3)
     work = SceneWork(model, open_scene(path), tiling, plain, encoder, batch_size=batch_size)
     parts = [each for place in raster.all_shards() for each in work.parts(place)]
     assert parts[0] == Part((0, 0), (0, part[0]), (0, part[1]))
     times = np.zeros(GRID, int)
     for each in parts:
-        times[raster.part_window(*each.shard, each.chunks)] += 1
+        times[raster.window_of_chunks(each.shard, each.chunks)] += 1
     assert (times == 1).all()
 
 
@@ -183,7 +183,7 @@ def test_dates(model: Any, path: Path, tmp_path: Path) -> None:
         encode_scene(scene, model, out, resume=True, time="2027-01-01", **LAYOUT)
     with pytest.raises(InputError, match="exists"):
         encode_scene(scene, model, out, **LAYOUT)
-    with pytest.raises(InputError, match="one of them"):
+    with pytest.raises(InputError, match="mode 'append-overwrite' is unknown"):
         encode_scene(scene, model, out, append=True, overwrite=True, **LAYOUT)
     with pytest.raises(InputError, match="grid, chunk or shard differ"):
         encode_scene(scene, model, out, resume=True, chunk=(8, 8))
@@ -195,7 +195,7 @@ def test_dates(model: Any, path: Path, tmp_path: Path) -> None:
 
 def test_two_writers_are_refused(model: Any, path: Path, whole: Path) -> None:
     before = files(whole)
-    with ProductWriter(whole), pytest.raises(InputError, match="another writer"):
+    with RasterWriter.resume(whole), pytest.raises(InputError, match="another writer"):
         encode_scene(open_scene(path), model, whole, append=True, time="2026-06-01", **LAYOUT)
     assert files(whole) == before
 
@@ -242,7 +242,7 @@ def test_skipped_tiles_are_not_valid_and_are_told(model: Any, path: Path, whole:
     lost = np.asarray(reference.valid[0]) & ~np.asarray(product.valid[0])
     assert lost.sum() == 4 * len(listed)  # the inner tokens of each
     assert lost[10, 15]
-    assert verify(tmp_path / "p.zarr")["ok"]
+    assert verify(tmp_path / "p.zarr").ok
     # Interrupted after the damage was met, and resumed: the list stays.
     scene = faulty(path, tmp_path / "late", (60, 115), "interrupt")
     with pytest.raises(KeyboardInterrupt):
@@ -313,25 +313,23 @@ def test_what_passes_and_what_does_not() -> None:
             raise kind(text)
         return len(calls)
 
-    assert patiently(lambda: busy(TimeoutError, "x")) == 3
+    assert retry(lambda: busy(TimeoutError, "x")) == 3
     calls.clear()
-    assert patiently(lambda: busy(InputError, "s.tif: HTTP response code: 503")) == 3
+    assert retry(lambda: busy(InputError, "s.tif: HTTP response code: 503")) == 3
     for text in ("HTTP response code: 404", "row 503 of s.tif is damaged", "TIFFFillTile: Read error at row 429"):
         calls.clear()
         with pytest.raises(InputError):
-            patiently(lambda: busy(InputError, text))  # noqa: B023
+            retry(lambda: busy(InputError, text))  # noqa: B023
         assert len(calls) == 1, text
     reset = InputError("s.tif cannot be read")
     reset.__cause__ = ConnectionResetError("gone")
-    assert passing(reset)
+    assert transient(reset)
 
 
 def test_scenes_that_do_not_fit(model: Any, path: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.zarr"
     with pytest.raises(InputError, match="the model takes 4"):
         encode_scene(open_scene(path), fit_to(build_model(4), smooth(50, 16, 4)), out)
-    with pytest.raises(InputError, match="no codec yet"):
-        encode_scene(open_scene(path), build_model(), out)
     with pytest.raises(InputError, match="engine 'spark'"):
         encode_scene(open_scene(path), model, out, engine="spark")
     with pytest.raises(InputError, match="halo"):
@@ -352,3 +350,15 @@ def test_a_scene_smaller_than_a_tile(model: Any, tmp_path: Path) -> None:
     path = write_scene(tmp_path / "small.tif", pixels()[:9, :11])
     report = encode_scene(open_scene(path), model, tmp_path / "p.zarr")
     assert (report["grid"], report["tiles"], report["valid_tokens"]) == ([3, 3], 1, 6)
+
+
+def test_a_backbone_without_a_codec_gets_one_fitted_on_tiles(path: Path, tmp_path: Path) -> None:
+    bare, out = build_model(), tmp_path / "p.zarr"
+    report = encode_scene(open_scene(path), bare, out, time="2026-05-01", quality=4.0, **LAYOUT)
+    assert 50 < report["codec_fitted_on"] < 11 * 15  # tiles that are valid throughout
+    product, expected = open_product(out), tokens_by_hand(bare)
+    valid = np.asarray(product.valid[0])
+    assert np.square(product.read(0) - expected)[valid].mean() / expected[valid].var() < 0.06
+    report = encode_scene(open_scene(path), bare, out, time="2026-06-01", append=True, quality=4.0, **LAYOUT)
+    assert "codec_fitted_on" not in report  # the codec of the store is taken
+    np.testing.assert_array_equal(open_product(out).read(0), open_product(out).read(1))

@@ -42,5 +42,5 @@ def fit_to(model: Any, images: np.ndarray) -> Any:
     from nec.codec import EmbeddingCodec
 
     with torch.inference_mode():
-        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)).numpy())
+        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)))
     return model

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nec.errors import InputError  # noqa: E402
-from nec.heads.attention import AttentionClassifier, AttentionPool, Standardize, build_classifier  # noqa: E402
+from nec.heads.network import AttentionHead, AttentionPool, Standardize  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "reference_nec"
 
@@ -20,7 +20,7 @@ def test_golden_logits() -> None:
     config = json.loads((GOLDEN / "config.json").read_text())
     expected = np.load(GOLDEN / "expected.npz")
     state = torch.load(GOLDEN / "classifier.pt", weights_only=True)["model"]
-    head = AttentionClassifier(config["embed_dim"], config["num_classes"], config["num_heads"])
+    head = AttentionHead(config["embed_dim"], config["num_classes"], config["num_heads"])
     head.load_state_dict({name: value for name, value in state.items() if not name.startswith("backbone.")})
     tokens = torch.from_numpy(expected["factorized_quantized_embedding"][:, 1:])
     with torch.no_grad():
@@ -48,13 +48,13 @@ def test_pooling_equals_multi_head_attention() -> None:
 def test_token_order_does_not_matter_without_a_stage() -> None:
     torch.manual_seed(0)
     tokens = torch.randn(3, 16, 12)
-    head = AttentionClassifier(12, classes=4, heads=4)
+    head = AttentionHead(12, outputs=4, heads=4)
     torch.testing.assert_close(head(tokens), head(tokens[:, torch.randperm(16)]))
 
 
 def test_standardised_inputs() -> None:
     tokens = torch.randn(50, 8, 6) * torch.tensor([1.0, 10, 0.1, 5, 3, 0]) + 4 * torch.randn(8, 6)
-    stage = build_classifier(tokens.half(), classes=2).stage
+    stage = AttentionHead.build(tokens.half(), outputs=2).stage
     assert isinstance(stage, Standardize)
     out = stage(tokens.half().float())
     torch.testing.assert_close(out.mean(dim=0), torch.zeros(8, 6), atol=2e-2, rtol=0)  # at every place

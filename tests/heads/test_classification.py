@@ -1,6 +1,4 @@
-"""`classify` end to end on stores in memory: it learns what is there, nothing that is not, and never looks at the test
-part.
-"""
+"""Classification end to end: it learns what is there, nothing that is not, and never looks at the test part."""
 
 from __future__ import annotations
 
@@ -13,32 +11,37 @@ import numpy as np
 import pytest
 
 from nec.errors import InputError
-from nec.heads import classify, pooled_features
+from nec.heads import HeadResult, HeadSettings, pooled_features, train_head
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the attention head needs torch")
 HEADS = ["linear", pytest.param("attention", marks=needs_torch)]
 MakeStore = Callable[..., Any]
 
 
-def _weights(result: Any) -> list[np.ndarray]:
-    if result.head == "linear":
-        return [result.model.weight, result.model.bias]
-    return [value.numpy() for value in result.model.state_dict().values()]
+def classify(store: Any, epochs: int | None = None, **options: Any) -> HeadResult:
+    return train_head(store, settings=HeadSettings(epochs=epochs), **{"head": "attention", **options})
+
+
+def _weights(result: HeadResult) -> list[np.ndarray]:
+    module = result.head.module
+    if result.report.head == "linear":
+        return [module.weight, module.bias]
+    return [value.numpy() for value in module.state_dict().values()]
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_separable_classes_are_learnt(make_store: MakeStore, head: str) -> None:
-    result = classify(make_store(signal=2), head=head, epochs=80)
-    assert result.accuracy > 0.97
-    assert (result.train_images, result.val_images, result.test_images) == (126, 18, 36)
-    assert result.confusion.sum() == 36
+    report = classify(make_store(signal=2), head=head, epochs=80).report
+    assert report.figures["accuracy"] > 0.97
+    assert (report.train_images, report.val_images, report.test_images) == (126, 18, 36)
+    assert np.sum(report.figures["confusion"]) == 36
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_shuffled_labels_give_chance(make_store: MakeStore, head: str) -> None:
     store = make_store(per_class=100)
     store.labels = np.random.default_rng(1).permutation(store.labels)
-    assert classify(store, head=head, epochs=5).accuracy == pytest.approx(1 / 3, abs=0.17)
+    assert classify(store, head=head, epochs=5).report.figures["accuracy"] == pytest.approx(1 / 3, abs=0.17)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -50,7 +53,7 @@ def test_test_part_never_reaches_the_fit(make_store: MakeStore, head: str) -> No
     first, second = (classify(store, head=head, epochs=3) for store in (clean, poisoned))
     for a, b in zip(_weights(first), _weights(second), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert first.accuracy != second.accuracy
+    assert first.report.figures["accuracy"] != second.report.figures["accuracy"]
 
 
 @needs_torch
@@ -68,10 +71,11 @@ def test_seeds(make_store: MakeStore) -> None:
     store = make_store(signal=0.6)
     both = classify(store, seeds=2, epochs=4)
     again = classify(store, seed=1, epochs=4)
-    assert both.seeds == [0, 1]
-    assert both.accuracies[1] == again.accuracies[0]
-    assert both.confusion.sum() == 2 * both.test_images
-    assert both.accuracy_std == pytest.approx(np.std(both.accuracies, ddof=1))
+    figures = both.report.figures
+    assert both.report.seeds == [0, 1]
+    assert figures["accuracies"][1] == again.report.figures["accuracies"][0]
+    assert np.sum(figures["confusion"]) == 2 * both.report.test_images
+    assert figures["accuracy_std"] == pytest.approx(np.std(figures["accuracies"], ddof=1))
     different = [np.abs(a - b).max() for a, b in zip(_weights(both), _weights(again), strict=True)]
     assert max(different) > 0
 
@@ -83,10 +87,10 @@ def test_top_five_of_eight_classes(make_store: MakeStore, head: str) -> None:
     result = classify(store, head=head, epochs=3)
     test = store.split == "test"
     inputs = pooled_features(store.embeddings[test]) if head == "linear" else store.embeddings[test]
-    best = np.argsort(-result.model.scores(inputs), axis=1)[:, :5]
+    best = np.argsort(-result.head.module.scores(inputs), axis=1)[:, :5]
     hits = [label in row for label, row in zip(store.labels[test], best, strict=True)]
-    assert result.top5 == pytest.approx(np.mean(hits))
-    assert result.accuracy < result.top5 < 1
+    assert result.report.figures["top5"] == pytest.approx(np.mean(hits))
+    assert result.report.figures["accuracy"] < result.report.figures["top5"] < 1
 
 
 @needs_torch
@@ -120,8 +124,8 @@ def test_decoder_stage_is_trained_and_checked(make_store: MakeStore, monkeypatch
     store = make_store()
     store.attrs = {"model": {"name": "tiny", "sha256": "abc"}}
     result = classify(store, with_decoder=True, epochs=3)
-    assert not torch.equal(result.model.stage.weight, Model().decoder_stage().weight)
-    assert result.model.pool.latent.shape[-1] == 8
+    assert not torch.equal(result.head.module.stage.weight, Model().decoder_stage().weight)
+    assert result.head.module.pool.latent.shape[-1] == 8
     store.attrs = {"model": {"name": "tiny", "sha256": "other"}}
     with pytest.raises(InputError, match="not the one that made the store"):
         classify(store, with_decoder=True)
@@ -131,10 +135,10 @@ def test_decoder_stage_is_trained_and_checked(make_store: MakeStore, monkeypatch
 
 
 def test_result_is_json(make_store: MakeStore) -> None:
-    result = classify(make_store(), head="linear")
-    values = json.loads(json.dumps(result.to_dict()))
+    report = classify(make_store(), head="linear").report
+    values = json.loads(report.to_json())
     assert {"accuracy", "per_class", "train_images", "test_images", "bytes_per_image", "seconds"} <= values.keys()
-    assert values["accuracy"] == result.accuracy
+    assert values["accuracy"] == report.figures["accuracy"]
     assert list(values["per_class"]) == ["class 0", "class 1", "class 2"]
     assert values["top5"] == 1  # of three classes
     total = sum(share * 12 for share in values["per_class"].values())

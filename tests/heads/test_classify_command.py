@@ -49,7 +49,7 @@ def test_attention_is_the_default(store: Any, capsys: pytest.CaptureFixture[str]
 def test_falls_back_without_torch(
     store: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nec.cli.classify.find_spec", lambda name: None)
+    monkeypatch.setattr("nec.heads.train.find_spec", lambda name: None)
     assert main(["classify", "fake.zarr", "--json"]) == 0
     out = capsys.readouterr()
     assert json.loads(out.out)["head"] == "linear"

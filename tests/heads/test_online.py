@@ -17,26 +17,40 @@ from nec.cli import main  # noqa: E402
 from nec.datasets import open_dataset  # noqa: E402
 from nec.datasets.base import ArrayDataset  # noqa: E402
 from nec.errors import InputError  # noqa: E402
-from nec.heads.attention import build_classifier  # noqa: E402
+from nec.heads import HeadReport, HeadResult, HeadSettings, predict, train_head  # noqa: E402
+from nec.heads.network import AttentionHead, parameter_groups  # noqa: E402
 from nec.heads.online import (  # noqa: E402
-    Backbone,
+    AUGMENTATIONS,
+    Augmentation,
     OnlineClassifier,
-    OnlineSettings,
+    Part,
+    TokenSource,
+    _learning_rate,
     bottleneck_quantizer,
     codec_quantizer,
-    fine_tune,
-    parameter_groups,
-    train_arrays,
-    train_online,
+    evaluation_views,
+    training_views,
 )
-from nec.heads.views import AUGMENTATIONS, Augmentation, evaluation_views, training_views  # noqa: E402
+from nec.heads.train import Trained, train_once  # noqa: E402
 from nec.models import ModelConfig, NecModel, save_model  # noqa: E402
 
 SIZES = {
     "image_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2,
     "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2,
 }  # fmt: skip
-QUICK = OnlineSettings(epochs=2, batch=16, lr=5e-3)
+QUICK = HeadSettings(epochs=2, batch=16, lr=5e-3)
+
+
+def train_online(model: NecModel, dataset: Any, **options: Any) -> HeadResult:
+    return train_head(dataset, model=model, online=True, **options)
+
+
+def train_arrays(*parts: Any, settings: HeadSettings, quantize: Any = None, fine_tune: bool = True) -> Trained:
+    """A head on pictures of three classes, of the model that the other tests use."""
+    inputs = [Part(images.__getitem__, labels) for images, labels in parts]
+    source = TokenSource(_model(), quantize, fine_tune)
+    settings = settings.resolve("online", len(inputs[0]), False)
+    return train_once(inputs, [part.labels for part in inputs], "classification", list("abc"), settings, images=source)
 
 
 def _model(kind: str = "mae") -> NecModel:
@@ -74,12 +88,11 @@ def _changed(before: dict[str, Any], after: torch.nn.Module) -> set[str]:
 
 
 def test_fine_tuning_learns_what_a_frozen_random_model_hardly_shows() -> None:
-    settings = OnlineSettings(epochs=12, batch=16, lr=5e-3, model_lr=5e-3, augmentation="none")
-    result = fine_tune(_model(), _pictures(240), _pictures(60, 1), _pictures(90, 2), 3, settings)
-    assert result["accuracy"] > 0.9
-    assert result["confusion"].sum() == 90
-    assert result["epochs"] == 12
-    assert result["top5"] == 1
+    settings = HeadSettings(epochs=12, batch=16, lr=5e-3, model_lr=5e-3, augmentation="none")
+    figures = train_arrays(_pictures(240), _pictures(60, 1), _pictures(90, 2), settings=settings).figures
+    assert figures["accuracy"] > 0.9
+    assert figures["confusion"].sum() == 90
+    assert figures["top5"] == 1
 
 
 def test_a_frozen_model_stays_and_a_tuned_one_is_a_copy() -> None:
@@ -88,35 +101,35 @@ def test_a_frozen_model_stays_and_a_tuned_one_is_a_copy() -> None:
     dataset = _dataset()
     frozen = train_online(model, dataset, settings=QUICK)
     assert not _changed(before, model)
-    assert frozen.model.backbone.model is model
+    assert isinstance(frozen.head.module, AttentionHead)
     tuned = train_online(model, dataset, settings=QUICK, fine_tune=True)
     assert not _changed(before, model)
-    changed = _changed(before, tuned.model.backbone.model)
+    changed = _changed(before, tuned.head.module.source.model)
     encoder = {name for name in before if name.startswith(("patch_embed", "cls_token", "blocks", "norm"))}
     assert changed == encoder
-    assert (frozen.source, tuned.source) == ("online", "fine-tune")
-    assert tuned.head_parameters - frozen.head_parameters == sum(before[name].numel() for name in encoder)
-    assert frozen.bytes_per_image == 16 * 16 * 3
-    assert (frozen.train_images, frozen.val_images, frozen.test_images) == (54, 18, 18)
-    json.dumps(tuned.to_dict(), allow_nan=False)
+    assert (frozen.report.source, tuned.report.source) == ("online", "fine-tune")
+    assert tuned.report.head_parameters - frozen.report.head_parameters == sum(before[name].numel() for name in encoder)
+    assert frozen.report.bytes_per_image == 16 * 16 * 3
+    assert (frozen.report.train_images, frozen.report.val_images, frozen.report.test_images) == (54, 18, 18)
+    json.dumps(tuned.report.to_dict(), allow_nan=False)
 
 
 def test_rates_by_layer_are_maes() -> None:
     """Against the rule of MAE's `get_layer_id_for_vit`, written out for two blocks."""
     model = _model()
-    backbone = Backbone(model, None, fine_tune=True)
-    head = build_classifier(torch.randn(8, 4, 16), 3, model.decoder_stage())
-    net = OnlineClassifier(backbone, head)
-    groups = parameter_groups(net, OnlineSettings(lr=1.0, model_lr=0.1, layer_decay=0.5, weight_decay=0.3))
+    source = TokenSource(model, None, fine_tune=True)
+    head = AttentionHead.build(torch.randn(8, 4, 16), 3, model.decoder_stage())
+    net, settings = OnlineClassifier(source, head), HeadSettings(lr=1.0, model_lr=0.1, layer_decay=0.5)
+    groups = parameter_groups(net, lambda name: _learning_rate(name, net, settings), 0.3)
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     expected = {
-        "backbone.model.patch_embed.proj.weight": (0.1 / 8, 0.3),
-        "backbone.model.patch_embed.proj.bias": (0.1 / 8, 0),
-        "backbone.model.cls_token": (0.1 / 8, 0),
-        "backbone.model.blocks.0.attn.qkv.weight": (0.1 / 4, 0.3),
-        "backbone.model.blocks.1.mlp.fc1.weight": (0.1 / 2, 0.3),
-        "backbone.model.blocks.1.norm1.weight": (0.1 / 2, 0),
-        "backbone.model.norm.weight": (0.1, 0),
+        "source.model.patch_embed.proj.weight": (0.1 / 8, 0.3),
+        "source.model.patch_embed.proj.bias": (0.1 / 8, 0),
+        "source.model.cls_token": (0.1 / 8, 0),
+        "source.model.blocks.0.attn.qkv.weight": (0.1 / 4, 0.3),
+        "source.model.blocks.1.mlp.fc1.weight": (0.1 / 2, 0.3),
+        "source.model.blocks.1.norm1.weight": (0.1 / 2, 0),
+        "source.model.norm.weight": (0.1, 0),
         "head.stage.block.attn.qkv.weight": (0.1, 0.3),
         "head.pool.kv.weight": (1.0, 0.3),
         "head.head.bias": (1.0, 0),
@@ -131,7 +144,7 @@ def test_rates_by_layer_are_maes() -> None:
 
 def test_test_and_validation_parts_never_reach_the_fit() -> None:
     train, val, test = _pictures(48), _pictures(12, 1), _pictures(12, 2)
-    settings = OnlineSettings(epochs=1, batch=16)
+    settings = HeadSettings(epochs=1, batch=16)
     first = train_online(_model(), _joined(train, val, test), settings=settings, fine_tune=True)
     second = train_online(
         _model(),
@@ -139,8 +152,8 @@ def test_test_and_validation_parts_never_reach_the_fit() -> None:
         settings=settings,
         fine_tune=True,
     )
-    assert not _changed(_state(first.model), second.model)
-    assert not np.array_equal(first.confusion, second.confusion)
+    assert not _changed(_state(first.head.module), second.head.module)
+    assert not np.array_equal(first.report.figures["confusion"], second.report.figures["confusion"])
 
 
 def _joined(*parts: tuple[np.ndarray, np.ndarray]) -> ArrayDataset:
@@ -154,7 +167,7 @@ def _joined(*parts: tuple[np.ndarray, np.ndarray]) -> ArrayDataset:
 
 
 def test_a_seed_decides_everything() -> None:
-    paper = OnlineSettings(epochs=2, batch=16, augmentation="paper")
+    paper = HeadSettings(epochs=2, batch=16, augmentation="paper")
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -162,8 +175,8 @@ def test_a_seed_decides_everything() -> None:
         train_online(_model_kept(), _dataset(), settings=paper, fine_tune=True, seed=seed) for seed in (3, 3, 4)
     )
     torch.testing.assert_close(torch.rand(3), expected)
-    assert not _changed(_state(first.model), again.model)
-    assert _changed(_state(first.model), other.model)
+    assert not _changed(_state(first.head.module), again.head.module)
+    assert _changed(_state(first.head.module), other.head.module)
 
 
 def _model_kept() -> NecModel:
@@ -220,7 +233,7 @@ def test_evaluation_resize_and_crop_equal_pillows() -> None:
 def test_quantisers_are_the_products_and_let_gradients_through() -> None:
     model = _model("factorized")
     images = model.normalize(_pictures(24)[0])
-    float_tokens = model.embed(images).detach()
+    float_tokens = model.token_grid(images).detach()
     codec = nec.EmbeddingCodec.fit(float_tokens.numpy())
     for quantize, wanted in (
         (bottleneck_quantizer(model), model.quantized(images)[:, 1:].detach()),
@@ -229,8 +242,8 @@ def test_quantisers_are_the_products_and_let_gradients_through() -> None:
             torch.from_numpy(codec.decode(codec.encode(float_tokens.numpy(), 0.5))).flatten(1, 2),
         ),
     ):
-        backbone = Backbone(model, quantize, fine_tune=True)
-        tokens = backbone(images)
+        source = TokenSource(model, quantize, fine_tune=True)
+        tokens = source(images)
         torch.testing.assert_close(tokens, wanted, rtol=1e-5, atol=1e-5)
         assert not torch.allclose(tokens, float_tokens.flatten(1, 2), atol=1e-3)
         weight = model.patch_embed.proj.weight
@@ -238,20 +251,20 @@ def test_quantisers_are_the_products_and_let_gradients_through() -> None:
         found = torch.autograd.grad((tokens * push).sum(), weight)[0]
         straight = torch.autograd.grad((model.tokens(images)[:, 1:] * push).sum(), weight)[0]
         torch.testing.assert_close(found, straight)
-        assert not Backbone(model, quantize, fine_tune=False)(images).requires_grad
+        assert not TokenSource(model, quantize, fine_tune=False)(images).requires_grad
 
 
 def test_quantised_tokens_reach_the_head() -> None:
     """A quantiser that wipes the tokens out leaves nothing to learn."""
-    data = _pictures(60), _pictures(30, 1), _pictures(30, 2), 3
-    wiped = train_arrays(_model(), *data, QUICK, quantize=torch.zeros_like)
-    assert (wiped["confusion"].sum(axis=0) > 0).sum() == 1
+    data = _pictures(60), _pictures(30, 1), _pictures(30, 2)
+    wiped = train_arrays(*data, settings=QUICK, quantize=torch.zeros_like, fine_tune=False)
+    assert (wiped.figures["confusion"].sum(axis=0) > 0).sum() == 1
 
 
 def test_decoder_stage_is_trained() -> None:
     model = _model()
     result = train_online(model, _dataset(), settings=QUICK, with_decoder=True)
-    assert _changed(_state(model.decoder_stage()), result.model.head.stage)
+    assert _changed(_state(model.decoder_stage()), result.head.module.stage)
     images = np.zeros((90, 24, 24, 3), np.uint8)
     dataset = _dataset()
     dataset.images = images
@@ -259,20 +272,37 @@ def test_decoder_stage_is_trained() -> None:
         train_online(model, dataset, settings=QUICK, with_decoder=True)
 
 
+def test_the_head_of_a_frozen_model_predicts_from_embeddings_and_images(tmp_path: Path) -> None:
+    model, dataset = _model(), _dataset()
+    head = train_online(model, dataset, settings=QUICK, save=tmp_path / "head").head
+    with torch.inference_mode():
+        tokens = np.asarray(model.embed(model.normalize(dataset.images)))
+    expected = head.predict(tokens)
+    names = predict(tmp_path / "head", dataset, tmp_path / "out", model=model).predictions
+    assert [row["class"] for row in names] == [dataset.class_names[label] for label in expected]
+    larger = train_online(model, dataset, settings=HeadSettings(epochs=1, image_size=24)).head
+    assert (head.grid, larger.grid) == ((2, 2), (3, 3))
+    tuned = train_online(model, dataset, settings=QUICK, fine_tune=True).head
+    with pytest.raises(InputError, match="fine-tuned"):
+        tuned.predict(tokens)
+    with pytest.raises(InputError, match="fine-tuned"):
+        tuned.save(tmp_path / "tuned")
+
+
 # -- limits and requests ----------------------------------------------------------------------------------------------
 
 
 def test_time_limit_lowers_the_epochs() -> None:
-    data = _pictures(64), _pictures(16, 1), _pictures(16, 2), 3
-    result = fine_tune(_model(), *data, OnlineSettings(epochs=10**6, batch=16, time_limit=1e-3))
-    assert result["epochs"] == 1
+    data = _pictures(64), _pictures(16, 1), _pictures(16, 2)
+    result = train_arrays(*data, settings=HeadSettings(epochs=10**6, batch=16, time_limit=1e-3))
+    assert result.epoch == 1
 
 
 def test_several_seeds() -> None:
-    result = train_online(_model(), _dataset(), settings=QUICK, seeds=2)
-    assert result.seeds == [0, 1]
-    assert result.confusion.sum() == 2 * result.test_images
-    assert len(result.top5_accuracies) == 2
+    report: HeadReport = train_online(_model(), _dataset(), settings=QUICK, seeds=2).report
+    assert report.seeds == [0, 1]
+    assert np.sum(report.figures["confusion"]) == 2 * report.test_images
+    assert len(report.figures["top5_accuracies"]) == 2
 
 
 def test_bad_requests() -> None:
@@ -282,11 +312,9 @@ def test_bad_requests() -> None:
     with pytest.raises(InputError, match="no codec"):
         codec_quantizer(None)
     with pytest.raises(InputError, match="at least 1"):
-        OnlineSettings(epochs=0)
+        HeadSettings(epochs=0)
     with pytest.raises(InputError, match="'heavy': paper, light, none"):
-        OnlineSettings(augmentation="heavy")
-    with pytest.raises(InputError, match="shares"):
-        Augmentation(erasing=2)
+        HeadSettings(augmentation="heavy")
     dataset.images = dataset.images[..., :1]
     with pytest.raises(InputError, match=r"000000 has 1 band"):
         train_online(_model(), dataset, settings=QUICK)
@@ -300,7 +328,7 @@ def on_disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A model folder and a dataset `folder:` of 60 pictures."""
     folder = tmp_path_factory.mktemp("online")
     model = _model()
-    model.codec = nec.EmbeddingCodec.fit(model.embed(model.normalize(_pictures(40)[0])).detach().numpy())
+    model.codec = nec.EmbeddingCodec.fit(model.embed(model.normalize(_pictures(40)[0])))
     save_model(model, folder / "m")
     images, labels = _pictures(60)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -355,5 +383,9 @@ def test_shipped_model_on_real_images(data_dir: Path) -> None:
     for part, count in (("train", 240), ("val", 50), ("test", 150)):
         chosen = rng.permutation(dataset.indices(part))[:count]
         parts.append((dataset.load(chosen), dataset.labels[chosen]))
-    settings = OnlineSettings(epochs=2, batch=32)
-    assert fine_tune(nec.load_model("eurosat-tiny"), *parts, 10, settings)["accuracy"] > 0.3
+    images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    some = ArrayDataset(images, labels=labels, class_names=dataset.class_names)
+    some.split = np.repeat(["train", "val", "test"], [240, 50, 150])
+    settings = HeadSettings(epochs=2, batch=32)
+    report = train_head(some, model="eurosat-tiny", online=True, fine_tune=True, settings=settings).report
+    assert report.figures["accuracy"] > 0.3

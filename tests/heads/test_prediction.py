@@ -19,9 +19,8 @@ from nec import CorruptError, EmbeddingCodec, InputError, open_store  # noqa: E4
 from nec.cli import main  # noqa: E402
 from nec.datasets import ArrayDataset  # noqa: E402
 from nec.encode import encode  # noqa: E402
-from nec.heads import classify, segment  # noqa: E402
-from nec.heads.prediction import check_model, predict_classes, sliding_probabilities  # noqa: E402
-from nec.heads.saved import load_head, save_head  # noqa: E402
+from nec.heads import HeadResult, HeadSettings, load_head, predict, train_head  # noqa: E402
+from nec.heads.prediction import averaged_tiles, check_model, free_name, predict_classes  # noqa: E402
 from nec.models import ModelConfig, NecModel, load_model, save_model  # noqa: E402
 
 CLASSES, COLORS = ["left", "right"], [(200, 30, 30), (30, 30, 200)]
@@ -38,20 +37,40 @@ SIZES = {
     overlap=st.floats(0, 0.95),
     scale=st.integers(1, 3),
     batch=st.integers(1, 9),
+    tile=st.integers(5, 41),
 )
 def test_what_sees_single_pixels_gives_the_whole_images_result(
-    size: tuple[int, int], window: tuple[int, int], overlap: float, scale: int, batch: int
+    size: tuple[int, int], window: tuple[int, int], overlap: float, scale: int, batch: int, tile: int
 ) -> None:
-    """For a model that looks at one place at a time, windows, overlap and averages must not show at all."""
+    """For a model that looks at one place at a time, windows, overlap, tiles and averages must not show at all."""
     image = np.random.default_rng(sum(size)).random((*size, 3)).astype(np.float32)
 
     def apply(windows: np.ndarray) -> np.ndarray:
         return np.moveaxis(windows, -1, 1).repeat(scale, axis=2).repeat(scale, axis=3)
 
-    bands = list(sliding_probabilities(image, window, overlap, apply, batch))
-    np.testing.assert_allclose(np.concatenate(bands, axis=1), apply(image[None])[0], rtol=1e-5)
+    found = np.full((3, size[0] * scale, size[1] * scale), np.nan, np.float32)
+    read = lambda rows, columns: image[rows, columns]  # noqa: E731
+    for rows, columns, one in averaged_tiles(size, window, overlap, read, apply, batch, tile):
+        found[:, rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale] = one
+    np.testing.assert_allclose(found, apply(image[None])[0], rtol=1e-5)
     expected = apply(image[None])[0].argmax(axis=0)
     np.testing.assert_array_equal(predict_classes(image, window, overlap, apply, batch), expected)
+
+
+def test_tiles_do_not_show() -> None:
+    """What is held at once changes nothing, for a model that sees its windows as wholes."""
+    image = np.random.default_rng(0).random((30, 41, 2)).astype(np.float32)
+
+    def apply(windows: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(windows.std(axis=(1, 2))[:, :, None, None], (len(windows), 2, 6, 4)).copy()
+
+    whole = None
+    for tile in (100, 7, 16):
+        found = np.zeros((2, 30, 41), np.float32)
+        for rows, columns, one in averaged_tiles((30, 41), (6, 4), 0.6, lambda r, c: image[r, c], apply, 5, tile):
+            found[:, rows, columns] = one
+        whole = found if whole is None else whole
+        np.testing.assert_allclose(found, whole, rtol=1e-5)
 
 
 def test_overlap_takes_the_seams_away() -> None:
@@ -80,7 +99,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.manual_seed(0)
     model = NecModel(ModelConfig.from_dict(SIZES)).eval()
     with torch.inference_mode():
-        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)).numpy())
+        model.codec = EmbeddingCodec.fit(model.embed(model.normalize(images)))
     save_model(model, folder / "model")
     model = load_model(folder / "model")
     split = np.array(["train", "train", "train", "val", "test"])[np.arange(60) // 2 % 5]
@@ -88,17 +107,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         images, [f"{i}.png" for i in range(60)], labels, ["light", "dark"],
         masks=masks, mask_classes=CLASSES, mask_colors=COLORS, groups=np.arange(60) // 4, split=split,
     )  # fmt: skip
-    encode(model, dataset, folder / "store.zarr", quality=4.0)
+    encode(dataset, folder / "store.zarr", model, quality=4.0)
     store = open_store(folder / "store.zarr")
-    results = {
-        "plain": segment(store, epochs=8, width=8, blocks=1),
-        "decoder": segment(store, epochs=2, width=8, blocks=1, with_decoder=True, model=folder / "model"),
-        "attention": classify(store, epochs=3),
-        "linear": classify(store, head="linear"),
-        "attention-decoder": classify(store, epochs=2, with_decoder=True, model=folder / "model"),
-    }
-    for name, result in results.items():
-        save_head(folder / name, store, result)
+    segment = {"width": 8, "blocks": 1}
+    results: dict[str, HeadResult] = {}
+    for name, task, epochs, options in (
+        ("plain", "segmentation", 8, {}),
+        ("decoder", "segmentation", 2, {"with_decoder": True, "model": folder / "model"}),
+        ("attention", "classification", 3, {}),
+        ("linear", "classification", None, {"head": "linear"}),
+        ("attention-decoder", "classification", 2, {"with_decoder": True, "model": folder / "model"}),
+    ):
+        settings = HeadSettings(epochs=epochs, **(segment if task == "segmentation" else {}))
+        results[name] = train_head(store, task, settings=settings, save=folder / name, **options)
     return {"folder": folder, "store": store, "results": results, "images": images, "masks": masks, "model": model}
 
 
@@ -112,16 +133,14 @@ def test_masks_and_groups_went_through_encode(made: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "decoder", "attention", "linear", "attention-decoder"])
 def test_a_saved_head_predicts_as_it_did(made: dict[str, Any], name: str) -> None:
-    from nec.heads import pooled_features
-
-    head, trained = load_head(made["folder"] / name), made["results"][name].model
+    head, trained = load_head(made["folder"] / name), made["results"][name].head
     embeddings = made["store"].embeddings[:9]
-    expected = trained.predict(pooled_features(embeddings) if name == "linear" else embeddings)
-    found = head.probabilities(embeddings)
+    expected = trained.predict(embeddings)
+    found = head.outputs(embeddings)
     np.testing.assert_array_equal(found.argmax(axis=1), expected)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
     with pytest.raises(InputError, match="16 values"):
-        head.probabilities(np.zeros((1, 4, 4, 15), np.float32))
+        head.outputs(np.zeros((1, 4, 4, 15), np.float32))
 
 
 def test_a_damaged_head_is_refused(made: dict[str, Any], tmp_path: Path) -> None:
@@ -141,7 +160,7 @@ def test_a_damaged_head_is_refused(made: dict[str, Any], tmp_path: Path) -> None
 def test_a_store_is_predicted_to_palette_pngs(made: dict[str, Any], tmp_path: Path) -> None:
     folder, out = made["folder"], tmp_path / "out"
     assert main(["predict", str(folder / "plain"), str(folder / "store.zarr"), "--out", str(out), "--json"]) == 0
-    expected = made["results"]["plain"].model.predict(made["store"].embeddings[:3])
+    expected = made["results"]["plain"].head.predict(made["store"].embeddings[:3])
     for i in range(3):
         with Image.open(out / f"{i}.png") as image:
             assert image.mode == "P"
@@ -194,6 +213,22 @@ def test_a_classifier_writes_a_table(made: dict[str, Any], tmp_path: Path, capsy
     assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
 
 
+def test_a_head_of_numbers_writes_a_column_a_target(made: dict[str, Any], tmp_path: Path) -> None:
+    store = made["store"]
+    np.save(tmp_path / "t.npy", np.stack([made["images"].mean(axis=(1, 2, 3)), np.arange(60)], axis=1))
+    arguments = ["regress", made["folder"] / "store.zarr", "--targets", tmp_path / "t.npy", "--head", "linear"]
+    assert main([*map(str, arguments), "--save", str(tmp_path / "head"), "--json"]) == 0
+    report = predict(tmp_path / "head", store, tmp_path / "out")
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["name", "target 0", "target 1"]
+    found = np.array([[float(row["target 0"]), float(row["target 1"])] for row in rows])
+    np.testing.assert_allclose(found, load_head(tmp_path / "head").predict(store.embeddings[:]), rtol=1e-5)
+    assert np.corrcoef(found[:, 0], made["images"].mean(axis=(1, 2, 3)))[0, 1] > 0.9
+    assert report.predictions is not None
+    assert report.predictions[7]["name"] == store.names[7]
+
+
 def test_saving_from_the_commands(made: dict[str, Any], tmp_path: Path) -> None:
     store = str(made["folder"] / "store.zarr")
     assert main(["segment", store, "--epochs", "1", "--json", "--save", str(tmp_path / "s")]) == 0
@@ -244,11 +279,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 def test_names_of_images_stay_inside_the_folder() -> None:
-    from nec.cli.predict import _free_name
+    assert free_name("../../etc/x.jpg", ".png", []) == "etc/x.png"
+    assert free_name("/a\\b.tif", ".tif", []) == "a/b.tif"
+    assert free_name("a.jpg", ".png", ["a.png"]) == "a.jpg.png"
 
-    assert _free_name("../../etc/x.jpg", ".png", set()) == "etc/x.png"
-    assert _free_name("/a\\b.tif", ".tif", set()) == "a/b.tif"
-    assert _free_name("a.jpg", ".png", {"a.png"}) == "a.jpg.png"
+
+def test_outputs_never_overwrite_each_other(tmp_path: Path) -> None:
+    """Names of images that lead to one file, to files that differ in case only, and to a file and a folder."""
+    files: list[str] = []
+    for name in ("a.png", "../a.png", "/a.png", "b/../a.png", "b.jpg.png", "b.png", "b.jpg", "A.jpg", "a.png/c.jpg",
+                 "d/e.jpg", "d/e.png/f.jpg", "x/y", "x.jpg", "x.png/y.tif", "..", "."):  # fmt: skip
+        files.append(free_name(name, ".png", files))
+    assert len({file.lower() for file in files}) == len(files)
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        with (tmp_path / file).open("x"):
+            pass
 
 
 @pytest.mark.slow
@@ -260,11 +306,12 @@ def test_dubai_through_the_shipped_model(data_dir: Path, tmp_path: Path) -> None
     from nec.datasets import open_dataset
 
     model, dataset = load_model("eurosat-tiny"), open_dataset(f"dubai:{archive}", tile=64, downscale=6)
-    encode(model, dataset, tmp_path / "dubai.zarr", quality=0.5)
+    encode(dataset, tmp_path / "dubai.zarr", model, quality=0.5)
     store = open_store(tmp_path / "dubai.zarr")
-    result = segment(store, epochs=12, width=16, blocks=1)
+    settings = HeadSettings(epochs=12, width=16, blocks=1)
+    report = train_head(store, "segmentation", settings=settings).report
     assert store.groups is not None
     tiles = [set(store.groups[store.split == part]) for part in ("train", "val", "test")]
     assert sum(map(len, tiles)) == len(set.union(*tiles))
-    commonest = result.confusion.sum(axis=1).max() / result.confusion.sum()
-    assert result.mean("overall_accuracy") > commonest + 0.02
+    confusion = np.array(report.figures["confusion"])
+    assert report.figures["overall_accuracy"] > confusion.sum(axis=1).max() / confusion.sum() + 0.02

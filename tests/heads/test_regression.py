@@ -13,12 +13,22 @@ import pytest
 
 from nec.cli import main
 from nec.errors import InputError
-from nec.heads.regression import fit_targets
-from nec.heads.targets import Targets
+from nec.heads import HeadReport, HeadResult, HeadSettings, Targets, load_head, train_head
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the attention head needs torch")
 HEADS = ["linear", pytest.param("attention", marks=needs_torch)]
 MakeStore = Callable[..., Any]
+
+
+def fit_targets(
+    store: Any, targets: Targets, task: str = "regression", epochs: int | None = None, **options: Any
+) -> HeadResult:
+    settings = HeadSettings(epochs=epochs)
+    return train_head(store, task, targets=targets, settings=settings, **{"head": "attention", **options})
+
+
+def _report(*arguments: Any, **options: Any) -> HeadReport:
+    return fit_targets(*arguments, **options).report
 
 
 def _targets(store: Any, task: str) -> Targets:
@@ -35,22 +45,23 @@ def _targets(store: Any, task: str) -> Targets:
 @pytest.mark.parametrize("head", HEADS)
 def test_numbers_are_learnt(make_store: MakeStore, head: str) -> None:
     store = make_store(signal=2)
-    result = fit_targets(store, _targets(store, "regression"), head=head, epochs=100)
-    assert result.figures["r2"] > 0.75
-    for figures in result.per_target.values():
+    report = _report(store, _targets(store, "regression"), head=head, epochs=100)
+    assert report.figures["r2"] > 0.75
+    per_target = report.figures["per_target"]
+    for figures in per_target.values():
         assert figures["r2"] > 0.7
-    assert result.per_target["first"]["rmse"] < 20 < 1000 * result.per_target["second"]["rmse"] * 1000
-    assert result.test_images < 36  # some have no value at all
-    json.dumps(result.to_dict(), allow_nan=False)
+    assert per_target["first"]["rmse"] < 20 < 1000 * per_target["second"]["rmse"] * 1000
+    assert report.test_images < 36  # some have no value at all
+    json.dumps(report.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_labels_are_learnt(make_store: MakeStore, head: str) -> None:
     store = make_store(signal=2)
-    result = fit_targets(store, _targets(store, "multilabel"), task="multilabel", head=head, epochs=60)
-    assert result.figures["mean_average_precision"] > 0.95
-    assert min(result.figures["micro_f1"], result.figures["macro_f1"]) > 0.9
-    json.dumps(result.to_dict(), allow_nan=False)
+    report = _report(store, _targets(store, "multilabel"), task="multilabel", head=head, epochs=60)
+    assert report.figures["mean_average_precision"] > 0.95
+    assert min(report.figures["micro_f1"], report.figures["macro_f1"]) > 0.9
+    json.dumps(report.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -61,8 +72,8 @@ def test_images_without_a_target_leave_no_trace(make_store: MakeStore, head: str
     absent = np.isnan(targets.values).all(axis=1)
     assert absent.any()
     poisoned.embeddings[absent] = 1e4
-    first, second = (fit_targets(store, targets, task=task, head=head, epochs=2) for store in (clean, poisoned))
-    assert first.measured == second.measured
+    first, second = (_report(store, targets, task=task, head=head, epochs=2) for store in (clean, poisoned))
+    assert first.figures == second.figures
 
 
 @needs_torch
@@ -72,8 +83,7 @@ def test_losses_pass_over_unknown_targets(task: str) -> None:
     import torch
     from torch.nn import functional as F
 
-    from nec.heads.target_training import OBJECTIVES
-    from nec.heads.training import Recipe
+    from nec.heads.network import label_loss, squared_error
 
     outputs = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     targets = (torch.rand(6, 4, dtype=torch.float64) < 0.5).double()
@@ -81,12 +91,13 @@ def test_losses_pass_over_unknown_targets(task: str) -> None:
     known = ~targets.isnan()
     plain = {"regression": F.mse_loss, "multilabel": F.binary_cross_entropy_with_logits}[task]
     expected = plain(outputs[known], targets[known])
-    found = OBJECTIVES[task].loss(outputs, targets, Recipe())
+    loss = {"regression": squared_error, "multilabel": label_loss}[task]
+    found = loss(outputs, targets)
     torch.testing.assert_close(found, expected)
     gradient = torch.autograd.grad(found, outputs)[0]
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, outputs)[0])
     assert (gradient[~known] == 0).all()
-    nothing = OBJECTIVES[task].loss(outputs, torch.full_like(targets, torch.nan), Recipe())
+    nothing = loss(outputs, torch.full_like(targets, torch.nan))
     assert float(nothing.detach()) == 0
 
 
@@ -94,14 +105,40 @@ def test_losses_pass_over_unknown_targets(task: str) -> None:
 def test_seeds_and_decoder_stage(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr("nec.heads.regression.decoder_stage", lambda store, model: torch.nn.Linear(16, 8))
+    stage = torch.nn.Linear(16, 8)
+    monkeypatch.setattr("nec.heads.train.decoder_stage", lambda store, model: stage)
     store = make_store()
     targets = _targets(store, "regression")
     result = fit_targets(store, targets, with_decoder=True, epochs=2, seeds=2)
-    assert result.seeds == [0, 1]
-    assert set(result.figures_std) == {"mae", "rmse", "r2"}
-    assert result.figures["mae"] == pytest.approx(np.mean([one["mae"] for one in result.measured]))
-    assert result.model.network.pool.latent.shape[-1] == 8
+    figures = result.report.figures
+    singles = [fit_targets(store, targets, with_decoder=True, epochs=2, seed=seed).report.figures for seed in (0, 1)]
+    assert result.report.seeds == [0, 1]
+    assert set(figures["std"]) == {"mae", "rmse", "r2"}
+    assert figures["mae"] == pytest.approx(np.mean([one["mae"] for one in singles]))
+    assert result.head.module.pool.latent.shape[-1] == 8
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+def test_a_saved_head_gives_what_was_measured(make_store: MakeStore, tmp_path: Path, head: str, task: str) -> None:
+    """The report's figures from the predictions of the head that was read back."""
+    pytest.importorskip("safetensors")
+    store = make_store(signal=2)
+    targets = _targets(store, task)
+    report = _report(store, targets, task=task, head=head, epochs=3, save=tmp_path / "head")
+    loaded = load_head(tmp_path / "head")
+    assert (loaded.task, loaded.class_names) == (task, targets.names)
+    test = np.flatnonzero((store.split == "test") & ~np.isnan(targets.values).all(axis=1))
+    found, truth = loaded.outputs(store.embeddings[test]), targets.values[test]
+    for i, name in enumerate(targets.names):
+        known = ~np.isnan(truth[:, i])
+        figures = report.figures["per_target"][name]
+        if task == "regression":
+            assert figures["mae"] == pytest.approx(np.abs(found - truth)[known, i].mean(), rel=1e-3)
+        else:
+            taken, holds = found[known, i] > 0.5, truth[known, i] == 1
+            assert figures["f1"] == pytest.approx(2 * (taken & holds).sum() / (taken.sum() + holds.sum()))
+            np.testing.assert_array_equal(loaded.predict(store.embeddings[test])[known, i], taken)
 
 
 def test_bad_requests(make_store: MakeStore) -> None:

@@ -1,4 +1,4 @@
-"""`train_segmenter` and `segment`: they learn what is there, and no ignored pixel enters loss, score or figures."""
+"""Segmentation heads: they learn what is there, and no ignored pixel enters loss, score or figures."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from nec.errors import InputError  # noqa: E402
-from nec.heads import segment  # noqa: E402
-from nec.heads.segmentation_training import (  # noqa: E402
-    SegmentationRecipe,
-    default_segmentation_recipe,
-    masked_cross_entropy,
-    train_segmenter,
-    turned,
-)
+from nec.heads import HeadResult, HeadSettings, train_head  # noqa: E402
+from nec.heads.network import Segmenter, fit_arrays, masked_cross_entropy, turned  # noqa: E402
 from nec.store import IGNORE  # noqa: E402
 
-TINY = SegmentationRecipe(width=8, blocks=1, epochs=2, batch=8)
+TINY = HeadSettings(width=8, blocks=1, epochs=2, batch=8)
+Masked = tuple[np.ndarray, np.ndarray]
+
+
+def fit(train: Masked, val: Masked, stage: Any, settings: HeadSettings, seed: int) -> tuple[Segmenter, int, float]:
+    return fit_arrays(train, val, "segmentation", 3, stage, settings.resolve("segmentation", 96, False), seed)
+
+
+def segment(store: Any, **options: Any) -> HeadResult:
+    sizes = {key: options.pop(key) for key in ("epochs", "width", "blocks") if key in options}
+    settings = HeadSettings(**{"epochs": 1} | sizes)
+    return train_head(store, "segmentation", settings=settings, **options)
 
 
 def blocks(images: int, seed: int, grid: int = 4, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -41,15 +46,14 @@ def blocks(images: int, seed: int, grid: int = 4, classes: int = 3) -> tuple[np.
 
 def test_colour_blocks_are_learnt() -> None:
     train, val, test = blocks(96, 0), blocks(16, 1), blocks(32, 2)
-    recipe = SegmentationRecipe(width=16, blocks=1, epochs=12)
-    head, fit = train_segmenter(train, val, 3, None, recipe, seed=0)
+    head, epoch, score = fit(train, val, None, HeadSettings(width=16, blocks=1, epochs=12), 0)
     predicted = head.predict(test[0])
     assert predicted.shape == test[1].shape
     assert predicted.dtype == np.uint8
     overlaps = [np.sum((predicted == c) & (test[1] == c)) / np.sum((predicted == c) | (test[1] == c)) for c in range(3)]
     assert min(overlaps) > 0.85
-    assert fit.val_accuracy > 0.85
-    assert 1 <= fit.epoch <= 12
+    assert score > 0.85
+    assert 1 <= epoch <= 12
     probabilities = head.probabilities(test[0])
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(probabilities.argmax(axis=1), predicted)
@@ -80,7 +84,7 @@ def test_what_is_under_ignored_pixels_does_not_show() -> None:
     first, second = masks.copy(), (masks + 1) % 3
     second = np.where(hidden, second, masks).astype(np.uint8)
     first[hidden] = second[hidden] = IGNORE
-    heads = [train_segmenter((grids, part), val, 3, None, TINY, seed=1)[0] for part in (first, second)]
+    heads = [fit((grids, part), val, None, TINY, 1)[0] for part in (first, second)]
     for a, b in zip(*(head.state_dict().values() for head in heads), strict=True):
         assert torch.equal(a, b)
 
@@ -99,8 +103,8 @@ def test_seeds_and_random_state() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    recipe = replace(TINY, drop_path=0.2)
-    heads = [train_segmenter(train, val, 3, None, recipe, seed)[0].state_dict() for seed in (0, 0, 1)]
+    settings = replace(TINY, drop_path=0.2)
+    heads = [fit(train, val, None, settings, seed)[0].state_dict() for seed in (0, 0, 1)]
     torch.testing.assert_close(torch.rand(2), expected)
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
     assert not torch.equal(heads[0]["head.first_conv.weight"], heads[2]["head.first_conv.weight"])
@@ -117,7 +121,7 @@ def test_the_decoder_stage_takes_the_grid_and_is_trained() -> None:
     assert torch.equal(stage.on_grid((2, 2)).positions, stage.positions)
     grids, masks = blocks(16, 8)
     grids = np.concatenate([grids, grids[..., :2]], axis=-1)
-    head, _ = train_segmenter((grids, masks), (grids[:4], masks[:4]), 3, stage, TINY, seed=0)
+    head, _, _ = fit((grids, masks), (grids[:4], masks[:4]), stage, TINY, 0)
     assert head.stage.positions.shape == (1, 16, 12)
     assert not torch.equal(head.stage.embed.weight, stage.embed.weight)
     assert head.predict(grids[:2]).shape == (2, 16, 16)
@@ -125,7 +129,7 @@ def test_the_decoder_stage_takes_the_grid_and_is_trained() -> None:
 
 def test_the_default_recipe_sees_as_many_images() -> None:
     for images in (50, 450, 700):
-        assert abs(default_segmentation_recipe(images, False).epochs * images - 3000) <= images
+        assert abs(HeadSettings().resolve("segmentation", images, False).epochs * images - 3000) <= images
 
 
 @pytest.fixture
@@ -143,16 +147,16 @@ def masked_store(make_store: Callable[..., Any]) -> Any:
 
 
 def test_a_store_is_segmented(masked_store: Any) -> None:
-    result = segment(masked_store, epochs=6, width=16, blocks=1, seeds=2)
-    values = json.loads(json.dumps(result.to_dict()))
+    report = segment(masked_store, epochs=6, width=16, blocks=1, seeds=2).report
+    values = json.loads(report.to_json())
     assert {"overall_accuracy", "mean_iou", "mean_f1", "per_class", "bytes_per_image", "seconds"} <= values.keys()
-    assert (result.train_images, result.val_images, result.test_images) == (45, 15, 30)
+    assert (report.train_images, report.val_images, report.test_images) == (45, 15, 30)
     labelled = int((masked_store.masks[60:] != IGNORE).sum())
-    assert result.confusion.sum() == 2 * labelled
+    assert np.sum(report.figures["confusion"]) == 2 * labelled
     assert values["per_class"]["never"] == {"iou": None, "f1": None, "accuracy": None}
     assert values["mean_iou"] > 0.6
     assert values["mean_iou_std"] is not None
-    assert [run["epoch"] for run in values["runs"]] == [run["epoch"] for run in result.runs]
+    assert [run["epoch"] for run in values["runs"]] == [run["epoch"] for run in report.figures["runs"]]
 
 
 def test_the_test_part_never_reaches_the_fit(masked_store: Any) -> None:
@@ -160,7 +164,7 @@ def test_the_test_part_never_reaches_the_fit(masked_store: Any) -> None:
     masked_store.embeddings[60:] *= 30
     masked_store.masks[60:] = 0
     second = segment(masked_store, epochs=1, width=8, blocks=0)
-    for a, b in zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+    for a, b in zip(first.head.module.state_dict().values(), second.head.module.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -183,7 +187,7 @@ def test_drawn_parts_take_whole_groups(masked_store: Any) -> None:
         ({"mask_classes": ["only"]}, {}, "at least two"),
         ({"masks": np.full((90, 16, 16), IGNORE, np.uint8)}, {}, "no pixel of the training part"),
         ({"masks": np.full((90, 16, 16), 4, np.uint8)}, {}, "none of the 4 classes"),
-        ({}, {"seeds": 0}, "at least one seed"),
+        ({}, {"seeds": 0}, "at least 1"),
         ({}, {"with_decoder": True}, "--model"),
         ({"split": None}, {}, "--test-fraction"),
         ({"split": None, "groups": np.repeat(["one", "two"], 45)}, {"test_fraction": 0.2}, "3 different groups"),
@@ -193,4 +197,4 @@ def test_bad_requests(masked_store: Any, change: dict, options: dict, message: s
     for name, value in change.items():
         setattr(masked_store, name, value)
     with pytest.raises(InputError, match=message):
-        segment(masked_store, epochs=1, **options)
+        segment(masked_store, **options)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nec.errors import InputError
-from nec.heads.ridge import RIDGE_GRID, fit_ridge
+from nec.heads.linear import RIDGE_GRID, fit_ridge
 from nec.heads.targets import class_fractions, load_targets
 
 MakeStore = Callable[..., Any]

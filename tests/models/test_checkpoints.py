@@ -119,7 +119,7 @@ def test_published_layouts_load(layout: str, tmp_path: Path) -> None:
     assert model.config.kind == "mae"
     assert model.name == "vit-b-checkpoint-1599"
     assert not model.training
-    assert model.embed(torch.zeros(1, 3, 32, 32)).isfinite().all()
+    assert model.token_grid(torch.zeros(1, 3, 32, 32)).isfinite().all()
 
 
 def test_loss_on_normalised_pixels_is_maes(tmp_path: Path) -> None:
@@ -204,3 +204,14 @@ def test_classifiers_and_segmenters_of_any_model(kind: str, with_stage: bool) ->
     tokens = (model.tokens(images) if kind == "mae" else model.quantized(images))[:, 1:]
     tokens = stage(tokens) if stage is not None else tokens
     torch.testing.assert_close(logits, segmenter.head(tokens.unflatten(1, (4, 4)))[0])
+
+
+def test_a_width_needs_its_number_of_heads(tmp_path: Path) -> None:
+    """Weights do not tell it, and another number gives other embeddings without a word."""
+    torch.manual_seed(0)
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1}
+    model = nec.models.NecModel(nec.models.ModelConfig.from_dict({**sizes, "num_heads": 2, "decoder_depth": 0}))
+    torch.save(model.state_dict(), tmp_path / "vit.pth")
+    assert nec.load_model(tmp_path / "vit.pth", config={**sizes, "num_heads": 2}).config.num_heads == 2
+    with pytest.raises(nec.InputError, match="num_heads"):
+        nec.load_model(tmp_path / "vit.pth", config=sizes)

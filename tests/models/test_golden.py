@@ -42,7 +42,7 @@ def test_tokens_without_masking(named_model, expected) -> None:
     images = torch.tensor(expected["images"])
     with torch.inference_mode():
         close(model.tokens(images), expected[f"{name}_latent"])
-        embedded = model.embed(images)
+        embedded = model.token_grid(images)
     assert embedded.shape == (4, 4, 4, 48)
     close(embedded.flatten(1, 2), expected[f"{name}_latent"][:, 1:])
 

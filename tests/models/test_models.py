@@ -79,7 +79,7 @@ def test_any_size_and_any_number_of_bands(height: int, width: int, bands: int) -
     model = tiny(in_channels=bands)
     images = model.normalize(np.random.default_rng(0).integers(0, 256, (2, height, width, bands), dtype=np.uint8))
     with torch.inference_mode():
-        assert model.embed(images).shape == (2, height // 8, width // 8, 24)
+        assert model.token_grid(images).shape == (2, height // 8, width // 8, 24)
         if height * width >= 4 * 64:
             assert model(images)["prediction"].shape == (2, height * width // 64, 64 * bands)
     torch.testing.assert_close(model.unpatchify(model.patchify(images), (height // 8, width // 8)), images)
@@ -148,7 +148,7 @@ def test_folder_round_trip(tmp_path: Path) -> None:
     with pytest.raises(nec.InputError, match="overwrite"):
         save_model(model, tmp_path / "m")
     save_model(model, tmp_path / "m", overwrite=True)  # now in half precision
-    assert nec.load_model(tmp_path / "m").embed(images).sub(model.embed(images)).abs().max() < 0.05
+    assert nec.load_model(tmp_path / "m").token_grid(images).sub(model.token_grid(images)).abs().max() < 0.05
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
 
 
@@ -157,7 +157,7 @@ def test_timm_encoder_loads_without_decoder(tmp_path: Path) -> None:
     torch.save(state | {"head.weight": torch.zeros(10, 24), "head.bias": torch.zeros(10)}, tmp_path / "vit.pth")
     model = nec.load_model(tmp_path / "vit.pth", config=TINY)
     images = torch.randn(1, 3, 32, 32)
-    torch.testing.assert_close(model.embed(images), tiny().embed(images))
+    torch.testing.assert_close(model.token_grid(images), tiny().token_grid(images))
     with pytest.raises(nec.InputError, match="encoder alone"):
         model.decoder_stage()
     with pytest.raises(nec.InputError, match="encoder alone"):
@@ -234,10 +234,41 @@ def test_bad_configurations(changes: dict, message: str) -> None:
 def test_images_that_do_not_fit_are_refused() -> None:
     model = tiny()
     with pytest.raises(nec.InputError, match="multiple of the patch size 8"):
-        model.embed(torch.zeros(1, 3, 30, 32))
+        model.token_grid(torch.zeros(1, 3, 30, 32))
     with pytest.raises(nec.InputError, match="3, h, w"):
-        model.embed(torch.zeros(1, 4, 32, 32))
+        model.token_grid(torch.zeros(1, 4, 32, 32))
     with pytest.raises(nec.InputError, match="h, w, 3"):
         model.normalize(np.zeros((1, 32, 32, 1), np.uint8))
     with pytest.raises(nec.InputError, match="no bottleneck"):
         model.quantized(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depth": 10**9}, "it has 2 blocks, not 1000000000"),
+        ({"embed_dim": 24 * 10**7}, "does not fit its configuration"),
+        ({"image_size": 8 * 10**8}, "pos_embed is"),
+        ({"decoder_embed_dim": 12 * 10**7}, "decoder_embed.weight is"),
+        ({"mlp_ratio": 1e9}, "blocks.0.mlp.fc1.weight is"),
+        ({"kind": "hyperprior", "hyper_channels": 10**9, "hyper_heads": 1}, "bottleneck.h_a.0.weight is missing"),
+        ({"depth": "4"}, "depth must be a number of blocks, got '4'"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio must be a number"),
+        ({"mean": "abc"}, "mean must be a list of numbers"),
+        ({"std": [0, 0, 0]}, "std must be positive"),
+        ({"bands": 5}, "bands must be a list of names"),
+        ({"reflectance": [1]}, "reflectance has 1 values"),
+        ({"kind": []}, "kind must be one of"),
+        ({"num_heads": 7}, "embed_dim 24 is not a multiple of num_heads 7"),
+    ],
+)
+def test_sizes_are_checked_against_the_weights_before_anything_is_built(
+    tmp_path: Path, changes: dict, message: str
+) -> None:
+    save_model(tiny(), tmp_path / "m")
+    config = tmp_path / "m" / "config.json"
+    document = json.loads(config.read_text())
+    document["model"].update(changes)
+    config.write_text(json.dumps(document))
+    with pytest.raises(nec.InputError, match=message):
+        nec.load_model(tmp_path / "m")

@@ -59,11 +59,11 @@ def test_groups_are_groups(size: int) -> None:
 def test_embeddings_are_means_over_the_group(size: int, shape: tuple[int, int]) -> None:
     images = torch.randn(3, 3, *shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        found = model_of(size).embed(images).numpy()
+        found = model_of(size).embed(images)
         expected = np.zeros_like(found)
         for index in {2: [0, 2], 4: [0, 1, 2, 3], 8: range(8)}[size]:
             turned = np.stack([numpy_turn(image.transpose(1, 2, 0), index) for image in images.numpy()])
-            tokens = model_of(1).embed(torch.from_numpy(np.ascontiguousarray(turned.transpose(0, 3, 1, 2)))).numpy()
+            tokens = model_of(1).embed(torch.from_numpy(np.ascontiguousarray(turned.transpose(0, 3, 1, 2))))
             upright = tokens[:, :, ::-1] if index >= 4 else tokens
             expected += np.rot90(upright, -(index % 4), (1, 2)) / size
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -77,9 +77,10 @@ def test_embeddings_turn_with_the_image(size: int) -> None:
         for index in GROUPS[size][1:]:
             turned = turn(images, index, (2, 3))
             torch.testing.assert_close(
-                symmetric.embed(turned), turn(symmetric.embed(images), index, (1, 2)), atol=1e-5, rtol=0
+                symmetric.token_grid(turned), turn(symmetric.token_grid(images), index, (1, 2)), atol=1e-5, rtol=0
             )
-            assert not torch.allclose(plain.embed(turned), turn(plain.embed(images), index, (1, 2)), atol=1e-2)
+            upright = turn(plain.token_grid(images), index, (1, 2))
+            assert not torch.allclose(plain.token_grid(turned), upright, atol=1e-2)
 
 
 def test_means_of_what_is_symmetric_already_change_nothing() -> None:

@@ -44,7 +44,7 @@ class Runner:
 
     def embed(self, pixels: list[np.ndarray], level: bool) -> np.ndarray:
         with torch.inference_mode():
-            tokens = self.model.embed(torch.from_numpy(self.normalization(np.stack(pixels)))).numpy()
+            tokens = self.model.embed(torch.from_numpy(self.normalization(np.stack(pixels))))
         return tokens - self.places if level else tokens
 
     def tiled(self, halo: int, level: bool = True) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nec
-from nec.store import StoreWriter
+from nec.store import ImageSpec, ImageWriter
 
 IMAGES, GRID, DIMENSIONS = 53, (3, 4), 6
 CLASSES = ["Forest", "Sea and Lake", "Highway"]
@@ -52,8 +52,8 @@ def keywords(codec: nec.EmbeddingCodec) -> dict[str, Any]:
 def make(embeddings: np.ndarray, keywords: dict[str, Any]) -> Callable[..., Path]:
     """Write a store at a path; other keywords replace the usual ones."""
 
-    def build(path: Path, **changes: Any) -> Path:
-        with StoreWriter.create(path, **{**keywords, **changes}) as writer:
+    def build(path: Path, overwrite: bool = False, **changes: Any) -> Path:
+        with ImageWriter.create(path, ImageSpec(**{**keywords, **changes}), overwrite=overwrite) as writer:
             for start, stop in writer.missing():
                 writer.write(start, embeddings[start:stop])
             writer.finish()
@@ -71,3 +71,9 @@ def store_path(tmp_path: Path, make: Callable[..., Path]) -> Path:
 def decoded(embeddings: np.ndarray, codec: nec.EmbeddingCodec) -> np.ndarray:
     """What the store must give: each chunk through the codec alone, without Zarr."""
     return np.concatenate([codec.decode(codec.encode(embeddings[i : i + 4], 2.0)) for i in range(0, IMAGES, 4)])
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients try again at once."""
+    monkeypatch.setattr("nec.store.location.FIRST_PAUSE", 0.001)

@@ -43,8 +43,8 @@ def test_coarse_grids_are_the_codecs_and_read_starts_alone(shipped: Path) -> Non
     cells = store.coarse(4, 1000, 1300)
     more = counting.read
     np.testing.assert_allclose(cells[:, 1, 0], tokens[:, 4:, :4].mean((1, 2)), rtol=1e-3, atol=1e-3)
-    chunks = [chunk for chunk in range(store.tiling.chunks) if 872 < chunk * store.tiling.per_chunk < 1300]
-    whole = len(chunks) * store.tiling.per_chunk * store.bytes_per_image
+    chunks = [chunk for chunk in range(store.tiling.chunks) if 872 < chunk * store.images_per_chunk < 1300]
+    whole = len(chunks) * store.images_per_chunk * store.bytes_per_image
     assert 0 < few < more < whole
     assert few < whole / 4
     np.testing.assert_array_equal(store.coarse(1, 1000, 1300), tokens)
@@ -65,7 +65,7 @@ def test_damage_under_coarse_reads_is_named(tmp_path: Path, store_path: Path) ->
     spacing = 2
     whole = store.coarse(spacing)
     assert np.isfinite(whole).all()
-    shard = store_path / store.tiling.shard_key(0)
+    shard = store_path / "embeddings" / "c.0.0.0.0"
     data = bytearray(shard.read_bytes())
     shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CorruptError, match="index"):

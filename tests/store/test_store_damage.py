@@ -28,13 +28,13 @@ def read_everything(path: Path) -> np.ndarray:
 def is_reported(path: Path) -> bool:
     """Whether `verify` says that the store is damaged, or refuses to take it for a store at all."""
     try:
-        return not verify(path)["ok"]
+        return not verify(path).ok
     except nec.NecError:
         return True
 
 
 def test_a_whole_store_verifies(store_path: Path) -> None:
-    assert verify(store_path) == {"ok": True, "chunks": 14, "found": 14, "corrupt": []}
+    assert verify(store_path).to_dict() == {"ok": True, "chunks": 14, "found": 14, "corrupt": []}
 
 
 def test_a_flipped_bit_in_any_place_of_a_shard(store_path: Path) -> None:
@@ -46,12 +46,12 @@ def test_a_flipped_bit_in_any_place_of_a_shard(store_path: Path) -> None:
         damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
         file.write_bytes(damaged)
         report = verify(store_path)
-        assert not report["ok"]
-        assert {fault["where"] for fault in report["corrupt"]} == {str(file.relative_to(store_path))}
+        assert not report.ok
+        assert {fault["where"] for fault in report.corrupt} == {str(file.relative_to(store_path))}
         with pytest.raises(nec.CorruptError, match=file.name):
             open_store(store_path).embeddings[:]
         file.write_bytes(whole)
-    assert verify(store_path)["ok"]
+    assert verify(store_path).ok
 
 
 def test_undamaged_chunks_stay_readable_and_the_damaged_one_is_named(store_path: Path, decoded: np.ndarray) -> None:
@@ -64,8 +64,8 @@ def test_undamaged_chunks_stay_readable_and_the_damaged_one_is_named(store_path:
     with pytest.raises(nec.CorruptError, match=r"chunk 3 \(images 12 to 15"):
         store.embeddings[[0, 50, 14]]
     report = verify(store_path)
-    assert [fault["images"] for fault in report["corrupt"]] == [[12, 15]]
-    assert (report["found"], report["chunks"]) == (13, 14)
+    assert [fault["images"] for fault in report.corrupt] == [[12, 15]]
+    assert (report.found, report.chunks) == (13, 14)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 30, 0.5, -1])
@@ -77,7 +77,7 @@ def test_a_truncated_shard(store_path: Path, keep: float) -> None:
         open_store(store_path).embeddings[24:]
     with pytest.raises(nec.CorruptError, match="chunk 8"):
         open_store(store_path).embeddings[33]
-    assert len(verify(store_path)["corrupt"]) == 3
+    assert len(verify(store_path).corrupt) == 3
 
 
 def test_a_lost_shard_is_never_read_as_nan(store_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_lost_shard_is_never_read_as_nan(store_path: Path) -> None:
     for index in (50, slice(None), [3, 52]):
         with pytest.raises(nec.CorruptError, match=r"chunk 1[23] .*missing"):
             open_store(store_path).embeddings[index]
-    assert verify(store_path)["found"] == 12
+    assert verify(store_path).found == 12
 
 
 def test_shards_exchanged_or_of_another_store(tmp_path: Path, store_path: Path, make: Callable[..., Path]) -> None:
@@ -93,10 +93,10 @@ def test_shards_exchanged_or_of_another_store(tmp_path: Path, store_path: Path, 
     data = first.read_bytes()
     shutil.copy(second, first)
     second.write_bytes(data)
-    assert [fault["where"] for fault in verify(store_path)["corrupt"]] == SHARDS[:2]
+    assert [fault["where"] for fault in verify(store_path).corrupt] == SHARDS[:2]
     other = make(tmp_path / "other.zarr", quality=8.0)
     shutil.copy(store_path / SHARDS[3], other / SHARDS[3])
-    assert [fault["where"] for fault in verify(other)["corrupt"]] == [SHARDS[3]]
+    assert [fault["where"] for fault in verify(other).corrupt] == [SHARDS[3]]
 
 
 def test_a_changed_byte_anywhere_in_the_metadata(store_path: Path, decoded: np.ndarray) -> None:
@@ -113,7 +113,7 @@ def test_a_changed_byte_anywhere_in_the_metadata(store_path: Path, decoded: np.n
             with contextlib.suppress(nec.NecError):
                 np.testing.assert_array_equal(read_everything(store_path), decoded)
         file.write_bytes(whole)
-    assert verify(store_path)["ok"]
+    assert verify(store_path).ok
 
 
 @pytest.mark.parametrize("name", ["labels", "names", "split"])
@@ -126,11 +126,11 @@ def test_labels_names_and_split_are_checked(store_path: Path, name: str) -> None
         file.write_bytes(damaged)
         with pytest.raises(nec.CorruptError, match=name):
             read_everything(store_path)
-        assert [fault["where"] for fault in verify(store_path)["corrupt"]] == [name]
+        assert [fault["where"] for fault in verify(store_path).corrupt] == [name]
     file.unlink()
     with pytest.raises(nec.CorruptError, match=name):
         read_everything(store_path)
-    assert not verify(store_path)["ok"]
+    assert not verify(store_path).ok
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_broken_metadata_documents(store_path: Path, text: str) -> None:
 
 def test_a_lost_metadata_document(store_path: Path) -> None:
     (store_path / "embeddings" / "zarr.json").unlink()
-    assert verify(store_path)["corrupt"] == [{"where": "embeddings/zarr.json", "reason": "missing"}]
+    assert verify(store_path).corrupt == [{"where": "embeddings/zarr.json", "reason": "missing"}]
     (store_path / "zarr.json").unlink()
     with pytest.raises(nec.InputError, match="not a store"):
         open_store(store_path)

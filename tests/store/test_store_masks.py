@@ -12,7 +12,7 @@ import pytest
 
 import nec
 from nec.cli import main
-from nec.store import IGNORE, StoreWriter, info, layout, open_store, verify
+from nec.store import IGNORE, ImageSpec, ImageWriter, document, info, open_store, verify
 
 COLORS = [(60, 16, 152), (132, 41, 246), (110, 193, 228)]
 Make = Callable[..., Path]
@@ -20,7 +20,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def masked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(layout, "MASK_CHUNK_BYTES", 500)  # 6 chunks of 10 images
+    monkeypatch.setattr(document, "MASK_CHUNK_BYTES", 500)  # 6 chunks of 10 images
     masks = np.random.default_rng(1).integers(0, 3, (53, 7, 6)).astype(np.uint8)
     masks[:, 2:4, 1] = IGNORE
     groups = np.array([f"tile {i // 9}" for i in range(53)])
@@ -38,7 +38,7 @@ def test_they_come_back(tmp_path: Path, make: Make, masked: dict[str, Any]) -> N
     assert (store.mask_classes, store.mask_colors) == (masked["mask_classes"], COLORS)
     assert store.groups is not None
     np.testing.assert_array_equal(store.groups, masked["groups"])
-    assert verify(store.path)["ok"]
+    assert verify(store.path).ok
     assert info(store.path)["masks"] == {"size": [7, 6], "classes": ["a", "b c", "d"]}
     assert info(store.path)["groups"] == 6
 
@@ -71,7 +71,7 @@ def test_damage_is_named(tmp_path: Path, make: Make, masked: dict[str, Any], dam
     else:
         chunk.write_bytes((path / "masks" / "c.1.0.0").read_bytes())
     report = verify(path)
-    assert [(fault["where"], fault["images"]) for fault in report["corrupt"]] == [("masks/c.2.0.0", [22, 32])]
+    assert [(fault["where"], fault["images"]) for fault in report.corrupt] == [("masks/c.2.0.0", [22, 32])]
     store = open_store(path)
     assert store.masks is not None
     np.testing.assert_array_equal(store.masks[:22], masked["masks"][:22])
@@ -83,7 +83,7 @@ def test_resuming_with_other_masks_is_refused(
     tmp_path: Path, make: Make, masked: dict[str, Any], keywords: dict
 ) -> None:
     path = make(tmp_path / "m.zarr", **masked)
-    with StoreWriter.resume(path, **{**keywords, **masked}):
+    with ImageWriter.resume(path, ImageSpec(**{**keywords, **masked})):
         pass
     for change in (
         {"masks": (masked["masks"] == 0).astype(np.uint8)},
@@ -92,7 +92,7 @@ def test_resuming_with_other_masks_is_refused(
         {"masks": None},
     ):
         with pytest.raises(nec.InputError, match="begun with something else"):
-            StoreWriter.resume(path, **{**keywords, **masked, **change})
+            ImageWriter.resume(path, ImageSpec(**{**keywords, **masked, **change}))
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nec
-from nec.store import Store, info, open_store, verify
+from nec.labels import SPLITS
+from nec.store import ImageStore, info, open_store, verify
 from nec.store import assets as shipped_assets
-from nec.store.layout import SPLITS
 
 
 def test_embeddings_equal_the_codec_alone(store_path: Path, decoded: np.ndarray, embeddings: np.ndarray) -> None:
@@ -79,9 +79,11 @@ def _index() -> st.SearchStrategy[Any]:
 
 
 @pytest.fixture(scope="module")
-def shared_store(tmp_path_factory: pytest.TempPathFactory, embeddings: np.ndarray, keywords: dict[str, Any]) -> Store:
+def shared_store(
+    tmp_path_factory: pytest.TempPathFactory, embeddings: np.ndarray, keywords: dict[str, Any]
+) -> ImageStore:
     path = tmp_path_factory.mktemp("shared") / "toy.zarr"
-    with nec.store.StoreWriter.create(path, **keywords) as writer:
+    with nec.store.ImageWriter.create(path, nec.store.ImageSpec(**keywords)) as writer:
         for start, stop in writer.missing():
             writer.write(start, embeddings[start:stop])
         writer.finish()
@@ -89,7 +91,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory, embeddings: np.ndarra
 
 
 @given(index=_index())
-def test_indexing_is_numpys(shared_store: Store, decoded: np.ndarray, index: Any) -> None:
+def test_indexing_is_numpys(shared_store: ImageStore, decoded: np.ndarray, index: Any) -> None:
     expected = decoded[np.array([], int)] if isinstance(index, list) and not index else None
     if isinstance(index, tuple) and index and isinstance(index[0], list) and not index[0]:
         index = (np.array([], int), *index[1:])
@@ -99,7 +101,7 @@ def test_indexing_is_numpys(shared_store: Store, decoded: np.ndarray, index: Any
 
 @given(size=st.integers(1, 60), indices=st.one_of(st.none(), st.lists(st.integers(-53, 52), max_size=70)))
 def test_batches_cover_what_is_asked_in_order(
-    shared_store: Store, decoded: np.ndarray, size: int, indices: list[int] | None
+    shared_store: ImageStore, decoded: np.ndarray, size: int, indices: list[int] | None
 ) -> None:
     batches = list(shared_store.batches(size, indices))
     assert all(len(part) == len(block) <= size for part, block in batches)
@@ -110,7 +112,7 @@ def test_batches_cover_what_is_asked_in_order(
         np.testing.assert_array_equal(block, decoded[part])
 
 
-def test_batches_in_order_decode_each_chunk_once(shared_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_in_order_decode_each_chunk_once(shared_store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[int, int]] = []
     original = shared_store.embeddings.read
     monkeypatch.setattr(shared_store.embeddings, "read", lambda a, b: (read.append((a, b)), original(a, b))[1])
@@ -123,12 +125,12 @@ def test_batches_in_order_decode_each_chunk_once(shared_store: Store, monkeypatc
     [(53, IndexError), (-54, IndexError), ([0, 60], IndexError), ([[0]], nec.InputError), ([0.5], nec.InputError),
      ((0, 0, 0, 0, 0), nec.InputError), ((0, [1]), nec.InputError), ("a", nec.InputError)],
 )  # fmt: skip
-def test_wrong_indices_are_refused(shared_store: Store, index: Any, error: type[Exception]) -> None:
+def test_wrong_indices_are_refused(shared_store: ImageStore, index: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         shared_store.embeddings[index]
 
 
-def test_iterating_and_copies(shared_store: Store, decoded: np.ndarray) -> None:
+def test_iterating_and_copies(shared_store: ImageStore, decoded: np.ndarray) -> None:
     np.testing.assert_array_equal(np.stack(list(shared_store.embeddings)), decoded)
     assert np.asarray(shared_store.embeddings, dtype=np.float64).dtype == np.float64
     if int(np.__version__.split(".")[0]) >= 2:  # NumPy 1 copies in silence
@@ -169,7 +171,7 @@ def test_pickles(store_path: Path, decoded: np.ndarray) -> None:
     np.testing.assert_array_equal(store.embeddings[7:30], decoded[7:30])
 
 
-def test_threads_may_share_a_store(shared_store: Store, decoded: np.ndarray) -> None:
+def test_threads_may_share_a_store(shared_store: ImageStore, decoded: np.ndarray) -> None:
     results: dict[int, np.ndarray] = {}
 
     def work(seed: int) -> None:
@@ -211,8 +213,10 @@ class _Ranges(BaseHTTPRequestHandler):
             first, last = self.headers["Range"].removeprefix("bytes=").split("-")
             start = int(first) if first else len(data) - int(last)
             stop = int(last) + 1 if first and last else len(data)
-            data, status = data[start:stop], 206
+            extent, data, status = f"bytes {start}-{stop - 1}/{len(data)}", data[start:stop], 206
         self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", extent)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()

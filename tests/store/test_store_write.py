@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import nec
-from nec.store import StoreWriter, open_store, verify
+from nec.store import ImageSpec, ImageWriter, open_store, verify
 from nec.store.journal import JOURNAL
 from nec.store.lock import LOCK
 
@@ -33,7 +33,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def complete(path: Path, embeddings: np.ndarray, keywords: dict[str, Any]) -> list[tuple[int, int]]:
-    with StoreWriter.resume(path, **keywords) as writer:
+    with ImageWriter.resume(path, ImageSpec(**keywords)) as writer:
         missing = writer.missing()
         for start, stop in missing:
             writer.write(start, embeddings[start:stop])
@@ -45,7 +45,7 @@ def test_order_of_writing_and_interruption_do_not_show(
     tmp_path: Path, store_path: Path, embeddings: np.ndarray, keywords: dict[str, Any]
 ) -> None:
     path = tmp_path / "other.zarr"
-    with StoreWriter.create(path, **keywords) as writer:
+    with ImageWriter.create(path, ImageSpec(**keywords)) as writer:
         assert writer.missing() == [(0, 12), (12, 24), (24, 36), (36, 48), (48, 53)]
         for start, stop in reversed(writer.missing()[2:]):
             writer.write(start, embeddings[start:stop].astype(np.float64))
@@ -64,14 +64,14 @@ def test_order_of_writing_and_interruption_do_not_show(
 CRASHING = """
 import os, pickle, signal, sys
 from pathlib import Path
-from nec.store import StoreWriter, open_store
+from nec.store import ImageSpec, ImageWriter, open_store
 import nec.codec.zarr_codec
 
 embeddings, document, keywords, folder, step = pickle.loads(Path(sys.argv[1]).read_bytes())
 keywords["codec"] = nec.EmbeddingCodec.from_dict(document)
 
 def fill(make, path):
-    with make(path, **keywords) as writer:
+    with make(path, ImageSpec(**keywords)) as writer:
         for start, stop in writer.missing():
             writer.write(start, embeddings[start:stop])
         writer.finish()
@@ -97,7 +97,7 @@ def crash(path, at):
             if seen > at:
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
-    fill(StoreWriter.create, path)
+    fill(ImageWriter.create, path)
 
 def check(path):
     # A store that says it is complete is complete; any other is completed, or begun where it had not begun.
@@ -106,8 +106,8 @@ def check(path):
     except nec.IncompleteError:
         pass
     except nec.InputError:
-        return fill(StoreWriter.create, path)
-    fill(StoreWriter.resume, path)
+        return fill(ImageWriter.create, path)
+    fill(ImageWriter.resume, path)
 
 at, killed = 0, True
 while killed:
@@ -148,9 +148,10 @@ def test_killed_from_outside_while_writing(
     reference = digest(make(tmp_path / "reference.zarr"))
     path = tmp_path / "killed.zarr"
     script = (
-        "import pickle, sys, time, nec; from nec.store import StoreWriter;"
+        "import pickle, sys, time, nec; from nec.store import ImageSpec, ImageWriter;"
         "embeddings, document, keywords, path = pickle.loads(open(sys.argv[1], 'rb').read());"
-        "writer = StoreWriter.create(path, codec=nec.EmbeddingCodec.from_dict(document), **keywords);"
+        "spec = ImageSpec(codec=nec.EmbeddingCodec.from_dict(document), **keywords);"
+        "writer = ImageWriter.create(path, spec);"
         "[(writer.write(a, embeddings[a:b]), time.sleep(0.2)) for a, b in writer.missing()]"
     )
     plain = {key: value for key, value in keywords.items() if key != "codec"}
@@ -162,9 +163,9 @@ def test_killed_from_outside_while_writing(
         while not (path / "embeddings" / "c.1.0.0.0").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(nec.InputError, match=f"process {process.pid} on {socket.gethostname()}"):
-            StoreWriter.resume(path, **keywords)
+            ImageWriter.resume(path, ImageSpec(**keywords))
         with pytest.raises(nec.InputError, match="another writer"):
-            StoreWriter.create(path, overwrite=True, **keywords)
+            ImageWriter.create(path, ImageSpec(**keywords), overwrite=True)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -190,13 +191,13 @@ def test_damaged_and_lost_shards_are_written_again(
 
 def test_a_torn_journal_line_costs_one_shard(tmp_path: Path, embeddings: np.ndarray, keywords: dict[str, Any]) -> None:
     path = tmp_path / "torn.zarr"
-    with StoreWriter.create(path, **keywords) as writer:
+    with ImageWriter.create(path, ImageSpec(**keywords)) as writer:
         for start, stop in writer.missing()[:3]:
             writer.write(start, embeddings[start:stop])
     journal = path / JOURNAL
     journal.write_bytes(journal.read_bytes()[:-6])
     assert complete(path, embeddings, keywords)[0] == (24, 36)
-    assert verify(path)["ok"]
+    assert verify(path).ok
 
 
 def test_a_full_disk_leaves_a_store_that_resumes(
@@ -205,7 +206,7 @@ def test_a_full_disk_leaves_a_store_that_resumes(
     resource = pytest.importorskip("resource")
     path = tmp_path / "full.zarr"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with StoreWriter.create(path, **keywords) as writer:
+    with ImageWriter.create(path, ImageSpec(**keywords)) as writer:
         writer.write(0, embeddings[:12])
         resource.setrlimit(resource.RLIMIT_FSIZE, (40, limits[1]))  # no file may grow beyond: as if the disk were full
         try:
@@ -220,7 +221,7 @@ def test_a_full_disk_leaves_a_store_that_resumes(
 
 def test_finish_refuses_what_is_not_there(tmp_path: Path, embeddings: np.ndarray, keywords: dict[str, Any]) -> None:
     path = tmp_path / "early.zarr"
-    with StoreWriter.create(path, **keywords) as writer:
+    with ImageWriter.create(path, ImageSpec(**keywords)) as writer:
         writer.write(0, embeddings[:12])
         with pytest.raises(nec.IncompleteError, match="4 of 5"):
             writer.finish()
@@ -244,14 +245,14 @@ def test_resume_refuses_another_identity(
     store_path: Path, keywords: dict[str, Any], changes: dict[str, Any], word: str
 ) -> None:
     with pytest.raises(nec.InputError, match=word):
-        StoreWriter.resume(store_path, **{**keywords, **changes})
+        ImageWriter.resume(store_path, ImageSpec(**{**keywords, **changes}))
     assert not (store_path / LOCK).exists()
 
 
 def test_resume_refuses_another_codec(store_path: Path, keywords: dict[str, Any], embeddings: np.ndarray) -> None:
     other = nec.EmbeddingCodec.fit(embeddings * np.linspace(1, 2, 6, dtype=np.float32))
     with pytest.raises(nec.InputError, match="codec"):
-        StoreWriter.resume(store_path, **{**keywords, "codec": other})
+        ImageWriter.resume(store_path, ImageSpec(**{**keywords, "codec": other}))
 
 
 def test_resume_accepts_another_provenance_and_keeps_the_first(
@@ -269,53 +270,53 @@ def test_nothing_else_is_overwritten(tmp_path: Path, store_path: Path, keywords:
     file.write_text("text")
     for path in (folder, file):
         with pytest.raises(nec.InputError, match="not a store"):
-            StoreWriter.create(path, overwrite=True, **keywords)
+            ImageWriter.create(path, ImageSpec(**keywords), overwrite=True)
     with pytest.raises(nec.InputError, match="--overwrite"):
-        StoreWriter.create(store_path, **keywords)
-    with pytest.raises(nec.InputError, match="local folder"):
-        StoreWriter.create("s3://bucket/a.zarr", **keywords)
+        ImageWriter.create(store_path, ImageSpec(**keywords))
+    with pytest.raises(nec.InputError, match="cannot be written to"):
+        ImageWriter.create("https://example.org/a.zarr", ImageSpec(**keywords))
     with pytest.raises(nec.InputError, match="cannot make"):
-        StoreWriter.create(file / "a.zarr", **keywords)
+        ImageWriter.create(file / "a.zarr", ImageSpec(**keywords))
     assert (folder / "holiday.jpg").read_bytes() == b"precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos", "toy.zarr"]
-    assert verify(store_path)["ok"]
+    assert verify(store_path).ok
 
 
 def test_overwrite_and_incomplete_advice(
     tmp_path: Path, store_path: Path, make: Callable[..., Path], keywords: dict[str, Any]
 ) -> None:
     before = digest(store_path)
-    with StoreWriter.create(store_path, overwrite=True, **{**keywords, "quality": 9.0}):
+    with ImageWriter.create(store_path, ImageSpec(**{**keywords, "quality": 9.0}), overwrite=True):
         pass
     with pytest.raises(nec.InputError, match="--resume"):
-        StoreWriter.create(store_path, **keywords)
+        ImageWriter.create(store_path, ImageSpec(**keywords))
     make(store_path, overwrite=True)
     assert digest(store_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["toy.zarr"]
 
 
 def test_two_writers_in_one_process(tmp_path: Path, keywords: dict[str, Any]) -> None:
-    first = StoreWriter.create(tmp_path / "a.zarr", **keywords)
+    first = ImageWriter.create(tmp_path / "a.zarr", ImageSpec(**keywords))
     with pytest.raises(nec.InputError, match=f"process {os.getpid()}"):
-        StoreWriter.resume(tmp_path / "a.zarr", **keywords)
+        ImageWriter.resume(tmp_path / "a.zarr", ImageSpec(**keywords))
     first.close()
-    StoreWriter.resume(tmp_path / "a.zarr", **keywords).close()
+    ImageWriter.resume(tmp_path / "a.zarr", ImageSpec(**keywords)).close()
 
 
 def test_a_lock_of_another_host_is_respected(tmp_path: Path, keywords: dict[str, Any]) -> None:
     path = tmp_path / "a.zarr"
-    StoreWriter.create(path, **keywords).close()
+    ImageWriter.create(path, ImageSpec(**keywords)).close()
     (path / LOCK).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
     with pytest.raises(nec.InputError, match="process 1 on elsewhere"):
-        StoreWriter.resume(path, **keywords)
+        ImageWriter.resume(path, ImageSpec(**keywords))
     (path / LOCK).unlink()
-    StoreWriter.resume(path, **keywords).close()
+    ImageWriter.resume(path, ImageSpec(**keywords)).close()
 
 
 def test_wrong_blocks_are_refused(tmp_path: Path, embeddings: np.ndarray, keywords: dict[str, Any]) -> None:
     nan = embeddings[:12].copy()
     nan[7, 1, 2, 3] = np.nan
-    with StoreWriter.create(tmp_path / "a.zarr", **keywords) as writer:
+    with ImageWriter.create(tmp_path / "a.zarr", ImageSpec(**keywords)) as writer:
         for start, block, word in [
             (3, embeddings[3:15], "multiples of 12"),
             (60, embeddings[:12], "multiples of 12"),
@@ -350,7 +351,7 @@ def test_wrong_descriptions_are_refused_and_leave_nothing(
     tmp_path: Path, keywords: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     with pytest.raises(nec.InputError):
-        StoreWriter.create(tmp_path / "a.zarr", **{**keywords, **changes})
+        ImageWriter.create(tmp_path / "a.zarr", ImageSpec(**{**keywords, **changes}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -359,9 +360,9 @@ def test_few_images(tmp_path: Path, embeddings: np.ndarray, codec: nec.Embedding
     """Stores smaller than a chunk or a shard, with the default tiling, are not padded and read back."""
     path = tmp_path / "few.zarr"
     names = [str(i) for i in range(images)]
-    with StoreWriter.create(path, codec=codec, quality=4.0, names=names, grid=(3, 4)) as writer:
+    with ImageWriter.create(path, ImageSpec(codec=codec, quality=4.0, names=names, grid=(3, 4))) as writer:
         assert writer.missing() == [(0, images)]
         writer.write(0, embeddings[:images])
         writer.finish()
     np.testing.assert_array_equal(open_store(path).embeddings[:], codec.decode(codec.encode(embeddings[:images], 4.0)))
-    assert verify(path) == {"ok": True, "chunks": 1, "found": 1, "corrupt": []}
+    assert verify(path).to_dict() == {"ok": True, "chunks": 1, "found": 1, "corrupt": []}

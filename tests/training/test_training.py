@@ -149,7 +149,7 @@ def test_latent_scale_changes_the_tokens_and_not_the_reconstruction(config) -> N
     base = NecModel(config).eval()
     scaled = with_bottleneck(base, FactorizedSettings(latent_scale=64.0)).eval()
     images, noise = torch.randn(4, 3, 16, 16), torch.rand(4, 16)
-    torch.testing.assert_close(scaled.embed(images), 64 * base.embed(images))
+    torch.testing.assert_close(scaled.token_grid(images), 64 * base.token_grid(images))
     with torch.inference_mode():  # steps of 1 in tokens of about 64: nearly no distortion
         change = scaled(images, noise)["prediction"] - base(images, noise)["prediction"]
     assert change.abs().max() < 0.1
@@ -228,7 +228,7 @@ def test_adaptation_through_the_codec_gives_one_model_for_all_qualities(config, 
     assert not [key for key in load_file(tmp_path / "m" / "model.safetensors") if key.startswith("bottleneck.")]
     images = again.normalize(dataset.images[70:])
     with torch.inference_mode():
-        tokens = again.embed(images)
+        tokens = again.token_grid(images)
         sizes = [len(again.codec.encode(tokens.numpy(), 2 ** (level / 8))) for level in range(-24, 17, 4)]
         values = again.quantized(images)[:, 1:].unflatten(1, (4, 4))
         out = again(images, torch.rand(26, 16, generator=torch.Generator().manual_seed(0)))
@@ -274,13 +274,13 @@ def test_features_can_aim_at_means_over_symmetries(config, dataset, tmp_path: Pa
     adapted = adapt(base, dataset, tmp_path / "m", settings)
     images = base.normalize(dataset.images[70:])
     with torch.no_grad():
-        plain, found = base.embed(images), adapted.embed(images)
-        places = base.embed(base.normalize(dataset.images[:70])).mean(0)
+        plain, found = base.token_grid(images), adapted.token_grid(images)
+        places = base.token_grid(base.normalize(dataset.images[:70])).mean(0)
         total = torch.zeros_like(plain)
         for flipped in (False, True):
             for turns in range(4):
                 view = torch.rot90(images.flip(3) if flipped else images, turns, (2, 3))
-                tokens = torch.rot90(base.embed(view) - places, -turns, (1, 2))
+                tokens = torch.rot90(base.token_grid(view) - places, -turns, (1, 2))
                 total += tokens.flip(2) if flipped else tokens
     aim = total / 8 + places
     assert (found - aim).square().mean() < 0.5 * (plain - aim).square().mean()

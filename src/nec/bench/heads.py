@@ -1,4 +1,4 @@
-"""Train and judge one head; runs in processes of its own, since a head on small tokens uses one core well and not two.
+"""One head of a benchmark, trained in a process of its own: a head on small tokens uses one core well and not two.
 
 Everything goes through files, and every head runs on one thread, so figures do not depend on how many run at once.
 """
@@ -6,20 +6,17 @@ Everything goes through files, and every head runs on one thread, so figures do 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.recipe import head_recipe_class
-from nec.store import IGNORE
+from nec.heads.train import TASKS, HeadSettings, train_once
+from nec.labels import IGNORE
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from nec.models import NecModel
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class HeadJob:
         class_names: in the order of the labels.
         model: folder or name of the model whose decoder stage is trained with the head (None: no stage), or which is
             fine-tuned.
-        options: fields of the task's head recipe that differ from its default.
+        options: `HeadSettings` that differ from the default.
         seed: of the head.
         panels: places of test images whose predicted class maps are wanted (segmentation).
     """
@@ -68,17 +65,16 @@ class HeadResult:
         return {"metrics": self.metrics, "confusion": self.confusion, "seconds": self.seconds}
 
 
-def recipe_for(work: str, images: int, decoder: bool, options: dict[str, Any]) -> Any:
-    """How heads are trained: the work's default for so many images, with the recipe's own values."""
-    if work == "fine_tune":
-        return head_recipe_class(work)(**options)
-    if work == "classification":
-        from nec.heads.training import default_recipe
+def recipe_for(work: str, images: int, decoder: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """How heads are trained: the work's defaults for so many images, with the recipe's own values."""
+    task = "online" if work == "fine_tune" else work
+    return _settings(options).resolve(task, images, decoder).of(task)
 
-        return replace(default_recipe(images, decoder), **options)
-    from nec.heads.segmentation_training import default_segmentation_recipe
 
-    return replace(default_segmentation_recipe(images, decoder), **options)
+def _settings(options: dict[str, Any]) -> HeadSettings:
+    # In a recipe the width null is half the tokens' dimensions.
+    given: dict[str, Any] = {key: 0 if (key, value) == ("width", None) else value for key, value in options.items()}
+    return HeadSettings(**given)
 
 
 def train_head(job: HeadJob) -> HeadResult:
@@ -88,62 +84,43 @@ def train_head(job: HeadJob) -> HeadResult:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {"classification": _classify, "segmentation": _segment, "fine_tune": _fine_tune}[job.work](job)
+        return _train(job)
     finally:
         torch.set_num_threads(threads)
 
 
-def _classify(job: HeadJob) -> HeadResult:
-    import torch
+def _train(job: HeadJob) -> HeadResult:
+    from nec.heads.online import Part, TokenSource
+    from nec.models import load_model
 
-    from nec.heads.metrics import classification_metrics
-    from nec.heads.training import train_classifier
-
-    tokens, truth = _load(job.inputs), _load(job.truth)
-    grids = {part: grid.reshape(len(grid), -1, grid.shape[-1]) for part, grid in tokens.items()}
+    arrays, truth = (
+        [np.load(folder / f"{part}.npy", mmap_mode="c") for part in PARTS] for folder in (job.inputs, job.truth)
+    )
+    fine_tune = job.work == "fine_tune"
+    task, settings = ("classification" if fine_tune else job.work), _settings(job.options)
     began = time.perf_counter()
-    head, _ = train_classifier(
-        (grids["train"], truth["train"]),
-        (grids["val"], truth["val"]),
-        len(job.class_names),
-        _stage(job.model, tokens["train"]),
-        recipe_for(job.work, len(truth["train"]), job.model is not None, job.options),
-        job.seed,
-    )
-    seconds = time.perf_counter() - began
-    logits = head.logits(torch.from_numpy(grids["test"])).numpy()
-    found = classification_metrics(logits, truth["test"], job.class_names)
-    metrics = {name: float(found[name]) for name in ("accuracy", "top5")}
-    right = logits.argmax(axis=1) == truth["test"]
-    return HeadResult(metrics, found["confusion"].tolist(), seconds, outcome=right)
+    model = None if job.model is None else load_model(job.model)
+    if fine_tune:
+        assert model is not None
+        options: dict[str, Any] = {"images": TokenSource(model, None, True)}
+        inputs: list[Any] = [Part(images.__getitem__, labels) for images, labels in zip(arrays, truth, strict=True)]
+        settings = settings.resolve("online", len(truth[0]), False)
+    else:
+        grid = (arrays[0].shape[1], arrays[0].shape[2])
+        options, inputs = {"stage": None if model is None else model.decoder_stage().on_grid(grid)}, arrays
+        settings = settings.resolve(task, len(truth[0]), model is not None)
+    found = train_once(inputs, truth, task, job.class_names, settings, job.seed, **options)
+    metrics = {name: float(found.figures[name]) for name in TASKS[task]}
+    confusion, seconds = found.figures["confusion"].tolist(), time.perf_counter() - began
+    if task == "segmentation":
+        cells = image_confusions(found.predicted, truth[2], len(job.class_names))
+        return HeadResult(metrics, confusion, seconds, found.predicted[list(job.panels)], cells)
+    right = None if fine_tune else found.predicted.argmax(axis=1) == truth[2]
+    return HeadResult(metrics, confusion, seconds, outcome=right)
 
 
-def _segment(job: HeadJob) -> HeadResult:
-    from nec.heads.metrics import confusion_matrix, segmentation_metrics
-    from nec.heads.segmentation_training import train_segmenter
-
-    tokens, truth = _load(job.inputs), _load(job.truth)
-    began = time.perf_counter()
-    head, _ = train_segmenter(
-        (tokens["train"], truth["train"]),
-        (tokens["val"], truth["val"]),
-        len(job.class_names),
-        _stage(job.model, tokens["train"]),
-        recipe_for(job.work, len(truth["train"]), job.model is not None, job.options),
-        job.seed,
-    )
-    seconds = time.perf_counter() - began
-    predicted = head.predict(tokens["test"])
-    confusion = confusion_matrix(predicted, truth["test"], len(job.class_names))
-    found = segmentation_metrics(confusion, job.class_names)
-    metrics = {name: float(found[name]) for name in ("overall_accuracy", "mean_iou", "mean_f1")}
-    return HeadResult(
-        metrics,
-        confusion.tolist(),
-        seconds,
-        predicted[list(job.panels)].astype(np.uint8),
-        image_confusions(predicted, truth["test"], len(job.class_names)),
-    )
+def _load(folder: Path) -> list[NDArray[Any]]:
+    return [np.load(folder / f"{part}.npy", mmap_mode="c") for part in PARTS]
 
 
 def image_confusions(predicted: NDArray[Any], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
@@ -152,38 +129,3 @@ def image_confusions(predicted: NDArray[Any], truth: NDArray[np.uint8], classes:
     known = truth != IGNORE
     cells = (images[known] * classes + truth[known]) * classes + predicted[known]
     return np.bincount(cells, minlength=len(truth) * classes**2).reshape(-1, classes, classes)
-
-
-def _fine_tune(job: HeadJob) -> HeadResult:
-    from nec.heads.online import fine_tune
-    from nec.models import load_model
-
-    images, truth = _load(job.inputs), _load(job.truth)
-    train, val, test = ((images[part], truth[part]) for part in ("train", "val", "test"))
-    assert job.model is not None
-    settings = recipe_for(job.work, len(truth["train"]), False, job.options)
-    found = fine_tune(load_model(job.model), train, val, test, len(job.class_names), settings, job.seed)
-    metrics = {name: float(found[name]) for name in ("accuracy", "top5")}
-    return HeadResult(metrics, np.asarray(found["confusion"]).tolist(), float(found["seconds"]))
-
-
-def _load(folder: Path) -> dict[str, NDArray[Any]]:
-    return {path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")}
-
-
-def _stage(model: str | None, tokens: NDArray[np.float32]) -> nn.Module | None:
-    if model is None:
-        return None
-    from nec.models import load_model
-
-    return stage_on(load_model(model), (tokens.shape[1], tokens.shape[2]))
-
-
-def stage_on(model: NecModel, grid: tuple[int, int]) -> nn.Module:
-    """The model's first decoder stage for a token grid (y, x), its positions interpolated where that is not its own."""
-    from nec.models.vit import resize_positions
-
-    stage = model.decoder_stage()
-    if grid != model.config.grid:
-        stage.positions = resize_positions(model.decoder_pos_embed, model.config.grid, grid)[:, 1:].detach()
-    return stage

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nec.bench.legend import VARIANT
 from nec.errors import InputError
+from nec.heads.train import HEAD_DEFAULTS, HeadSettings
 from nec.settings import convert, mapping, read_yaml, refuse_unknown, settings
 from nec.training import AdaptOptions, AdaptSettings, TrainingOptions, TrainingSettings
 from nec.training.recipes import KEYS
@@ -183,21 +184,6 @@ def load_recipe(path: str | Path | None, datasets: Sequence[str]) -> BenchRecipe
     )
 
 
-def head_recipe_class(work: str) -> Any:
-    """The dataclass that says how heads of a task are trained, or how a model is fine-tuned."""
-    if work == "fine_tune":
-        from nec.heads.online import OnlineSettings
-
-        return OnlineSettings
-    if work == "classification":
-        from nec.heads.training import Recipe as ClassificationRecipe
-
-        return ClassificationRecipe
-    from nec.heads.segmentation_training import SegmentationRecipe
-
-    return SegmentationRecipe
-
-
 @dataclass(frozen=True)
 class _Reader:
     """Expands datasets and methods of one recipe.
@@ -270,9 +256,7 @@ class _Reader:
             raise InputError(f"{where}: write {family} with its options, as in {{{family}: {{{example}}}}}")
         return _baselines(entry, where)
 
-    def _adapted(
-        self, family: str, values: dict[str, Any], adapt: Mapping[str, Any], where: str
-    ) -> list[MethodPoint]:
+    def _adapted(self, family: str, values: dict[str, Any], adapt: Mapping[str, Any], where: str) -> list[MethodPoint]:
         """A point for each lambda and each adaptation, whose heads are those of its turn in the heads' seeds.
 
         Of "nec-hierarchical" a point for each quality, at which an adaptation's one model is coded. A `variant` tells
@@ -341,12 +325,14 @@ def _baselines(entry: str, where: str) -> list[MethodPoint]:
 
 
 def _heads(sections: Any, where: str) -> dict[str, dict[str, Any]]:
-    """Given fields of the head recipes, with their types checked."""
+    """Given fields of the heads' settings, with their types checked."""
     sections = mapping(sections, where)
     refuse_unknown(sections, HEADS, where)
     found = {}
     for name, values in sections.items():
-        made = settings(head_recipe_class(name.removesuffix("_decoder")), values, f"{where}: {name}")
+        work = name.removesuffix("_decoder")
+        made = settings(HeadSettings, values, f"{where}: {name}")
+        refuse_unknown(values or {}, HEAD_DEFAULTS["online" if work == "fine_tune" else work], f"{where}: {name}")
         found[name] = {key: getattr(made, key) for key in values or {}}
     return found
 

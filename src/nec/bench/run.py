@@ -236,7 +236,7 @@ class _Bench:
     def _head_key(self, work: _Open, point: MethodPoint, tokens: str, decoder: bool, seed: int) -> str:
         kind = _work(work, point)
         options = self.recipe.head_options(kind, decoder)
-        recipe = asdict(recipe_for(kind, len(work.subset.indices["train"]), decoder, options))
+        recipe = recipe_for(kind, len(work.subset.indices["train"]), decoder, options)
         return key_of({"head": tokens, "decoder": decoder, "recipe": recipe, "seed": seed})
 
     def _heads(self, work: _Open, point: MethodPoint, tokens: str) -> dict[tuple[bool, int], str]:
@@ -289,7 +289,7 @@ class _Bench:
         assert work.base is not None
         model = work.base.load()
         if point.symmetries is not None:
-            model.config = replace(model.config, symmetries=point.symmetries)
+            model = model.symmetric(point.symmetries)
         tokens_key, tokens = embedded(self.cache, "tokens", model, work.subset)
         known = self.cache.get("measured", key) is not None
         if shares_float_tokens(point):

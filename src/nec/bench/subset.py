@@ -36,7 +36,7 @@ class Subset:
     def __init__(self, plan: DatasetPlan) -> None:
         self.plan, options = plan, plan.options
         self.dataset = open_plan(plan, options.tile)
-        if self.dataset.windowed or self.dataset.split is None:
+        if self.dataset.split is None:
             raise InputError(
                 f"{plan.spec} cannot be benchmarked: it needs images in classes or with masks, split into "
                 "train, val and test"

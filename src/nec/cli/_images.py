@@ -10,12 +10,18 @@ from nec.errors import InputError
 
 if TYPE_CHECKING:
     from nec.datasets import Dataset
+    from nec.encode import Reading, Running
 
 DATASET_HELP = (
     "KIND:PATH, a folder or the published zip; KIND is folder, eurosat, ucmerced, millionaid, aid, resisc45, potsdam, "
     "dubai or images+masks"
 )
 INPUT_HELP = f"{DATASET_HELP}; or GeoTIFFs"
+_READING = (
+    "scale", "offset", "image_size", "tile", "downscale", "split", "split_list", "bands", "mask", "nodata",
+    "resolution", "crs", "sensor",
+)  # fmt: skip
+_RUNNING = ("workers", "threads", "scheduler", "batch_size", "seed", "device", "precision")
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +40,20 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         help="file that lists the images of a part (train, val, test), one a line; once for each part",
     )
     add_window_arguments(parser)
+    parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or mps")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16", "fp16"],
+        default="fp32",
+        help="in which the model computes; others than fp32 (default) are faster and change some symbols",
+    )
+    parser.add_argument(
+        "--model-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of a model from another library, for example layer=8",
+    )
 
 
 def add_window_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,27 +66,37 @@ def add_window_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_images(args: argparse.Namespace, inputs: list[str]) -> Dataset:
     """The dataset that the arguments name."""
-    from nec.datasets import open_dataset
+    from nec.encode.sources import open_images
 
     # Remarks of the readers on odd tags and missing geotransforms; what makes a file unusable is raised.
     warnings.filterwarnings("ignore", module=r"PIL\.|rasterio")
-
-    lists = dict(map(_part_and_file, args.split_list))
-    return open_dataset(inputs, seed=args.seed, split_lists=lists, tile=args.tile, downscale=args.downscale)
+    return open_images(inputs, reading(args), args.seed)
 
 
-def image_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keywords of `nec.encode.encode` and `sample_embeddings` that `add_image_arguments` declares."""
-    return {name: getattr(args, name) for name in ("image_size", "scale", "offset", "batch_size", "workers", "seed")}
+def reading(args: argparse.Namespace) -> Reading:
+    """How the source is read, as far as the command declares it."""
+    from nec.encode import Reading
+
+    given = {name: getattr(args, name) for name in _READING if getattr(args, name, None) is not None}
+    lists: dict[str, Any] = {name: given[name].split(",") for name in ("split", "bands") if name in given}
+    return Reading(**{**given, **lists})
 
 
-def parts(text: str | None) -> list[str] | None:
-    """ "train,val" -> its parts; None and "all" mean every image."""
-    return None if text in (None, "all") else text.split(",")
+def running(args: argparse.Namespace) -> Running:
+    """How the run is done, as far as the command declares it."""
+    from nec.encode import Running
+
+    return Running(**{name: getattr(args, name) for name in _RUNNING if getattr(args, name, None) is not None})
 
 
-def _part_and_file(text: str) -> tuple[str, str]:
-    part, equals, file = text.partition("=")
-    if not equals or not file:
-        raise InputError(f"--split-list {text}: give PART=FILE, for example train=uc_merced-train.txt")
-    return part, file
+def model_of(args: argparse.Namespace) -> Any:
+    """The model that the arguments name, with its options."""
+    from nec.models import load_model
+
+    options: dict[str, Any] = {}
+    for text in args.model_option:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--model-option {text}: give KEY=VALUE, for example layer=8")
+        options[key] = value
+    return load_model(args.model, args.device, precision=args.precision, **options)

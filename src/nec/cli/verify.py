@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from nec.progress import Progress
 
@@ -22,12 +21,5 @@ def run(args: argparse.Namespace) -> int:
 
     with Progress(None, "verifying", "images", quiet=args.json) as progress:
         report = verify(args.store, progress=progress)
-    if args.json:
-        print(json.dumps(report, indent=2))
-    else:
-        for fault in report["corrupt"]:
-            place = " images {} to {}".format(*fault["images"]) if "images" in fault else ""
-            place += " tokens from row {}, column {}".format(*fault["tokens"]) if "tokens" in fault else ""
-            print(f"corrupt: {fault['where']}{place}: {fault['reason']}")
-        print(f"{report['found']} of {report['chunks']} chunks are whole: {'ok' if report['ok'] else 'DAMAGED'}")
-    return 0 if report["ok"] else 1
+    print(report.to_json() if args.json else report)
+    return 0 if report.ok else 1

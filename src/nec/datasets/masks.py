@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nec.datasets.images import decode_image, open_image
 from nec.errors import InputError
-from nec.store.layout import IGNORE
+from nec.labels import IGNORE
 
 _UNKNOWN = 254  # while colours are looked up; so a dataset has at most 254 classes
 

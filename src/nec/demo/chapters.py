@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from nec.demo.consume import TokenColours
     from nec.demo.produce import Encoded
     from nec.demo.run import Made, Options
-    from nec.heads import ClassificationResult
-    from nec.store import Store
+    from nec.heads import Head, HeadResult
+    from nec.store import ImageStore
 
 HEAD_NAMES = {"linear": "linear probe", "attention": "attention pooling"}
 
 
 def build(
     options: Options,
-    store: Store,
-    results: tuple[ClassificationResult, ClassificationResult],
+    store: ImageStore,
+    results: tuple[HeadResult, HeadResult],
     colours: TokenColours,
     made: Made,
     figures: dict[str, Any],
 ) -> str:
     """The whole page; writes the charts and pictures as PNG files into `options.out` too."""
-    best = results[1]
+    best = results[1].report
     page = Page(
         "Images as a few hundred bytes",
         f"Report of nec demo: the store {options.store}, the model {options.model}, one run with seed {options.seed}.",
@@ -37,7 +37,7 @@ def build(
     sizes = figures["store"]
     pixels = _pixel_bytes(store, made)
     tiles = [
-        (f"{best.accuracy:.1%}", f"of {best.test_images:,} held-out images classified correctly"),
+        (f"{best.figures['accuracy']:.1%}", f"of {best.test_images:,} held-out images classified correctly"),
         (f"{sizes['bytes_per_image']:.0f} B", f"stored for an image of {pixels // len(store):,} bytes of pixels"),
         (f"{pixels / sizes['stored_bytes']:.0f} : 1", "against raw pixels"),
         (f"{best.seconds:.0f} s", "to read the store and train the head on this machine"),
@@ -51,17 +51,17 @@ def build(
     if figures["real_images"]:
         _real(page, figures["real_images"], options)
     if made.user:
-        _user(page, options, store, colours, made.user, best)
+        _user(page, options, store, colours, made.user, results[1].head)
     _colophon(page, figures)
     return page.render()
 
 
-def _pixel_bytes(store: Store, made: Made) -> int:
+def _pixel_bytes(store: ImageStore, made: Made) -> int:
     """Raw RGB bytes of the images behind the store: tokens times the model's patch size."""
     return len(store) * store.grid[0] * store.grid[1] * made.patch_bytes
 
 
-def _sizes(page: Page, store: Store, sizes: dict[str, Any], pixels: int) -> None:
+def _sizes(page: Page, store: ImageStore, sizes: dict[str, Any], pixels: int) -> None:
     page.heading("What a consumer downloads")
     y, x = store.grid
     torch = "after PyTorch had been imported by something else" if sizes["torch_imported"] else "without PyTorch"
@@ -89,8 +89,9 @@ def _side(sizes: dict[str, Any]) -> str:
     return ", ".join(f"{name} {megabytes(size)}" for name, size in sizes["side_information"].items())
 
 
-def _accuracy(page: Page, options: Options, results: tuple[ClassificationResult, ClassificationResult]) -> None:
+def _accuracy(page: Page, options: Options, results: tuple[HeadResult, HeadResult]) -> None:
     page.heading("Classification from the stored tokens")
+    reports = [result.report for result in results]
     page.text(
         "Heads learn on the training part of the split that the store records, choose penalty or epoch on its "
         "validation "
@@ -99,17 +100,19 @@ def _accuracy(page: Page, options: Options, results: tuple[ClassificationResult,
     rows = [
         (
             HEAD_NAMES[r.head],
-            f"{r.accuracy:.2%}",
+            f"{r.figures['accuracy']:.2%}",
             f"{r.head_parameters:,}",
             f"{r.seconds:.0f} s",
             "no" if r.head == "linear" else "yes",
         )
-        for r in results
+        for r in reports
     ]
     page.table(("head", "test accuracy", "parameters", "read and train", "needs PyTorch"), rows, mark=1)
-    chart = plots.per_class(options.out / "per-class.png", {HEAD_NAMES[r.head]: r.per_class for r in results})
-    best = results[1]
-    wrong = consume.most_confused(best.confusion, best.class_names, 3)
+    chart = plots.per_class(
+        options.out / "per-class.png", {HEAD_NAMES[r.head]: r.figures["per_class"] for r in reports}
+    )
+    best = results[1].report
+    wrong = consume.most_confused(np.array(best.figures["confusion"]), best.figures["class_names"], 3)
     mistakes = "; ".join(f"{a} taken for {b} ({count})" for a, b, count in wrong)
     page.chart(
         chart.svg,
@@ -117,9 +120,7 @@ def _accuracy(page: Page, options: Options, results: tuple[ClassificationResult,
     )
 
 
-def _rates(
-    page: Page, options: Options, results: tuple[ClassificationResult, ClassificationResult], figures: dict[str, Any]
-) -> None:
+def _rates(page: Page, options: Options, results: tuple[HeadResult, HeadResult], figures: dict[str, Any]) -> None:
     page.heading("Rate and accuracy")
     points, counts = figures["rate_accuracy"]["points"], figures["rate_accuracy"]["images"]
     page.text(
@@ -130,7 +131,8 @@ def _rates(
         f"images)."
     )
     sizes = figures["store"]
-    heads = {f"{HEAD_NAMES[r.head]}, all images": (r.bytes_per_image, r.accuracy) for r in results}
+    reports = [result.report for result in results]
+    heads = {f"{HEAD_NAMES[r.head]}, all images": (r.bytes_per_image, r.figures["accuracy"]) for r in reports}
     float_bytes = sizes["float16_bytes"] / sizes["images"]
     chart = plots.rate_accuracy(options.out / "rate-accuracy.png", points, heads, float_bytes)
     page.chart(
@@ -149,7 +151,7 @@ def _rates(
     page.table(("", "quality", "bytes an image", "against float16 tokens", "linear probe"), rows, mark=0)
 
 
-def _tokens(page: Page, options: Options, store: Store, colours: TokenColours, made: Made) -> None:
+def _tokens(page: Page, options: Options, store: ImageStore, colours: TokenColours, made: Made) -> None:
     page.heading("What the tokens look like")
     page.text(
         f"The first three principal components of the decoded tokens ({colours.explained:.0%} of their variance) as "
@@ -170,7 +172,7 @@ def _tokens(page: Page, options: Options, store: Store, colours: TokenColours, m
     (options.out / "tokens.png").write_bytes(png_bytes(picture))
 
 
-def _scene(page: Page, options: Options, store: Store, colours: TokenColours, made: Made) -> None:
+def _scene(page: Page, options: Options, store: ImageStore, colours: TokenColours, made: Made) -> None:
     scene, figures = made.scene, made.scene.figures
     page.heading("A scene through the producer's path")
     side = figures["size"]
@@ -208,9 +210,7 @@ def _real(page: Page, real: dict[str, Any], options: Options) -> None:
     )
 
 
-def _user(
-    page: Page, options: Options, store: Store, colours: TokenColours, user: Encoded, best: ClassificationResult
-) -> None:
+def _user(page: Page, options: Options, store: ImageStore, colours: TokenColours, user: Encoded, best: Head) -> None:
     page.heading("Your images")
     figures = user.figures
     page.text(
@@ -221,7 +221,7 @@ def _user(
     )
     strips: dict[str, list[list[str]]] = {}
     tokens = user.store.embeddings[:]
-    for image, grid, label in zip(user.images, colours.paint(tokens), best.model.predict(tokens), strict=True):
+    for image, grid, label in zip(user.images, colours.paint(tokens), best.predict(tokens), strict=True):
         strips.setdefault(best.class_names[label], []).append([data_uri(image), data_uri(grid)])
     page.strips(strips)
 

@@ -15,14 +15,14 @@ from nec.heads import fit_probe, pooled_features
 from nec.progress import Progress
 
 if TYPE_CHECKING:
-    from nec.store import Store
+    from nec.store import ImageStore
 
 EVERY = 4  # the survey reads every fourth chunk: real chunks, a quarter of the work
 SAMPLED = 4  # images of each surveyed chunk that the PCA is fitted on
 COARSER = (0.7, 0.5, 0.25)  # qualities of the transcodes, as shares of the store's own
 
 
-def sizes(store: Store) -> dict[str, Any]:
+def sizes(store: ImageStore) -> dict[str, Any]:
     """Bytes of the embeddings in the store, of what lies beside them, and of the same in other forms."""
     y, x = store.grid
     values = len(store) * y * x * store.dimensions
@@ -51,7 +51,7 @@ class Survey:
     tokens: NDArray[np.float32]
 
 
-def survey(store: Store, images_per_chunk: int, l2: float, quiet: bool) -> Survey:
+def survey(store: ImageStore, images_per_chunk: int, l2: float, quiet: bool) -> Survey:
     """Recode every fourth chunk at coarser qualities with the store's own codec, and fit a linear probe at each.
 
     The bytes are those of whole coded chunks, as a store would hold them, its index apart. A coarser point is a
@@ -124,7 +124,7 @@ class TokenColours:
         return np.rint(255 * parts.clip(0, 1)).astype(np.uint8)
 
 
-def examples(store: Store, per_class: int) -> NDArray[np.int64]:
+def examples(store: ImageStore, per_class: int) -> NDArray[np.int64]:
     """The first `per_class` test images of each class, class by class."""
     split, labels = np.asarray(store.split), np.asarray(store.labels)
     rows = [

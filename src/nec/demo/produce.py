@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from nec.datasets import ArrayDataset, Dataset, open_dataset
 from nec.demo.scene import make_scene, write_scene
-from nec.encode import encode
+from nec.encode import ImagesReport, encode
 from nec.encode.embed import Stream, plan_inputs
 from nec.errors import NecError
-from nec.files import read_key
 from nec.store import open_store, verify
 
 if TYPE_CHECKING:
     from nec.models.mae import NecModel
-    from nec.store import Store
+    from nec.store import ImageStore
 
 
 class SymbolsDiffer(NecError):
@@ -32,7 +31,7 @@ class SymbolsDiffer(NecError):
 class Encoded:
     """A store that the demo wrote, the images in it (n, h, w, c), and figures about it."""
 
-    store: Store
+    store: ImageStore
     images: NDArray[np.uint8]
     names: list[str]
     figures: dict[str, Any]
@@ -54,7 +53,8 @@ def encode_checked(model: NecModel, dataset: Dataset, out: Path, quality: float)
     Raises:
         SymbolsDiffer: a symbol did not come back.
     """
-    report = encode(model, dataset, out, quality, overwrite=True)
+    report = encode(dataset, out, model, quality=quality, mode="overwrite")
+    assert isinstance(report, ImagesReport)
     store = open_store(out)
     order = np.arange(len(dataset))
     stream = Stream(model, dataset, order, plan_inputs(model, dataset, order))
@@ -72,31 +72,25 @@ def encode_checked(model: NecModel, dataset: Dataset, out: Path, quality: float)
         "grid": list(store.grid),
         "symbols_checked": symbols,
         "symbols_equal": True,
-        "verify_ok": verify(out)["ok"],
+        "verify_ok": verify(out).ok,
         "pixel_bytes": images.nbytes,
-        "image_files_bytes": report["raw_bytes"],
+        "image_files_bytes": report.raw_bytes,
         "stored_bytes": store.stored_bytes,
-        "images_per_second": report["images_per_second"],
-        "seconds": report["seconds"],
+        "images_per_second": report.images_per_second,
+        "seconds": report.seconds,
     }
     return Encoded(store, images, dataset.names, figures)
 
 
-def chunk_ranges(store: Store) -> list[tuple[int, int]]:
+def chunk_ranges(store: ImageStore) -> list[tuple[int, int]]:
     """[start, stop) of the images of each chunk."""
-    return [store.tiling.chunk_images(chunk) for chunk in range(store.tiling.chunks)]
+    size = store.images_per_chunk
+    return [(start, min(start + size, len(store))) for start in range(0, len(store), size)]
 
 
-def stored_chunks(store: Store) -> list[bytes]:
-    """The coded bytes of each chunk, cut out of the shards by the index at their end (Zarr v3, sharding_indexed)."""
-    blobs = []
-    slots = store.tiling.chunks_per_shard
-    for shard in range(store.tiling.shards):
-        data = read_key(store.zarr_store, store.tiling.shard_key(shard))
-        assert data is not None  # `encode` finished, so every shard is there
-        index = np.frombuffer(data[-16 * slots - 4 : -4], "<u8").reshape(slots, 2).astype(int)
-        blobs += [data[at : at + size] for at, size in index[: len(store.tiling.shard_chunks(shard))]]
-    return blobs
+def stored_chunks(store: ImageStore) -> list[bytes]:
+    """The coded bytes of each chunk, as they lie in the shards."""
+    return store.embeddings.frames.coded()
 
 
 def class_map(head: Any, tokens: NDArray[np.float32], side: int) -> NDArray[np.int64]:
@@ -111,7 +105,7 @@ def class_map(head: Any, tokens: NDArray[np.float32], side: int) -> NDArray[np.i
 
 
 def reencode(
-    model: NecModel, dataset: Dataset, store: Store, head: Any, count: int, seed: int
+    model: NecModel, dataset: Dataset, store: ImageStore, head: Any, count: int, seed: int
 ) -> dict[str, Any] | None:
     """Encode `count` of the store's test images from their original files, and compare with what the store holds.
 

@@ -19,12 +19,12 @@ from nec import __version__
 from nec.datasets import Dataset, open_dataset
 from nec.demo import consume
 from nec.errors import InputError, missing_extra
-from nec.heads import ClassificationResult, classify
+from nec.heads import HeadResult, HeadSettings, train_head
 from nec.store import open_store
 
 if TYPE_CHECKING:
     from nec.demo.produce import Encoded
-    from nec.store import Store
+    from nec.store import ImageStore
 
 ZIP_NAME = "EuroSAT_RGB.zip"
 NEEDS = {"torch": "torch", "rasterio": "geo", "matplotlib": "bench"}
@@ -63,23 +63,25 @@ def run_demo(options: Options) -> dict[str, Any]:
     options.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"store": consume.sizes(store) | opened}
     _say(options, f"opened {options.store}: {len(store):,} images, {store.bytes_per_image:.0f} bytes each")
-    linear = classify(store, head="linear", seed=options.seed, quiet=options.quiet)
+    linear = train_head(store, head="linear", seed=options.seed, progress=not options.quiet)
     figures["store"]["torch_imported"] = "torch" in sys.modules
-    _say(options, f"linear probe, no torch: {linear.accuracy:.2%} of {linear.test_images:,} test images")
-    survey = consume.survey(store, store.tiling.per_chunk, linear.model.l2, options.quiet)
-    attention = classify(store, head="attention", seed=options.seed, epochs=options.epochs, quiet=options.quiet)
-    _say(options, f"attention head: {attention.accuracy:.2%}")
-    figures["heads"] = {result.head: result.to_dict() for result in (linear, attention)}
+    accuracy, tested = linear.report.figures["accuracy"], linear.report.test_images
+    _say(options, f"linear probe, no torch: {accuracy:.2%} of {tested:,} test images")
+    survey = consume.survey(store, store.images_per_chunk, linear.head.module.l2, options.quiet)
+    settings = HeadSettings(epochs=options.epochs)
+    attention = train_head(store, head="attention", seed=options.seed, settings=settings, progress=not options.quiet)
+    _say(options, f"attention head: {attention.report.figures['accuracy']:.2%}")
+    figures["heads"] = {result.report.head: result.report.to_dict() for result in (linear, attention)}
     figures["rate_accuracy"] = {"images": survey.images, "points": survey.points}
     colours = consume.TokenColours.fit(survey.tokens)
-    made = _produce(options, store, attention.model, dataset, own, figures)
+    made = _produce(options, store, attention.head, dataset, own, figures)
     figures["software"] = _software()
     figures["seconds"] = time.perf_counter() - began
     _write_report(options, store, (linear, attention), colours, made, figures)
     return figures
 
 
-def _open(options: Options) -> tuple[Store, dict[str, Any]]:
+def _open(options: Options) -> tuple[ImageStore, dict[str, Any]]:
     start = time.perf_counter()
     store = open_store(options.store)
     opened = time.perf_counter() - start
@@ -124,7 +126,12 @@ class Made:
 
 
 def _produce(
-    options: Options, store: Store, head: Any, dataset: Dataset | None, own: Dataset | None, figures: dict[str, Any]
+    options: Options,
+    store: ImageStore,
+    head: Any,
+    dataset: Dataset | None,
+    own: Dataset | None,
+    figures: dict[str, Any],
 ) -> Made:
     from nec.demo import produce
 
@@ -160,8 +167,8 @@ def _software() -> dict[str, str]:
 
 def _write_report(
     options: Options,
-    store: Store,
-    results: tuple[ClassificationResult, ClassificationResult],
+    store: ImageStore,
+    results: tuple[HeadResult, HeadResult],
     colours: consume.TokenColours,
     made: Made,
     figures: dict[str, Any],

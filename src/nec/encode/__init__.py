@@ -1,8 +1,12 @@
-"""Images -> model -> codec -> store. Needs the extra `[torch]`, `[geo]` for rasters, and
-`[dask]` for clusters."""
+"""Images -> backbone -> codec -> store. Our own backbone needs the extra `[torch]`, rasters `[geo]`, clusters
+`[dask]`."""
 
-from nec.encode.encode import encode, encode_array
-from nec.encode.fit import fit_codec, sample_array, sample_embeddings
-from nec.encode.scene import encode_scene
+from nec.encode.api import FitReport, encode, fit
+from nec.encode.codecs import fit_codec
+from nec.encode.options import Reading, Running, SceneOptions
+from nec.encode.reports import EncodeReport, ImagesReport, ScenesReport
 
-__all__ = ["encode", "encode_array", "encode_scene", "fit_codec", "sample_array", "sample_embeddings"]
+__all__ = [
+    "EncodeReport", "FitReport", "ImagesReport", "Reading", "Running", "SceneOptions", "ScenesReport", "encode", "fit",
+    "fit_codec",
+]  # fmt: skip

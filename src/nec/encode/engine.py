@@ -1,31 +1,32 @@
-"""Who does the work of a run: threads of this process, or the workers of a Dask cluster."""
+"""Who does the work of a run: threads of this process, or the workers of a Dask cluster. Tasks in, bytes out."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from nec.errors import InputError, NecError
 
+EngineName = Literal["threads", "dask"]
 ENGINES = ("threads", "dask")
-Task = Any  # what names a shard: picklable, hashable
+CLUSTER_READERS = 2  # threads that read, in each worker of a cluster
+Task = Any  # what names a shard, or a part of one: picklable, hashable
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 class Work(Protocol):
-    """How the shards of a store come about; picklable, so that workers elsewhere do the same."""
+    """How the bytes of tasks come about; picklable, so that workers elsewhere do the same."""
 
-    def blocks(self, tasks: Sequence[Task], done: Callable[[int], None]) -> Iterator[Any]:
-        """What the model makes of each task, in order, computed in the caller's thread; other threads read ahead.
-
-        They begin before the first block is asked for.
+    def block(self, task: Task, done: Callable[[int], None]) -> Callable[[], Any]:
+        """Begin to read for a task -> a function that runs the model and gives what it makes of it.
 
         `done` is called with the number of units of each finished batch.
         """
@@ -40,6 +41,31 @@ class Work(Protocol):
         ...
 
 
+class Executor(Protocol):
+    """Where tasks are done: like those of `concurrent.futures`, with a bound on what may be under way."""
+
+    @property
+    def places(self) -> int:
+        """How many tasks may be handed out at once: coded shards must not pile up."""
+        ...
+
+    def submit(self, task: Task) -> Any:
+        """Begin a task -> its future."""
+        ...
+
+    def finished(self, futures: Sequence[Any]) -> Sequence[Any]:
+        """Those that are finished; waits a while for the first."""
+        ...
+
+    def result(self, future: Any, task: Task) -> Any:
+        """What was coded of a task; raises what it met, as an error of ours."""
+        ...
+
+    def cancel(self, futures: Sequence[Any]) -> None:
+        """Begin none of these any more."""
+        ...
+
+
 @dataclass(frozen=True)
 class Engine:
     """Where a run's shards are made.
@@ -48,14 +74,14 @@ class Engine:
         name: "threads": one thread runs the model, others read ahead of it and code behind it. "dask": every worker of
             a cluster does that with a model of its own, and this process writes what they send.
         scheduler: address of a Dask cluster; None starts `workers` processes here.
-        workers: processes that are started here for "dask".
+        workers: threads that read; with "dask" processes, which are started here.
         threads: threads on which each model computes; None leaves PyTorch's own number.
 
     Raises:
         InputError: an unknown name, or an argument that another engine takes.
     """
 
-    name: str = "threads"
+    name: EngineName = "threads"
     scheduler: str | None = None
     workers: int = 2
     threads: int | None = None
@@ -68,6 +94,11 @@ class Engine:
         if self.workers < 1 or (self.threads is not None and self.threads < 1):
             raise InputError(f"workers and threads must be at least 1, not {self.workers} and {self.threads}")
 
+    @property
+    def readers(self) -> int:
+        """Threads that read beside each model."""
+        return self.workers if self.name == "threads" else CLUSTER_READERS
+
     def run(
         self,
         work: Work,
@@ -75,36 +106,99 @@ class Engine:
         put: Callable[[Task, Any], None],
         done: Callable[[int], None] = lambda units: None,
     ) -> None:
-        """Do every task and hand what was coded of it to `put`, one at a time, in any order.
+        """Do every task and hand what was coded of it to `put`, in this thread, one at a time, in any order.
 
         Neither more than two blocks a model nor more than a few coded shards a worker are held at once. What `work` or
         `put` raise ends the run.
         """
         if not tasks:
             return
+        waiting = deque(tasks)
+        flying: dict[Any, Task] = {}
+        with self._executor(work, done) as executor:
+            try:
+                while waiting or flying:
+                    while waiting and len(flying) < executor.places:
+                        task = waiting.popleft()
+                        flying[executor.submit(task)] = task
+                    for future in executor.finished(list(flying)):
+                        task = flying.pop(future)
+                        put(task, executor.result(future, task))
+            finally:
+                executor.cancel(list(flying))
+
+    def _executor(self, work: Work, done: Callable[[int], None]) -> AbstractContextManager[Executor]:
         if self.name == "dask":
-            from nec.encode.cluster import run_on_cluster
+            from nec.encode.cluster import cluster_executor
 
-            run_on_cluster(self, work, tasks, put, done)
-        else:
-            set_model_threads(self.threads)
-            _run_here(work, tasks, put, done)
+            return cluster_executor(self, work, done)
+        return _thread_executor(work, done, self.threads)
 
 
-def _run_here(work: Work, tasks: Sequence[Task], put: Callable[[Task, Any], None], done: Callable[[int], None]) -> None:
-    # One thread codes and writes a shard while the model computes the next; never more than one waits.
-    with ThreadPoolExecutor(1, thread_name_prefix="nec-write") as pool:
-        pending: Future[None] | None = None
-        for task, block in zip(tasks, work.blocks(tasks, done), strict=True):
-            if pending is not None:
-                pending.result()
-            pending = pool.submit(_finish, work, task, block, put)
-        if pending is not None:
-            pending.result()
+class Maker:
+    """Does tasks of a work, in as many threads as call it: one at a time runs the model, others read and code."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self._model = threading.Lock()
+
+    def __call__(self, task: Task, done: Callable[[int], None] = lambda units: None) -> Any:
+        """What `Work.code` gives for a task."""
+        finish = self.work.block(task, done)  # which begins to read, while another task has the model
+        with self._model:
+            block = finish()
+        return self.work.code(task, block)
 
 
-def _finish(work: Work, task: Task, block: Any, put: Callable[[Task, Any], None]) -> None:
-    put(task, work.code(task, block))
+class _Threads:
+    """The executor of this process: two threads with a task each, and a third task that waits."""
+
+    places = 3
+
+    def __init__(self, work: Work, done: Callable[[int], None]) -> None:
+        self._make, self._done = Maker(work), done
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="nec-make")
+        self._stopped = threading.Event()
+
+    def submit(self, task: Task) -> Future[Any]:
+        return self._pool.submit(self._make, task, self._batch_done)
+
+    def _batch_done(self, units: int) -> None:
+        if self._stopped.is_set():
+            raise NecError("the run was stopped")  # which nobody waits for any more
+        self._done(units)
+
+    def finished(self, futures: Sequence[Future[Any]]) -> Sequence[Future[Any]]:
+        return list(wait(futures, return_when=FIRST_COMPLETED).done)
+
+    def result(self, future: Future[Any], task: Task) -> Any:
+        return future.result()
+
+    def cancel(self, futures: Sequence[Future[Any]]) -> None:
+        self._stopped.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _thread_executor(work: Work, done: Callable[[int], None], threads: int | None) -> Iterator[Executor]:
+    with model_threads(threads):
+        yield _Threads(work, done)
+
+
+@contextmanager
+def model_threads(threads: int | None) -> Iterator[None]:
+    """Within, PyTorch computes on so many threads; None changes nothing."""
+    if threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def read_ahead(read: Callable[[_Item], _Result], items: Iterable[_Item], workers: int) -> Iterator[_Result]:
@@ -154,11 +248,3 @@ def resumable(path: str | Path, discard: Callable[[], bool] | None) -> Iterator[
         raise kind(
             f"{error}. {path} is incomplete: mend this and go on with --resume, or begin again with --overwrite"
         ) from error
-
-
-def set_model_threads(threads: int | None) -> None:
-    """Let PyTorch compute on so many threads; None changes nothing."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import gcd, prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.encode.engine import read_ahead
+from nec.encode.reports import FailedTile
 from nec.errors import InputError, NecError
+from nec.models.backbone import Backbone
 from nec.scenes.normalization import Normalization
+from nec.scenes.retry import retry, transient
 from nec.scenes.scene import Scene
 from nec.scenes.tiling import Tile, Tiling, TokenWindow, read_tile
-from nec.store.patience import passing, patiently
 
 if TYPE_CHECKING:
-    from nec.models.mae import NecModel
-    from nec.store.raster_shard import EncodedChunks, ShardEncoder
+    from nec.store.shards import EncodedChunks, ShardEncoder
 
 Shard = tuple[int, int]
 _Read = tuple[Tile, NDArray[np.float32], NDArray[np.bool_]]  # a tile, its pixels, and which of them are valid
@@ -40,16 +42,6 @@ class Part(NamedTuple):
     def chunks(self) -> tuple[slice, slice]:
         """The same as slices."""
         return slice(*self.rows), slice(*self.columns)
-
-
-@dataclass(frozen=True)
-class FailedTile:
-    """A tile that could not be read: its first row and column and its side, in pixels of the scene, and why."""
-
-    row: int
-    column: int
-    side: int
-    error: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,7 @@ class SceneWork:
         skip_failed: mark the tokens of tiles that cannot be read as not valid, instead of leaving their shard out.
     """
 
-    model: NecModel
+    backbone: Backbone
     scene: Scene
     tiling: Tiling
     normalization: Normalization
@@ -114,15 +106,15 @@ class SceneWork:
 
     # -- what an engine asks for
 
-    def blocks(self, tasks: Sequence[Part], done: Callable[[int], None]) -> Iterator[Tokens]:
-        """Tokens of each part; batches of tiles are read ahead, across the borders of parts."""
-        return self.windows([self.window(part) for part in tasks], done)
+    def block(self, task: Part, done: Callable[[int], None]) -> Callable[[], Tokens]:
+        """Tokens of a part; batches of tiles are read ahead."""
+        return partial(next, self.windows([self.window(task)], done))
 
     def code(self, task: Part, block: Tokens) -> CodedPart:
         """The part's chunks."""
         if block.failed and not self.skip_failed:
             return CodedPart(None, block.failed)
-        chunks = self.encoder.encode_chunks(*task.shard, task.chunks, block.values, block.valid)
+        chunks = self.encoder.encode_chunks(task.shard, task.chunks, block.values, block.valid)
         return CodedPart(chunks, block.failed)
 
     def size(self, task: Part) -> int:
@@ -160,7 +152,7 @@ class SceneWork:
 
     def window(self, part: Part) -> TokenWindow:
         """The tokens of a part."""
-        rows, columns = self.encoder.tiling.part_window(*part.shard, part.chunks)
+        rows, columns = self.encoder.tiling.window_of_chunks(part.shard, part.chunks)
         return rows.start, rows.stop, columns.start, columns.stop
 
     def windows(
@@ -179,7 +171,7 @@ class SceneWork:
 
     def _window(self, window: TokenWindow, read: Iterator[_Batch], done: Callable[[int], None]) -> Tokens:
         shape = (window[1] - window[0], window[3] - window[2])
-        values = np.full((*shape, self.model.config.embed_dim), np.nan, np.float32)
+        values = np.full((*shape, self.backbone.dimensions), np.nan, np.float32)
         valid = np.zeros(shape, bool)
         failed: list[FailedTile] = []
         for _ in self._batches(window):
@@ -199,7 +191,7 @@ class SceneWork:
         if not some:
             return
         whole = len(some) == len(batch.tiles)  # as a rule; choosing would copy
-        tokens = embed_pixels(self.model, batch.pixels if whole else batch.pixels[some])
+        tokens = self.backbone.embed(batch.pixels if whole else batch.pixels[some])
         if self.places is not None:
             tokens -= self.places
         for i, made in zip(some, tokens, strict=True):
@@ -224,7 +216,7 @@ class SceneWork:
         try:
             scene = _Excerpt(self.scene, tiles)
         except InputError as error:
-            _raise_passing(error)
+            _raise_transient(error)
             return self._one_by_one(tiles)
         return [(tile, *read_tile(scene, tile)) for tile in tiles], []  # type: ignore[arg-type]
 
@@ -233,9 +225,9 @@ class SceneWork:
         failed: list[FailedTile] = []
         for tile in tiles:
             try:
-                read.append((tile, *patiently(lambda tile=tile: read_tile(self.scene, tile))))  # type: ignore[misc]
+                read.append((tile, *retry(lambda tile=tile: read_tile(self.scene, tile))))  # type: ignore[misc]
             except InputError as reason:
-                _raise_passing(reason)
+                _raise_transient(reason)
                 failed.append(FailedTile(tile.row, tile.column, tile.side, str(reason)))
         return read, failed
 
@@ -261,23 +253,14 @@ class _Excerpt:
         window = _span(tiles)
         self._row, self._column = (side.start for side in window)
         rows, columns = (min(s.stop, end) - s.start for s, end in zip(window, scene.shape, strict=True))
-        self._pixels, self._valid = patiently(lambda: scene.read(self._row, self._column, rows, columns))
+        self._pixels, self._valid = retry(lambda: scene.read(self._row, self._column, rows, columns))
 
     def read(self, row: int, column: int, rows: int, columns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         part = np.s_[row - self._row : row - self._row + rows, column - self._column : column - self._column + columns]
         return self._pixels[part], self._valid[part]
 
 
-def _raise_passing(error: InputError) -> None:
+def _raise_transient(error: InputError) -> None:
     """A source that cannot be reached is no damaged tile: the run ends, and is resumed when the source is back."""
-    if passing(error):
+    if transient(error):
         raise NecError(f"{error}; it was tried several times: try again later") from error
-
-
-def embed_pixels(model: NecModel, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Model input (n, bands, rows, columns) -> embeddings (n, y, x, d)."""
-    import torch
-
-    with torch.inference_mode():
-        images = torch.from_numpy(pixels).to(model.cls_token.device)
-        return model.embed(images).float().cpu().numpy()

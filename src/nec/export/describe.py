@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nec.store.raster_reader import Product
-from nec.store.raster_spec import NAME
+from nec.store.rasters import RasterStore
+from nec.store.spec import NAME
 
 METHOD = {
     "rel": "about",
@@ -15,15 +15,15 @@ METHOD = {
 }
 
 
-def embedding_fields(product: Product, chip: int = 1) -> dict[str, Any]:
+def embedding_fields(store: RasterStore, chip: int = 1) -> dict[str, Any]:
     """`emb:type`, `emb:dimensions`, `data_type`, `gsd` and `emb:chip_layout` of squares of `chip` tokens."""
-    pixels = product.patch_px * chip
+    pixels = store.patch_px * chip
     fields: dict[str, Any] = {
         "emb:type": "pixel" if pixels == 1 else "chip",
-        "emb:dimensions": product.dimensions,
+        "emb:dimensions": store.dimensions,
         "data_type": "float32",
     }
-    size = product.token_size
+    size = store.token_size
     if size is not None:
         fields["gsd"] = round(math.sqrt(size[0] * size[1]) * chip, 6)
     if pixels > 1:
@@ -32,12 +32,12 @@ def embedding_fields(product: Product, chip: int = 1) -> dict[str, Any]:
     return fields
 
 
-def quantization(product: Product) -> dict[str, Any]:
+def quantization(store: RasterStore) -> dict[str, Any]:
     """`emb:quantization`: the codec's step is the scale of every channel after its transform."""
     return {
         "method": NAME,
         "original_dtype": "float32",
         "quantized_dtype": "int32",
-        "scale": [product.codec.step(product.quality)],
+        "scale": [store.codec.step(store.quality)],
         "link": dict(METHOD),
     }

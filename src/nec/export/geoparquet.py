@@ -17,51 +17,48 @@ import numpy as np
 
 from nec.errors import InputError, missing_extra
 from nec.export.describe import embedding_fields, quantization
+from nec.export.footprint import cut, lonlat
 from nec.files import atomic_path
-from nec.store.georeference import corners, rasterio_crs
-from nec.store.raster_reader import Product, iso
+from nec.store.georeference import corners
+from nec.store.rasters import RasterStore, iso
 
 ROW_GROUP = 16_384
-_POLYGON = np.dtype(
-    [("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("ring", "<f8", (5, 2))]
-)  # WKB
 
 
-def write_geoparquet(
-    product: Product, path: str | Path, *, chip: int = 8, time: Any = None, overwrite: bool = False
-) -> int:
-    """Write the chips of a date, or of all, and return their number.
+def write(store: RasterStore, out: str | Path, *, chip: int = 8, time: Any = None, overwrite: bool = False) -> Path:
+    """Write the chips of a date, or of all.
 
     Columns: `geometry` (WKB), `bbox` (xmin, ymin, xmax, ymax), `time` (UTC), `row` and `column` of the chip's first
-    token, `valid_fraction` (0 to 1), `embedding` (d float32). Chips without a valid token are left out. Memory: one
-    shard and the chips of all dates that are written.
+    token, `valid_fraction` (0 to 1), `embedding` (d float32). Left out: chips without a valid token, and those of which
+    a corner has no place on Earth. Memory: one shard and the chips of all dates that are written.
 
     Args:
         chip: tokens along a chip's side; 1 keeps every token.
-        time: see `Product.index`; None for all dates, one after another.
+        time: see `RasterStore.index`; None for all dates, one after another.
 
     Raises:
-        InputError: the product has no CRS, `chip` is not positive, no such date, or `path` exists.
-        MissingExtraError: pyarrow or rasterio is not installed.
+        InputError: the product has no CRS, `chip` is not positive, no such date, or `out` exists.
+        MissingExtraError: pyarrow, pyproj, shapely or antimeridian is not installed.
     """
     if chip < 1:
         raise InputError(f"chips of {chip} tokens: at least 1")
-    if product.crs is None:
-        raise InputError(f"{product.path} has no CRS: GeoParquet needs longitude and latitude")
+    if store.crs is None:
+        raise InputError(f"{store.path} has no CRS: GeoParquet needs longitude and latitude")
     try:
         import pyarrow.parquet as parquet
+        import shapely  # noqa: F401
     except ImportError as error:
-        missing_extra("pyarrow", "geo", error)
-    indices = range(len(product.times)) if time is None else [product.index(time)]
-    tables = [_table(product, index, chip) for index in indices]
-    schema = tables[0].schema.with_metadata(_footer(product, chip, tables))
+        missing_extra("pyarrow and shapely", "geo", error)
+    indices = range(len(store)) if time is None else [store.index(time)]
+    tables = [_table(store, index, chip) for index in indices]
+    schema = tables[0].schema.with_metadata(_footer(store, chip, tables))
     with (
-        atomic_path(path, overwrite=overwrite) as temporary,
+        atomic_path(out, overwrite=overwrite) as temporary,
         parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for table in tables:
             writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
-    return sum(len(table) for table in tables)
+    return Path(out)
 
 
 def hilbert(x: np.ndarray, y: np.ndarray, order: int) -> np.ndarray:
@@ -82,45 +79,46 @@ def hilbert(x: np.ndarray, y: np.ndarray, order: int) -> np.ndarray:
     return place
 
 
-def _table(product: Product, index: int, chip: int) -> Any:
+def _table(store: RasterStore, index: int, chip: int) -> Any:
     import pyarrow as pa
+    import shapely
 
-    rows, columns, fractions, vectors = _chips(product, index, chip)
-    order = hilbert(columns // chip, rows // chip, max(1, math.ceil(math.log2(max(product.grid) / chip + 1)))).argsort()
+    rows, columns, fractions, vectors = _chips(store, index, chip)
+    order = hilbert(columns // chip, rows // chip, max(1, math.ceil(math.log2(max(store.grid) / chip + 1)))).argsort()
     rows, columns, fractions, vectors = rows[order], columns[order], fractions[order], vectors[order]
-    rings = _rings(product, rows, columns, chip)
-    low, high = rings.min(axis=1), rings.max(axis=1)
-    box = {"xmin": low[:, 0], "ymin": low[:, 1], "xmax": high[:, 0], "ymax": high[:, 1]}
-    seconds = np.full(len(rows), product.times[index].astype(np.int64))
+    polygons, some = _polygons(store, rows, columns, chip)
+    rows, columns, fractions, vectors = rows[some], columns[some], fractions[some], vectors[some]
+    box = dict(zip(("xmin", "ymin", "xmax", "ymax"), shapely.bounds(polygons).T, strict=True))
+    seconds = np.full(len(rows), store.times[index].astype(np.int64))
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
     return pa.table(
         {
-            "geometry": pa.array(_wkb(rings), pa.binary()),
+            "geometry": pa.array(shapely.to_wkb(polygons), pa.binary()),
             "bbox": pa.StructArray.from_arrays([pa.array(values) for values in box.values()], names=list(box)),
             "time": pa.array(seconds, pa.timestamp("s", "UTC")).cast(pa.timestamp("ms", "UTC")),
             "row": pa.array(rows, pa.int32()),
             "column": pa.array(columns, pa.int32()),
             "valid_fraction": pa.array(fractions, pa.float32()),
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, product.dimensions),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, store.dimensions),
         }
     )
 
 
-def _chips(product: Product, index: int, chip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _chips(store: RasterStore, index: int, chip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(first row, first column, part of valid tokens, mean (n, d)) of the chips of a date that have a valid token."""
     parts = [
-        _pooled(product.read(index, rows, columns), rows.start, columns.start, chip)
-        for rows, columns in _windows(product, chip)
+        _pooled(store.read(index, rows, columns), rows.start, columns.start, chip)
+        for rows, columns in _windows(store, chip)
     ]
     rows, columns, fractions, vectors = (np.concatenate(values) for values in zip(*parts, strict=True))
     return rows, columns, fractions, vectors
 
 
-def _windows(product: Product, chip: int) -> Iterator[tuple[slice, slice]]:
+def _windows(store: RasterStore, chip: int) -> Iterator[tuple[slice, slice]]:
     """Windows of about a shard that hold whole chips."""
-    height, width = (max(chip, size // chip * chip) for size in product.tiling.shard)
-    for top in range(0, product.grid[0], height):
-        for left in range(0, product.grid[1], width):
+    height, width = (max(chip, size // chip * chip) for size in store.tiling.shard)
+    for top in range(0, store.grid[0], height):
+        for left in range(0, store.grid[1], width):
             yield slice(top, top + height), slice(left, left + width)
 
 
@@ -140,57 +138,55 @@ def _pooled(
     return rows.ravel()[some], columns.ravel()[some], (counts / sizes).ravel()[some], means
 
 
-def _rings(product: Product, rows: np.ndarray, columns: np.ndarray, chip: int) -> np.ndarray:
-    """Longitude and latitude of the corners of chips, closed and counter-clockwise, (n, 5, 2)."""
-    from rasterio.warp import transform
+def _polygons(store: RasterStore, rows: np.ndarray, columns: np.ndarray, chip: int) -> tuple[np.ndarray, np.ndarray]:
+    """(polygons of the chips in longitude and latitude, which chips have one)."""
+    import shapely
 
-    assert product.crs is not None
-    height, width = product.grid
+    height, width = store.grid
     places = np.array(
         [
-            corners(product.transform, slice(row, min(row + chip, height)), slice(column, min(column + chip, width)))
+            corners(store.transform, slice(row, min(row + chip, height)), slice(column, min(column + chip, width)))
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
         ]
     ).reshape(-1, 2)
-    crs = rasterio_crs(product.crs)
-    longitudes, latitudes = transform(crs, rasterio_crs("EPSG:4326"), places[:, 0].tolist(), places[:, 1].tolist())
-    rings = np.stack([longitudes, latitudes], axis=1).reshape(-1, 4, 2)
-    first, second = rings[:, 1] - rings[:, 0], rings[:, 2] - rings[:, 1]
-    clockwise = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] < 0
-    rings[clockwise] = rings[clockwise, ::-1]
-    return np.concatenate([rings, rings[:, :1]], axis=1)
+    rings = lonlat(store, places).reshape(-1, 4, 2)
+    some = np.asarray(np.isfinite(rings.reshape(-1, 8)).all(axis=1))
+    if len(some) and not some.any():
+        raise InputError(f"{store.path}: no chip of it has a longitude and latitude")
+    rings = np.concatenate([rings, rings[:, :1]], axis=1)[some]
+    polygons = shapely.orient_polygons(shapely.polygons(rings))
+    longitudes = rings[..., 0]
+    for i in np.flatnonzero((np.abs(longitudes).max(axis=1) > 180) | (np.ptp(longitudes, axis=1) > 180)):
+        polygons[i] = cut(polygons[i])
+    return polygons, some
 
 
-def _wkb(rings: np.ndarray) -> list[bytes]:
-    polygons = np.zeros(len(rings), _POLYGON)
-    polygons["order"], polygons["type"], polygons["rings"], polygons["points"] = 1, 3, 1, 5
-    polygons["ring"] = rings
-    return [polygon.tobytes() for polygon in polygons]
-
-
-def _footer(product: Product, chip: int, tables: list[Any]) -> dict[str, str]:
+def _footer(store: RasterStore, chip: int, tables: list[Any]) -> dict[str, str]:
     boxes = [table["bbox"].combine_chunks() for table in tables]
-    low = [min((box.field(name).to_numpy().min() for box in boxes if len(box)), default=0) for name in ("xmin", "ymin")]
-    high = [
-        max((box.field(name).to_numpy().max() for box in boxes if len(box)), default=0) for name in ("xmax", "ymax")
+    kinds = {bytes(wkb)[1] for table in tables for wkb in table["geometry"].to_pylist()}
+    edges = [[box.field(i).to_numpy() for box in boxes] for i in range(4)]
+    ends = [
+        float(end(np.concatenate(edge)))
+        for end, edge in zip((np.min, np.min, np.max, np.max), edges, strict=True)
+        if any(map(len, edge))
     ]
     geometry = {
         "encoding": "WKB",
-        "geometry_types": ["Polygon"],
+        "geometry_types": ["Polygon", "MultiPolygon"] if 6 in kinds else ["Polygon"],
         "orientation": "counterclockwise",
-        "bbox": [float(value) for value in (*low, *high)],
+        **({"bbox": ends} if ends else {}),
         "covering": {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}},
     }
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     emb = {
         "version": "0.0.1",
-        **embedding_fields(product, chip),
-        "emb:quantization": quantization(product),
-        "model": product.attrs["model"],
-        "source": product.attrs["source"],
-        "bands": product.attrs["bands"],
-        "license": product.conventions.get("license"),
-        "times": [iso(time) + "Z" for time in product.times],
+        **embedding_fields(store, chip),
+        "emb:quantization": quantization(store),
+        "model": store.attrs["model"],
+        "source": store.attrs["source"],
+        "bands": store.attrs["bands"],
+        "license": store.conventions.get("license"),
+        "times": [iso(time) + "Z" for time in store.times],
         "pooling": "mean of the chip's valid tokens",
         "column": "embedding",
     }

@@ -1,25 +1,28 @@
-"""Tasks solved from compressed embeddings: splits, heads, classification, segmentation, regression, several labels."""
+"""Heads on embeddings: trained from stores or images, saved, and applied."""
 
-from nec.heads.classification import ClassificationResult, classify
-from nec.heads.linear import LinearProbe, fit_path, fit_probe, pooled_features
-from nec.heads.regression import TargetResult, fit_targets
-from nec.heads.segmentation import SegmentationResult, segment
+from nec.heads.head import Head, load_head
+from nec.heads.linear import LinearProbe, fit_path, fit_probe, fit_ridge, pooled_features
+from nec.heads.prediction import PredictReport, predict
 from nec.heads.splits import Split, choose_split
 from nec.heads.targets import Targets, load_targets
+from nec.heads.train import HeadReport, HeadResult, HeadSettings, train_head
 
 __all__ = [
-    "ClassificationResult",
+    "Head",
+    "HeadReport",
+    "HeadResult",
+    "HeadSettings",
     "LinearProbe",
-    "SegmentationResult",
+    "PredictReport",
     "Split",
-    "TargetResult",
     "Targets",
     "choose_split",
-    "classify",
     "fit_path",
     "fit_probe",
-    "fit_targets",
+    "fit_ridge",
+    "load_head",
     "load_targets",
     "pooled_features",
-    "segment",
+    "predict",
+    "train_head",
 ]

@@ -7,22 +7,18 @@ Conventions, the same for every metric here:
 - A class that does not occur in the truth has no figure (None) and is left out of means. What was wrongly taken for
   it still counts as an error of the classes that were there. (mmseg puts a 0 into the mean for such a class.)
 - Means over classes or targets are unweighted.
-
-The counting is torchmetrics' where the process already runs on torch, else NumPy's: nobody pays torch's import for a
-count, and a test holds both and scikit-learn equal.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nec.errors import InputError
-from nec.store import IGNORE
+from nec.labels import IGNORE
 
 _BLOCK = 1 << 22  # labels counted at once: masks of many images as int64 would take gigabytes
 
@@ -46,16 +42,13 @@ def confusion_matrix(
     guesses, labels = np.asarray(predicted).reshape(-1), np.asarray(truth).reshape(-1)
     if np.shape(predicted) != np.shape(truth):
         raise InputError(f"predictions {np.shape(predicted)} and labels {np.shape(truth)} differ in shape")
-    count = _count()
     total = np.zeros((classes, classes), dtype=np.int64)
     for start in range(0, len(labels), _BLOCK):
         part = labels[start : start + _BLOCK]
         counted = part >= 0 if ignore is None else (part >= 0) & (part != ignore)
-        total += count(
-            _class_indices(guesses[start : start + _BLOCK][counted], classes, "prediction"),
-            _class_indices(part[counted], classes, "true label"),
-            classes,
-        )
+        labelled = _class_indices(part[counted], classes, "true label")
+        taken = _class_indices(guesses[start : start + _BLOCK][counted], classes, "prediction")
+        total += np.bincount(labelled * classes + taken, minlength=classes**2).reshape(classes, classes)
     return total
 
 
@@ -65,32 +58,6 @@ def _class_indices(values: NDArray[Any], classes: int, what: str) -> NDArray[np.
         wrong = indices[(indices < 0) | (indices >= classes)][0]
         raise InputError(f"{what} {wrong} is none of the {classes} classes 0..{classes - 1}")
     return indices
-
-
-_Count = Callable[[NDArray[np.int64], NDArray[np.int64], int], NDArray[np.int64]]
-
-
-def _count() -> _Count:
-    if "torch" not in sys.modules:
-        return count_numpy
-    try:
-        import torchmetrics.functional.classification  # noqa: F401
-    except (ImportError, RuntimeError):  # RuntimeError: a torchvision that does not fit the torch beside it
-        return count_numpy
-    return count_torchmetrics
-
-
-def count_numpy(predicted: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Confusion counts of valid class indices (n,), by NumPy alone."""
-    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes).astype(np.int64)
-
-
-def count_torchmetrics(predicted: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Confusion counts of valid class indices (n,), by torchmetrics."""
-    import torch
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    return multiclass_confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(truth), classes).numpy()
 
 
 def top_k_accuracy(scores: ArrayLike, truth: ArrayLike, k: int = 5) -> float:
@@ -175,7 +142,7 @@ def regression_metrics(predicted: ArrayLike, truth: ArrayLike, target_names: Seq
     known = ~np.isnan(wanted)
     _check_scores(values, known)
     per_target = {name: _errors(values[known[:, i], i], wanted[known[:, i], i]) for i, name in enumerate(target_names)}
-    return {key: _mean([one[key] for one in per_target.values()]) for key in ("mae", "rmse", "r2")} | {
+    return {key: mean_of_known([one[key] for one in per_target.values()]) for key in ("mae", "rmse", "r2")} | {
         "per_target": per_target
     }
 
@@ -214,9 +181,9 @@ def multilabel_metrics(
     precision = [average_precision(values[known[:, i], i], holds[known[:, i], i]) for i in range(len(target_names))]
     columns = {"average_precision": precision, "f1": list(_named(target_names, f1).values())}
     return {
-        "mean_average_precision": _mean(precision),
+        "mean_average_precision": mean_of_known(precision),
         "micro_f1": float(2 * hits.sum() / (positives.sum() + alarms.sum())) if positives.sum() else None,
-        "macro_f1": _mean(columns["f1"]),
+        "macro_f1": mean_of_known(columns["f1"]),
         "per_target": {
             name: {key: column[i] for key, column in columns.items()} | {"positives": int(positives[i])}
             for i, name in enumerate(target_names)
@@ -262,7 +229,8 @@ def _named(names: Sequence[str], values: NDArray[np.float64]) -> Figures:
     return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Mean of the figures that there are; None where there is none."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
 

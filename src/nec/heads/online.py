@@ -1,4 +1,4 @@
-"""Classifiers trained from images through a foundation model that stays frozen, or is fine-tuned with the head.
+"""Classifiers trained from images through a model that stays frozen, or is fine-tuned with the head.
 
 The reference for heads on stored embeddings: here the images are moved, and augmentation can act on their pixels.
 """
@@ -8,29 +8,26 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nec.errors import InputError, missing_extra
-from nec.heads.classification import ClassificationResult
-from nec.heads.metrics import classification_metrics
-from nec.heads.splits import Split, choose_split
-from nec.progress import Progress
 
 try:
     import torch
     from torch import Tensor, nn
     from torch.nn import functional as F
 
-    from nec.heads.attention import AttentionClassifier, build_classifier
-    from nec.heads.loop import Schedule, Score, fit_epochs
-    from nec.heads.views import AUGMENTATIONS, Augmentation, evaluation_views, training_views
+    from nec.heads.network import AttentionHead, Score, Settings, class_score, fit_epochs, rated_groups
     from nec.models.codec_bottleneck import CodecBottleneck
     from nec.models.mae import NecModel
+    from nec.training.augment import random_resized_crop_flip
+    from nec.training.mixing import cut_box, cutmix, mixup, random_erase, smooth_targets
+    from nec.training.rand_augment import rand_augment
 except ImportError as error:
     missing_extra("torch", "torch", error)
 
@@ -40,64 +37,114 @@ if TYPE_CHECKING:
 
 #: Tokens (n, y, x, d) -> the same after a lossy way to the consumer.
 Quantizer = Callable[[Tensor], Tensor]
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (n, h, w, c), labels (n,)
 
 _MEMORY_BYTES = 1 << 30  # decoded images up to this size stay in memory
 _STATISTICS = 512  # training images that the head's input is standardised by
 
 
-@dataclass(frozen=True)
-class OnlineSettings:
-    """How a classifier is trained from images.
+# -- what images go through -------------------------------------------------------------------------------------------
 
-    The defaults suit some thousand images on a processor. The paper's fine-tuning on UC Merced: 400 epochs,
-    augmentation "paper", `image_size` 256, `eval_resize` 292.
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images and their targets are varied; the defaults are the paper's.
 
     Attributes:
-        epochs: passes over the training part; the cosine schedule ends there.
-        batch: images a step.
-        lr: peak learning rate of the head.
-        model_lr: that of what is pre-trained: the model's last layer, and the decoder stage.
-        layer_decay: factor on the rate from each of the model's layers to the one before.
-        weight_decay: of weight matrices.
-        warmup: share of the steps during which the rates rise.
-        average: decay of the moving average of the weights, 0 for none.
-        augmentation: of the training images; one of `AUGMENTATIONS` by name, or an own one.
-        image_size: side in pixels that a dataset's images are brought to; None keeps them.
-        eval_resize: side that validation and test images are enlarged to, before their centre is cut out at the size
-            of the training images.
-        time_limit: seconds; fewer epochs are made where a timed step says that `epochs` would take longer. What comes
-            out then depends on the machine.
+        crop_scale: range of the random crop's share of the area; it is flipped at random as well. None: neither.
+        turns: vertical flips and transpositions too.
+        operations, magnitude, deviation: of RandAugment; 0 operations leave it out.
+        mixup, cutmix: parameter a of the Beta(a, a) that the shares are drawn from; 0 leaves it out. With both, each
+            batch draws one of them.
+        erasing: share of the images of which a rectangle is erased.
+        label_smoothing: share of the target spread over all classes.
     """
 
-    epochs: int = 20
-    batch: int = 64
-    lr: float = 2e-3
-    model_lr: float = 5e-4
-    layer_decay: float = 0.75
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-    average: float = 0.99
-    augmentation: str | Augmentation = "light"
-    image_size: int | None = None
-    eval_resize: int | None = None
-    time_limit: float | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.epochs, self.batch) < 1:
-            raise InputError("online training needs at least 1 epoch and 1 image a step")
-        if self.time_limit is not None and self.time_limit <= 0:
-            raise InputError("the time limit must be positive")
-        if isinstance(self.augmentation, str) and self.augmentation not in AUGMENTATIONS:
-            raise InputError(f"unknown augmentation {self.augmentation!r}: {', '.join(AUGMENTATIONS)}")
-
-    @property
-    def views(self) -> Augmentation:
-        """What `augmentation` means."""
-        return AUGMENTATIONS[self.augmentation] if isinstance(self.augmentation, str) else self.augmentation
+    crop_scale: tuple[float, float] | None = (0.08, 1.0)
+    turns: bool = False
+    operations: int = 2
+    magnitude: float = 9.0
+    deviation: float = 0.5
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    erasing: float = 0.25
+    label_smoothing: float = 0.1
 
 
-class Backbone(nn.Module):
+#: What `--augment` takes. "light" is for runs of a few epochs: the paper's hundreds of epochs need its variety.
+AUGMENTATIONS = {
+    "paper": Augmentation(),
+    "light": Augmentation(crop_scale=(0.5, 1.0), turns=True, operations=0, mixup=0, cutmix=0, erasing=0),
+    "none": Augmentation(crop_scale=None, operations=0, mixup=0, cutmix=0, erasing=0, label_smoothing=0),
+}
+
+
+def training_views(
+    model: NecModel,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    classes: int,
+    how: Augmentation,
+    seed: int,
+    step: int,
+) -> tuple[Tensor, Tensor]:
+    """Images (n, h, w, c) and labels (n,) of the batch of `step` -> normalised views (n, c, h, w), target shares
+    (n, classes). Everything random in them follows from `seed` and `step`.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    n = len(pixels)
+    if how.crop_scale is not None:
+        crops = random_resized_crop_flip(
+            pixels.float(), torch.rand(n, 7, generator=generator), how.crop_scale, how.turns
+        )
+        pixels = crops.round().clamp(0, 255).to(torch.uint8)
+    if how.operations:
+        draw = torch.rand(n, how.operations, 4, generator=generator)
+        fill = (255 * torch.tensor(model.config.mean)).round().clamp(0, 255).to(torch.uint8)
+        pixels = rand_augment(pixels, draw, how.magnitude, how.deviation, fill)
+    views = model.normalize(pixels.permute(0, 2, 3, 1))
+    if how.erasing:
+        draw, noise = torch.rand(n, 5, generator=generator), torch.randn(views.shape, generator=generator)
+        views = random_erase(views, draw, noise.to(views), how.erasing)
+    targets = smooth_targets(torch.from_numpy(labels), classes, how.label_smoothing).to(views)
+    return _mixed(views, targets, how, np.random.default_rng([seed, step]))
+
+
+def _mixed(views: Tensor, targets: Tensor, how: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """The batch after mixup or CutMix, or as it is where neither is wanted."""
+    ways = [name for name in ("mixup", "cutmix") if getattr(how, name)]
+    if not ways:
+        return views, targets
+    way = ways[rng.integers(len(ways))]
+    share = float(rng.beta(getattr(how, way), getattr(how, way)))
+    if way == "mixup":
+        return mixup(views, targets, share)
+    y, x = rng.random(2)
+    return cutmix(views, targets, cut_box(views.shape[2], views.shape[3], share, y, x))
+
+
+def evaluation_views(model: NecModel, images: NDArray[np.uint8], resize: int | None = None) -> Tensor:
+    """Images (n, h, w, c) -> normalised (n, c, h, w), the same size; nothing random.
+
+    `resize`: first bring the shorter side to so many pixels, then cut the centre out (the paper: 292, and 256 cut).
+    """
+    views = model.normalize(images)
+    if resize is None:
+        return views
+    height, width = views.shape[2:]
+    if resize < min(height, width):
+        raise InputError(f"images of {width}x{height} px cannot be cut from images resized to {resize} px")
+    factor = resize / min(height, width)
+    size = [round(height * factor), round(width * factor)]
+    larger = F.interpolate(views, size=size, mode="bicubic", antialias=True, align_corners=False)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return larger[:, :, top : top + height, left : left + width]
+
+
+# -- the model with its head ------------------------------------------------------------------------------------------
+
+
+class TokenSource(nn.Module):
     """Normalised images (n, c, h, w) -> tokens (n, y*x, d) as they reach a consumer: a model, and a lossy way.
 
     `fine_tune` lets gradients through to the model; the quantiser hands them on as they are (straight through).
@@ -109,7 +156,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.fine_tune and torch.is_grad_enabled()):
-            tokens = self.model.embed(images).flatten(1, 2)
+            tokens = self.model.token_grid(images).flatten(1, 2)
             return tokens if self.quantize is None else tokens + self._change(tokens.detach(), images)
 
     @torch.no_grad()
@@ -119,14 +166,18 @@ class Backbone(nn.Module):
 
 
 class OnlineClassifier(nn.Module):
-    """Normalised images (n, c, h, w) -> logits (n, classes): a backbone and a head on its tokens."""
+    """Normalised images (n, c, h, w) -> logits (n, classes): a model, a lossy way, and a head on the tokens."""
 
-    def __init__(self, backbone: Backbone, head: AttentionClassifier) -> None:
+    def __init__(self, source: TokenSource, head: AttentionHead, eval_resize: int | None = None) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.source, self.head, self.eval_resize = source, head, eval_resize
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
+        return self.head(self.source(images))
+
+    def scores(self, part: Part) -> NDArray[np.float32]:
+        """Logits (n, classes) of the images of a part."""
+        return run_through(self.eval(), part, self.source.model, self.eval_resize).numpy()
 
 
 def bottleneck_quantizer(model: NecModel) -> Quantizer:
@@ -154,144 +205,13 @@ def codec_quantizer(codec: EmbeddingCodec | None, quality: float = 1.0) -> Quant
     return quantize
 
 
-# -- entry points -----------------------------------------------------------------------------------------------------
-
-
-def train_online(
-    model: NecModel,
-    dataset: Dataset,
-    *,
-    fine_tune: bool = False,
-    quantize: Quantizer | None = None,
-    with_decoder: bool = False,
-    settings: OnlineSettings | None = None,
-    split: Sequence[str] | None = None,
-    test_fraction: float | None = None,
-    resplit: bool = False,
-    seed: int = 0,
-    seeds: int = 1,
-    quiet: bool = True,
-) -> ClassificationResult:
-    """Train a classifier from a dataset's training images and report accuracy on its test images.
-
-    Args:
-        model: the foundation model; it is not changed.
-        dataset: labelled images of bytes.
-        fine_tune: train a copy of the model's encoder too, else the head alone.
-        quantize: what the tokens go through before the head; see `bottleneck_quantizer`, `codec_quantizer`.
-        with_decoder: put the model's first decoder stage in front of the head and train it as well.
-        settings: defaults to `OnlineSettings()`.
-        split, test_fraction, resplit: as in `nec.heads.classify`; by default the dataset's own split.
-        seed, seeds: seeds of the trainings are `seed`, `seed` + 1, ...
-        quiet: print no progress.
-
-    Returns:
-        a `ClassificationResult`; its `bytes_per_image` are those of the image files, which this way needs.
-
-    Raises:
-        InputError: no labels, images that do not fit the model, unknown parts, diverging training.
-    """
-    began = time.perf_counter()
-    if seeds < 1:
-        raise InputError("the number of seeds must be at least 1")
-    if dataset.labels is None or not dataset.class_names or len(dataset.class_names) < 2:
-        raise InputError(f"the {dataset.kind} dataset has no labels of at least two classes to learn")
-    settings = settings or OnlineSettings()
-    chosen = choose_split(
-        dataset.labels,
-        dataset.split,
-        dataset.class_names,
-        names=split,
-        test_fraction=test_fraction,
-        seed=seed,
-        resplit=resplit,
-    )
-    parts = _parts(dataset, chosen, model, settings)
-    truth, classes = parts[2].labels, len(dataset.class_names)
-    stage = model.decoder_stage() if with_decoder else None
-    fits = [
-        _train(_backbone(model, quantize, fine_tune), stage, parts, classes, settings, seed + i, quiet)
-        for i in range(seeds)
-    ]
-    measured = [classification_metrics(fit.scores, truth, dataset.class_names) for fit in fits]
-    return ClassificationResult(
-        head="attention",
-        source="fine-tune" if fine_tune else "online",
-        with_decoder=with_decoder,
-        accuracies=[one["accuracy"] for one in measured],
-        top5_accuracies=[one["top5"] for one in measured],
-        val_accuracies=[fit.val_accuracy for fit in fits],
-        epochs=[fit.epoch for fit in fits],
-        confusion=sum(one["confusion"] for one in measured),
-        class_names=list(dataset.class_names),
-        train_images=len(chosen.train),
-        val_images=len(chosen.val),
-        test_images=len(chosen.test),
-        split=chosen.description,
-        seeds=[seed + i for i in range(seeds)],
-        head_parameters=fits[0].parameters,
-        bytes_per_image=float(np.mean(np.asarray(dataset.file_sizes)[np.concatenate([p.index for p in parts])])),
-        seconds=time.perf_counter() - began,
-        warning=chosen.warning,
-        model=fits[0].module,
-    )
-
-
-def fine_tune(
-    model: NecModel,
-    train: Arrays,
-    val: Arrays,
-    test: Arrays,
-    classes: int,
-    settings: OnlineSettings | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Fine-tune a copy of the model with a head on arrays, and measure it; see `train_arrays`."""
-    return train_arrays(model, train, val, test, classes, settings, seed, fine_tune=True)
-
-
-def train_arrays(
-    model: NecModel,
-    train: Arrays,
-    val: Arrays,
-    test: Arrays,
-    classes: int,
-    settings: OnlineSettings | None = None,
-    seed: int = 0,
-    *,
-    fine_tune: bool = False,
-    quantize: Quantizer | None = None,
-    with_decoder: bool = False,
-) -> dict[str, Any]:
-    """Train from arrays (images (n, h, w, c) uint8, labels (n,)), all of one size.
-
-    Returns:
-        `accuracy`, `top5`, `per_class` and `confusion` of the test part (see `classification_metrics`; classes are
-        named "0", "1", ...), and of the training `val_accuracy`, `epoch` (kept), `epochs` (made), `parameters`
-        (trained) and `seconds`.
-    """
-    began = time.perf_counter()
-    parts = [Part(np.arange(len(labels)), images.__getitem__, labels) for images, labels in (train, val, test)]
-    stage = model.decoder_stage() if with_decoder else None
-    backbone = _backbone(model, quantize, fine_tune)
-    fit = _train(backbone, stage, parts, classes, settings or OnlineSettings(), seed)
-    figures = classification_metrics(fit.scores, test[1], [str(i) for i in range(classes)])
-    keys = ("val_accuracy", "epoch", "epochs", "parameters")
-    return figures | {key: getattr(fit, key) for key in keys} | {"seconds": time.perf_counter() - began}
-
-
-def _backbone(model: NecModel, quantize: Quantizer | None, fine_tune: bool) -> Backbone:
-    return Backbone(copy.deepcopy(model) if fine_tune else model, quantize, fine_tune)
-
-
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images of a part of the split: `index` are their positions in the dataset, `take` reads places in the part."""
+    """Images of a part of the split: `take` reads those at places in the part, (n, h, w, c) uint8."""
 
-    index: NDArray[np.int64]
     take: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
     labels: NDArray[np.int64]
 
@@ -299,176 +219,127 @@ class Part:
         return len(self.labels)
 
 
-def _parts(dataset: Dataset, split: Split, model: NecModel, settings: OnlineSettings) -> list[Part]:
+def read_images(dataset: Dataset, parts: list[NDArray[np.int64]], model: NecModel, size: int | None) -> list[Part]:
+    """The images of each part, kept in memory where they are few, else read when they are needed."""
     assert dataset.labels is not None
-    size = settings.image_size or dataset.image_size
-    first = dataset.load(split.train[:1], size)
-    name, bands = dataset.names[int(split.train[0])], model.config.in_channels
+    size = size or dataset.image_size
+    first = dataset.load(parts[0][:1], size)
+    name, bands = dataset.names[int(parts[0][0])], model.config.in_channels
     if first.dtype != np.uint8 or first.shape[-1] != bands:
         raise InputError(
             f"{name} has {first.shape[-1]} band(s) of {first.dtype}; online training takes {bands} of uint8"
         )
-    fits = first.nbytes * sum(len(part) for part in (split.train, split.val, split.test)) <= _MEMORY_BYTES
-    return [
-        Part(part, _reader(dataset, part, size, fits), dataset.labels[part])
-        for part in (split.train, split.val, split.test)
-    ]
+    kept = first.nbytes * sum(map(len, parts)) <= _MEMORY_BYTES
 
+    def reader(part: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
+        return dataset.load(part, size).__getitem__ if kept else lambda places: dataset.load(part[places], size)
 
-def _reader(
-    dataset: Dataset, positions: NDArray[np.int64], size: int | None, cached: bool
-) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
-    if cached:
-        return dataset.load(positions, size).__getitem__
-    return lambda places: dataset.load(positions[places], size)
+    return [Part(reader(part), dataset.labels[part]) for part in parts]
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Fit:
-    module: OnlineClassifier
-    scores: NDArray[np.float32]  # of the test part
-    val_accuracy: float
-    epoch: int
-    epochs: int
-    parameters: int
-
-
-def _train(
-    backbone: Backbone,
-    stage: nn.Module | None,
-    parts: Sequence[Part],
+def fit_images(
+    source: TokenSource,
+    train: Part,
+    val: Part,
     classes: int,
-    settings: OnlineSettings,
+    with_decoder: bool,
+    settings: Settings,
     seed: int,
-    quiet: bool = True,
-) -> _Fit:
-    train, val, test = parts
-    net = _build(backbone, stage, train, classes, settings, seed)
-    groups = parameter_groups(net, settings)
-    batches = TrainingBatches(net, train, classes, settings, seed)
-    epochs = batches.affordable_epochs()
-    schedule = Schedule(epochs, batches.steps, settings.warmup, settings.average)
-    trained: nn.Module = net if backbone.fine_tune else net.head
-    with Progress(epochs, "training", "epochs", quiet=quiet) as progress:
-        epoch, found = fit_epochs(
-            trained, groups, schedule, batches.losses, _scorer(backbone, val, settings), progress.update
-        )
-    scores = run_through(net.eval(), test, net.backbone.model, settings).numpy()
-    count = sum(parameter.numel() for group in groups for parameter in group["params"])
-    return _Fit(net, scores, found[0], epoch, epochs, count)
+    on_epoch: Callable[[], None] | None = None,
+) -> tuple[OnlineClassifier, int, float]:
+    """Train a head, and with `source.fine_tune` the model (a copy of it), on images; see `fit_arrays`."""
+    model = source.model
+    source = TokenSource(copy.deepcopy(model) if source.fine_tune else model, source.quantize, source.fine_tune)
+    net = _build(source, model.decoder_stage() if with_decoder else None, train, classes, settings, seed)
+    groups = rated_groups(net, lambda name: _learning_rate(name, net, settings), settings.weight_decay)
+    steps, how = math.ceil(len(train) / settings.batch), AUGMENTATIONS[settings.augmentation]
+
+    def losses(epoch: int) -> Iterator[Tensor]:
+        """Cross-entropy with the mixed targets, batch by batch: order and views follow from seed, epoch and step."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(train))
+        for i, places in enumerate(np.split(order, range(settings.batch, len(order), settings.batch))):
+            images, labels = train.take(places), train.labels[places]
+            views, targets = training_views(source.model, images, labels, classes, how, seed, epoch * steps + i)
+            yield F.cross_entropy(net(views), targets)
+
+    settings = replace(settings, epochs=_affordable_epochs(net, losses, settings, steps))
+    trained: nn.Module = net if source.fine_tune else net.head
+    epoch, found = fit_epochs(trained, groups, settings, steps, losses, _scorer(source, val, settings), on_epoch)
+    return net.eval(), epoch, found[0]
 
 
-def _scorer(backbone: Backbone, val: Part, settings: OnlineSettings) -> Callable[[nn.Module], Score]:
+def _scorer(source: TokenSource, val: Part, settings: Settings) -> Callable[[nn.Module], Score]:
     """Accuracy and cross-entropy on the validation part. A frozen model sees its images once, not once an epoch."""
     truth = torch.from_numpy(val.labels)
-    inputs = None if backbone.fine_tune else run_through(backbone, val, backbone.model, settings)
+    inputs = None if source.fine_tune else run_through(source, val, source.model, settings.eval_resize)
 
     def score(average: nn.Module) -> Score:
         if inputs is None:
-            logits = run_through(average.eval(), val, backbone.model, settings)
+            logits = run_through(average.eval(), val, source.model, settings.eval_resize)
         else:
-            assert isinstance(average, AttentionClassifier)
-            logits = average.logits(inputs.to(backbone.model.cls_token.device)).cpu()
-        return float((logits.argmax(dim=1) == truth).double().mean()), -float(F.cross_entropy(logits, truth))
+            assert isinstance(average, AttentionHead)
+            logits = average.logits(inputs.to(source.model.cls_token.device)).cpu()
+        return class_score(logits, truth)
 
     return score
 
 
 def _build(
-    backbone: Backbone, stage: nn.Module | None, train: Part, classes: int, settings: OnlineSettings, seed: int
+    source: TokenSource, stage: nn.Module | None, train: Part, classes: int, settings: Settings, seed: int
 ) -> OnlineClassifier:
     """The classifier before training, its head's input standardised by tokens of training images."""
     some = np.random.default_rng(seed).permutation(len(train))[:_STATISTICS]
-    sample = Part(train.index[some], lambda places: train.take(some[places]), train.labels[some])
-    config = backbone.model.config
-    grid = backbone.model.grid_of(backbone.model.normalize(train.take(some[:1])))
+    sample = Part(lambda places: train.take(some[places]), train.labels[some])
+    config, device = source.model.config, source.model.cls_token.device
+    grid = source.model.grid_of(source.model.normalize(train.take(some[:1])))
     if stage is not None and grid != config.grid:
         side = config.image_size
         raise InputError(f"the decoder stage knows the places of {side}x{side} px images only: resize to {side} px")
-    device = backbone.model.cls_token.device
-    tokens = run_through(backbone, sample, backbone.model, settings).to(device)
+    tokens = run_through(source, sample, source.model, settings.eval_resize).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = build_classifier(tokens, classes, stage)
-    return OnlineClassifier(backbone, head.to(device))
+        head = AttentionHead.build(tokens, classes, stage)
+    return OnlineClassifier(source, head.to(device), settings.eval_resize)
 
 
-def parameter_groups(net: OnlineClassifier, settings: OnlineSettings) -> list[dict[str, Any]]:
-    """What is trained, by learning rate and weight decay; everything else is frozen.
+def _learning_rate(name: str, net: OnlineClassifier, settings: Settings) -> float | None:
+    """Peak rate of the parameter; None: it is not trained. The positions are sines and cosines and stay.
 
     The head learns at `lr`, the decoder stage at `model_lr`. When fine-tuning, the encoder's layer i of 0 (patches and
     CLS), 1 .. depth (blocks), depth + 1 (the last norm) learns at model_lr * layer_decay ** (depth + 1 - i), as in MAE.
-    Matrices and the patches' convolution decay; vectors and the CLS token do not.
     """
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in net.named_parameters():
-        rate = _learning_rate(name, net, settings)
-        parameter.requires_grad_(rate is not None)
-        if rate is not None:
-            groups.setdefault((rate, parameter.ndim in (2, 4)), []).append(parameter)
-    return [
-        {"params": members, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
-        for (rate, decays), members in groups.items()
-    ]
-
-
-def _learning_rate(name: str, net: OnlineClassifier, settings: OnlineSettings) -> float | None:
-    """Peak rate of the parameter; None: it is not trained. The positions are sines and cosines and stay."""
     if name.startswith("head."):
         return settings.model_lr if name.startswith("head.stage.") else settings.lr
-    depth = net.backbone.model.config.depth
-    first, _, rest = name.removeprefix("backbone.model.").partition(".")
+    depth = net.source.model.config.depth
+    first, _, rest = name.removeprefix("source.model.").partition(".")
     layers = {"patch_embed": 0, "cls_token": 0, "norm": depth + 1}
     layer = int(rest.partition(".")[0]) + 1 if first == "blocks" else layers.get(first)
-    if layer is None or not net.backbone.fine_tune:
+    if layer is None or not net.source.fine_tune:
         return None
     return settings.model_lr * settings.layer_decay ** (depth + 1 - layer)
 
 
-@dataclass(frozen=True)
-class TrainingBatches:
-    """The batches of a training, as losses: order and views follow from seed, epoch and step."""
-
-    net: OnlineClassifier
-    train: Part
-    classes: int
-    settings: OnlineSettings
-    seed: int
-
-    @property
-    def steps(self) -> int:
-        """Steps an epoch."""
-        return math.ceil(len(self.train) / self.settings.batch)
-
-    def losses(self, epoch: int) -> Iterator[Tensor]:
-        """Cross-entropy with the mixed targets, batch by batch."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
-        size, how = self.settings.batch, self.settings.views
-        for i, places in enumerate(np.split(order, range(size, len(order), size))):
-            images, labels, step = self.train.take(places), self.train.labels[places], epoch * self.steps + i
-            model = self.net.backbone.model
-            views, targets = training_views(model, images, labels, self.classes, how, self.seed, step)
-            yield F.cross_entropy(self.net(views), targets)
-
-    def affordable_epochs(self) -> int:
-        """Epochs that the time limit allows, by a timed step (its gradients are thrown away); at least one."""
-        limit, seconds = self.settings.time_limit, math.inf
-        if limit is None:
-            return self.settings.epochs
-        for _ in range(2):  # the first one warms up
-            began = time.perf_counter()
-            next(iter(self.losses(0))).backward()
-            seconds = time.perf_counter() - began
-        self.net.zero_grad()
-        return max(1, min(self.settings.epochs, int(limit / (1.1 * seconds * self.steps))))
+def _affordable_epochs(
+    net: nn.Module, losses: Callable[[int], Iterator[Tensor]], settings: Settings, steps: int
+) -> int:
+    """Epochs that the time limit allows, by a timed step (its gradients are thrown away); at least one."""
+    if settings.time_limit is None:
+        return settings.epochs
+    seconds = math.inf
+    for _ in range(2):  # the first one warms up
+        began = time.perf_counter()
+        next(iter(losses(0))).backward()
+        seconds = time.perf_counter() - began
+    net.zero_grad()
+    return max(1, min(settings.epochs, int(settings.time_limit / (1.1 * seconds * steps))))
 
 
 @torch.no_grad()
-def run_through(apply: Callable[[Tensor], Tensor], part: Part, model: NecModel, settings: OnlineSettings) -> Tensor:
+def run_through(apply: Callable[[Tensor], Tensor], part: Part, model: NecModel, eval_resize: int | None) -> Tensor:
     """`apply` to all images of a part as they are for evaluation, in order, in batches; on the CPU."""
     places = np.split(np.arange(len(part)), range(256, len(part), 256))
-    views = (evaluation_views(model, part.take(some), settings.eval_resize) for some in places)
+    views = (evaluation_views(model, part.take(some), eval_resize) for some in places)
     return torch.cat([apply(images).cpu() for images in views])

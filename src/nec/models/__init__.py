@@ -1,19 +1,39 @@
-"""Foundation models in PyTorch: ViT, masked autoencoder, bottlenecks, checkpoints. Needs the extra `[torch]`."""
+"""Models: backbones of any kind, and our own masked autoencoder with its bottlenecks (extra `[torch]`)."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nec.errors import missing_extra
+from nec.models.backbone import Backbone, Pixels
+from nec.models.loading import load_model
 
-try:
-    import safetensors
-    import torch
-except ImportError as error:
-    missing_extra("PyTorch with safetensors", "torch", error)
+if TYPE_CHECKING:
+    from nec.models.checkpoints import save_model
+    from nec.models.config import PRESETS, ModelConfig
+    from nec.models.foreign import NecClassifier, NecSegmenter
+    from nec.models.mae import NecModel
 
-from nec.models.checkpoints import load_model, save_model
-from nec.models.config import PRESETS, ModelConfig
-from nec.models.mae import NecModel
-from nec.models.predictors import NecClassifier, NecSegmenter
+__all__ = [
+    "PRESETS", "Backbone", "ModelConfig", "NecClassifier", "NecModel", "NecSegmenter", "Pixels", "load_model",
+    "save_model",
+]  # fmt: skip
 
-__all__ = ["PRESETS", "ModelConfig", "NecClassifier", "NecModel", "NecSegmenter", "load_model", "save_model"]
-del safetensors, torch
+_TORCH = {
+    "PRESETS": "config",
+    "ModelConfig": "config",
+    "NecClassifier": "foreign",
+    "NecModel": "mae",
+    "NecSegmenter": "foreign",
+    "save_model": "checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_TORCH[name]}"), name)
+    except ModuleNotFoundError as error:
+        missing_extra("PyTorch with safetensors", "torch", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -58,34 +59,49 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"model config: {name} must be a positive integer, got {getattr(self, name)!r}")
-        if self.image_size % self.patch_size:
-            raise InputError(
-                f"model config: image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
-            )
-        if self.kind not in KINDS:
-            raise InputError(f"model config: kind {self.kind!r} is not one of {', '.join(KINDS)}")
-        if type(self.symmetries) is not int or self.symmetries not in SYMMETRIES:
-            raise InputError(f"model config: symmetries must be 1, 2, 4 or 8, got {self.symmetries!r}")
-        if self.hyper_channels % self.hyper_heads:
-            raise InputError(
-                f"model config: hyper_channels {self.hyper_channels} is no multiple of hyper_heads {self.hyper_heads}"
-            )
+            self._need(name, type(getattr(self, name)) is int and getattr(self, name) >= 1, "a positive integer")
+        for name in ("depth", "decoder_depth"):
+            self._need(name, type(getattr(self, name)) is int and getattr(self, name) >= 0, "a number of blocks")
+        for name in ("mlp_ratio", "lmbda"):
+            self._need(name, _is_number(getattr(self, name)) and getattr(self, name) >= 0, "a number, not negative")
+        self._need("kind", self.kind in KINDS, f"one of {', '.join(KINDS)}")
+        self._need("symmetries", type(self.symmetries) is int and self.symmetries in SYMMETRIES, "1, 2, 4 or 8")
+        self._need_multiple("image_size", "patch_size")
+        self._need_multiple("hyper_channels", "hyper_heads")
+        self._need_multiple("embed_dim", "num_heads")
+        self._need_multiple("embed_dim", 4)
+        if self.decoder_depth:
+            self._need_multiple("decoder_embed_dim", "decoder_num_heads")
+            self._need_multiple("decoder_embed_dim", 4)
         for name in ("mean", "std"):
-            values = tuple(float(v) for v in getattr(self, name))
-            if len(values) != self.in_channels:
-                raise InputError(f"model config: {name} has {len(values)} values for {self.in_channels} bands")
-            object.__setattr__(self, name, values)
+            self._numbers(name, self.in_channels)
+        self._need("std", min(self.std) > 0, "positive in every band")
         if self.bands is not None:
+            self._need("bands", isinstance(self.bands, list | tuple), "a list of names")
             object.__setattr__(self, "bands", tuple(str(name) for name in self.bands))
             if len(self.bands) != self.in_channels:
                 raise InputError(f"model config: bands has {len(self.bands)} names for {self.in_channels} bands")
         if self.reflectance is not None:
-            low, high = (float(value) for value in self.reflectance)
-            if not low < high:
-                raise InputError(f"model config: reflectance must be [low, high], got {self.reflectance!r}")
-            object.__setattr__(self, "reflectance", (low, high))
+            self._numbers("reflectance", 2, "[low, high]")
+            self._need("reflectance", self.reflectance[0] < self.reflectance[1], "[low, high]")
+
+    def _need(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise InputError(f"model config: {name} must be {what}, got {getattr(self, name)!r}")
+
+    def _need_multiple(self, name: str, other: str | int) -> None:
+        divisor = other if isinstance(other, int) else getattr(self, other)
+        value, words = getattr(self, name), str(other) if isinstance(other, int) else f"{other} {divisor}"
+        if value % divisor:
+            raise InputError(f"model config: {name} {value} is not a multiple of {words}")
+
+    def _numbers(self, name: str, count: int, form: str = "a list of numbers") -> None:
+        """Turn a list in JSON into a tuple of so many floats."""
+        values = getattr(self, name)
+        self._need(name, isinstance(values, list | tuple) and all(map(_is_number, values)), form)
+        if len(values) != count:
+            raise InputError(f"model config: {name} has {len(values)} values for {count} bands")
+        object.__setattr__(self, name, tuple(float(value) for value in values))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -106,7 +122,7 @@ class ModelConfig:
                 raise InputError(f"model config: unknown key {key!r}; known: {', '.join(sorted(known))}")
             ours[name] = value
         bands = ours.get("in_channels", 3)
-        if bands != 3:  # ImageNet's statistics exist for RGB only
+        if type(bands) is int and 0 < bands < 1 << 16 and bands != 3:  # ImageNet's statistics exist for RGB only
             ours.setdefault("mean", (0.5,) * bands)
             ours.setdefault("std", (0.25,) * bands)
         return cls(**ours)
@@ -114,6 +130,10 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able dict that `from_dict` reads."""
         return asdict(self)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 #: Encoder sizes of the MAE paper (decoder: the default); merge into a config dict.

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nec.errors import InputError
+from nec.models.backbone import Backbone, Pixels
 from nec.models.bottleneck import Bottleneck, FactorizedBottleneck, HyperpriorBottleneck
 from nec.models.codec_bottleneck import CodecBottleneck
 from nec.models.config import ModelConfig
+from nec.models.devices import normalize, to_arrays
 from nec.models.symmetry import GROUPS, symmetric_mean
 from nec.models.vit import Block, PatchEmbed, resize_positions, sincos_positions
 
@@ -50,13 +54,17 @@ class DecoderStage(nn.Module):
         return copied
 
 
-class NecModel(nn.Module):
+class NecModel(nn.Module, Backbone):
     """A masked autoencoder whose tokens a bottleneck may quantise and rate. Parameter names as in MAE checkpoints.
+
+    As a `Backbone` it takes images of any size that its patches divide, whose positions it interpolates.
 
     `config.kind` "mae" has no bottleneck; "factorized" and "hyperprior" add `bottleneck`; "hierarchical" gets it from
     its codec by `use_codec`.
     `config.decoder_depth` 0: an encoder alone.
     """
+
+    any_size = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -104,31 +112,58 @@ class NecModel(nn.Module):
         self.codec, self.bottleneck = codec, CodecBottleneck(codec)
         self.bottleneck.train(self.training)
 
+    # -- as a backbone --------------------------------------------------------------------------------------------
+
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells its embeddings from other models': name, sha256 of the weights, and symmetries if any."""
+        """What tells its embeddings from others: name, sha256 of the weights, symmetries and precision if any."""
         found: dict[str, Any] = {"name": self.name, "sha256": self.sha256}
-        return found if self.config.symmetries == 1 else found | {"symmetries": self.config.symmetries}
+        if self.config.symmetries != 1:
+            found["symmetries"] = self.config.symmetries
+        return found if self.precision == "fp32" else found | {"precision": self.precision}
 
     @property
     def fingerprint(self) -> str:
         """What decides its embeddings, in one word: sha256 of the weights, with the number of symmetries if any."""
-        return self.sha256 if self.config.symmetries == 1 else f"{self.sha256}-{self.config.symmetries}"
+        rest = [self.config.symmetries] * (self.config.symmetries != 1) + [self.precision] * (self.precision != "fp32")
+        return "-".join([self.sha256, *map(str, rest)])
+
+    @property
+    def dimensions(self) -> int:
+        return self.config.embed_dim
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        return self.config.patch_size, self.config.patch_size
+
+    @property
+    def pixels(self) -> Pixels:
+        c = self.config
+        return Pixels(c.mean, c.std, c.bands, c.reflectance)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.config.image_size, self.config.image_size
+
+    @property
+    def device(self) -> str:  # type: ignore[override]
+        return str(self.cls_token.device)
+
+    def symmetric(self, symmetries: int) -> NecModel:
+        """This model, the same weights, with embeddings that are means over so many symmetries; without a codec."""
+        turned = copy.copy(self)
+        turned.config, turned.codec = replace(self.config, symmetries=symmetries), None
+        return turned
+
+    def normalize(self, images: NDArray[Any] | Tensor) -> Tensor:
+        """Images (n, h, w, c), uint8 or already scaled to 0..1 -> float32 (n, c, h, w) as the model expects them."""
+        return normalize(images, self.pixels, self.cls_token.device)
+
+    def embed(self, images: NDArray[np.float32] | Tensor) -> NDArray[np.float32]:
+        """Normalised images (n, c, h, w) -> unquantised embeddings (n, y, x, d); `token_grid` with gradients."""
+        return to_arrays(self.token_grid, images, self.device, self.precision)
 
     # -- images ---------------------------------------------------------------------------------------------------
-
-    def normalize(self, images: np.ndarray | Tensor) -> Tensor:
-        """Images (n, h, w, c), uint8 or already scaled to 0..1 -> float32 (n, c, h, w) as the model expects them."""
-        values = torch.as_tensor(images)
-        if values.ndim != 4 or values.shape[-1] != self.config.in_channels:
-            raise InputError(
-                f"images have shape {tuple(values.shape)}; this model takes (n, h, w, {self.config.in_channels})"
-            )
-        scale = 255.0 if values.dtype == torch.uint8 else 1.0
-        device = self.cls_token.device
-        mean = torch.tensor(self.config.mean, device=device)
-        std = torch.tensor(self.config.std, device=device)
-        return ((values.to(device).float() / scale - mean) / std).permute(0, 3, 1, 2).contiguous()
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Token grid (y, x) of images (n, c, h, w); InputError if they do not fit the patch size or band count."""
@@ -174,7 +209,7 @@ class NecModel(nn.Module):
             x = block(x)
         return self.norm(x)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def token_grid(self, images: Tensor) -> Tensor:
         """Normalised images (n, c, h, w) -> unquantised embeddings (n, y, x, d), without CLS.
 
         Means over the symmetries that the configuration names: that many passes.
@@ -194,7 +229,7 @@ class NecModel(nn.Module):
         bottleneck, tokens = self._need_bottleneck(), self.tokens(images)
         if not isinstance(bottleneck, CodecBottleneck):
             return bottleneck(tokens)[0]
-        coded = bottleneck(self.embed(images), tokens.new_zeros(len(tokens)))
+        coded = bottleneck(self.token_grid(images), tokens.new_zeros(len(tokens)))
         return torch.cat([tokens[:, :1], coded.tokens.flatten(1, 2)], dim=1)
 
     def _need_bottleneck(self) -> Bottleneck | CodecBottleneck:
@@ -284,7 +319,7 @@ class NecModel(nn.Module):
         decoded, cls = latent, True
         if isinstance(self.bottleneck, CodecBottleneck):
             if change is None:
-                tokens = self.embed(images)
+                tokens = self.token_grid(images)
                 coded = self.bottleneck(tokens, tokens.new_zeros(len(tokens)))
                 change, result["bits"] = (coded.tokens - tokens).flatten(1, 2), coded.bits.sum()
             # CLS is in no product: a decoder that sees it would let the tokens do without what it holds.
@@ -305,12 +340,6 @@ class NecModel(nn.Module):
         if "bits" in result:
             result["loss"] = self.config.lmbda * result["recon_loss"] + result["bits"]
         return result
-
-    def encode(self, images: np.ndarray, out: str, quality: float = 1.0, **options: Any) -> dict[str, Any]:
-        """Images (n, h, w, c) -> a store at `out`; see `nec.encode_array` for the options and what it returns."""
-        import nec  # the front: rooms do not import those above them
-
-        return nec.encode_array(self, images, out, quality, **options)
 
 
 def _bottleneck(config: ModelConfig) -> Bottleneck | None:

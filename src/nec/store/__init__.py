@@ -1,32 +1,36 @@
-"""Embedding products on disk and object storage: one Zarr v3 group, compressed, self-describing, checked."""
+"""Embeddings on disk and object storage: one Zarr v3 group, compressed, self-describing, checked."""
 
-from nec.store.check import info, verify
+from nec.labels import IGNORE
+from nec.store.arrays import Embeddings, Masks
+from nec.store.check import VerifyReport, verify
 from nec.store.counting import CountingStore
-from nec.store.embeddings import Embeddings
-from nec.store.layout import IGNORE
-from nec.store.masks import Masks
-from nec.store.raster_reader import Product, open_product
-from nec.store.raster_shard import ShardEncoder
-from nec.store.raster_spec import ProductSpec
-from nec.store.raster_writer import ProductWriter, create_product
-from nec.store.reader import Store, open_store
-from nec.store.spec import StoreSpec
-from nec.store.writer import StoreWriter
+from nec.store.decode import decode
+from nec.store.images import ImageStore
+from nec.store.info import Info, info
+from nec.store.opening import open, open_product, open_store
+from nec.store.rasters import RasterStore
+from nec.store.shards import EncodedShard, ShardEncoder
+from nec.store.spec import ImageSpec, RasterSpec
+from nec.store.writer import ImageWriter, RasterWriter
 
 __all__ = [
     "IGNORE",
     "CountingStore",
     "Embeddings",
+    "EncodedShard",
+    "ImageSpec",
+    "ImageStore",
+    "ImageWriter",
+    "Info",
     "Masks",
-    "Product",
-    "ProductSpec",
-    "ProductWriter",
+    "RasterSpec",
+    "RasterStore",
+    "RasterWriter",
     "ShardEncoder",
-    "Store",
-    "StoreSpec",
-    "StoreWriter",
-    "create_product",
+    "VerifyReport",
+    "decode",
     "info",
+    "open",
     "open_product",
     "open_store",
     "verify",

@@ -1,158 +1,198 @@
-"""Check a whole store, and say what it is."""
+"""Check a whole store."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from nec.errors import CorruptError
-from nec.files import Location, is_url, open_location, read_key
+from nec.files import parse_json
 from nec.progress import Progress
-from nec.store import assets
-from nec.store.document import kind_of, metadata_faults, read_document
-from nec.store.layout import MASKS, chunks_in_shard, side_arrays
-from nec.store.raster_check import info as product_info
-from nec.store.raster_check import verify as verify_product
-from nec.store.raster_reader import Product
+from nec.report import Report
+from nec.store.document import MASKS, TIME, X, Y, list_key, member, side_arrays, valid_key
+from nec.store.frames import Frames
+from nec.store.georeference import centres
+from nec.store.images import ImageStore
+from nec.store.location import DAMAGE, Location, read_key
+from nec.store.opening import open as open_any
+from nec.store.rasters import RasterStore
 from nec.store.reader import Store
+from nec.store.shards import Mark, chunks_in_shard, mark
+from nec.store.tiling import Shard
+
+Fault = dict[str, Any]
 
 
-def open_any(location: Location, allow_incomplete: bool = False) -> Store | Product:
-    """Open a store or a product, whichever it is; raises as `open_store`."""
-    if isinstance(location, str | Path) and not is_url(location):
-        location = assets.resolve(location)
-    kind = kind_of(read_document(open_location(location), str(location), None))
-    return (Product if kind == "product" else Store)(location, allow_incomplete=allow_incomplete)
+@dataclass(frozen=True)
+class VerifyReport(Report):
+    """What `nec.verify` found.
+
+    Attributes:
+        ok: whether nothing is damaged.
+        chunks: how many there must be; of a raster, those with a valid token.
+        found: how many of them decode.
+        corrupt: {"where": path in the store, "reason": text} of each fault, and where known "images" [first, last] or
+            "tokens" [row, column].
+    """
+
+    ok: bool
+    chunks: int
+    found: int
+    corrupt: list[Fault] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = []
+        for fault in self.corrupt:
+            place = " images {} to {}".format(*fault["images"]) if "images" in fault else ""
+            place += " tokens from row {}, column {}".format(*fault["tokens"]) if "tokens" in fault else ""
+            lines.append(f"corrupt: {fault['where']}{place}: {fault['reason']}")
+        return "\n".join([*lines, f"{self.found} of {self.chunks} chunks are whole: {'ok' if self.ok else 'DAMAGED'}"])
 
 
-def verify(location: Location, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Read and decode every chunk of a store, or of a product, and check every checksum.
+def verify(location: Location, *, progress: Progress | None = None) -> VerifyReport:
+    """Read and decode every chunk of a store and check every checksum.
+
+    Args:
+        location: what `nec.open` takes.
+        progress: told of every image, or every shard of a raster.
 
     Returns:
-        {"ok": bool, "chunks": how many there must be, "found": how many decode, "corrupt": [{"where": path in the
-        store, "reason": text, "images": [first, last] where known}, ...]}.
+        What is damaged; `ok` if nothing is.
 
     Raises:
         InputError: there is no store.
         IncompleteError: its writing has not finished.
+        NecError: it cannot be reached.
     """
     try:
         store = open_any(location)
     except CorruptError as error:
-        return {"ok": False, "chunks": 0, "found": 0, "corrupt": [{"where": "zarr.json", "reason": str(error)}]}
-    if isinstance(store, Product):
-        return verify_product(store, progress=progress)
-    corrupt = [*metadata_faults(store.zarr_store, store.metadata), *_side_faults(store)]
-    found = 0
-    if progress is not None:
-        progress.total = len(store)
-    for shard in range(store.tiling.shards):
-        faults = _chunk_faults(store, shard)
-        found += len(store.tiling.shard_chunks(shard)) - len(faults)
-        corrupt += faults or _file_faults(store, shard)
-        if progress is not None:
-            start, stop = store.tiling.shard_images(shard)
-            progress.update(stop - start)
-    return {"ok": not corrupt, "chunks": store.tiling.chunks, "found": found, "corrupt": corrupt}
+        return VerifyReport(False, 0, 0, [{"where": "zarr.json", "reason": str(error)}])
+    check = _Check(store, progress or Progress(None, "", "", quiet=True))
+    if isinstance(store, RasterStore):
+        check.raster(store)
+    else:
+        check.images(store)
+    return VerifyReport(not check.corrupt, check.chunks, check.found, check.corrupt)
 
 
-def _side_faults(store: Store) -> list[dict[str, Any]]:
-    faults = []
-    for name in side_arrays(store.metadata):
+class _Check:
+    """Counts and faults of one store."""
+
+    def __init__(self, store: Store, progress: Progress) -> None:
+        self.store, self.progress = store, progress
+        self.chunks = self.found = 0
+        self.corrupt: list[Fault] = list(_metadata_faults(store))
+
+    def images(self, store: ImageStore) -> None:
+        self.progress.total = len(store)
+        for name in side_arrays(store.metadata):
+            try:
+                getattr(store, name)
+            except CorruptError as error:
+                self.corrupt.append({"where": name, "reason": str(error)})
+        masks = store.masks
+        for chunk in range(0 if masks is None else masks.tiling.chunks):
+            assert masks is not None
+            reason = masks.fault(chunk)
+            if reason is not None:
+                (images,) = masks.tiling.shard_window(chunk)
+                where = {"where": f"{MASKS}/c.{chunk}.0.0", "images": [images.start, images.stop - 1]}
+                self.corrupt.append({**where, "reason": reason})
+        for shard in store.tiling.all_shards():
+            slots = [slot for slot, window in enumerate(store.tiling.chunk_windows(*shard)) if window is not None]
+            self._shard(store.embeddings.frames, shard, slots, store.written(shard))
+            window = store.tiling.shard_window(*shard)[0]
+            self.progress.update(window.stop - window.start)
+
+    def raster(self, store: RasterStore) -> None:
+        self.progress.total, self.progress.unit = len(store) * len(store.tiling.all_shards()), "shards"
+        self.corrupt += _coordinate_faults(store)
+        for time in range(len(store)):
+            frames = store.frames(time)
+            try:
+                listed = store.shard_list(time)
+            except CorruptError as error:
+                self.corrupt.append({"where": list_key(time), "reason": str(error)})
+                listed = {}
+            for shard in store.tiling.all_shards():
+                self._raster_shard(store, frames, time, shard, listed.get(shard))
+                self.progress.update()
+
+    def _raster_shard(
+        self, store: RasterStore, frames: Frames, time: int, shard: Shard, listed: tuple[int, ...] | None
+    ) -> None:
+        key = valid_key((time, *shard))
         try:
-            getattr(store, name)
-        except CorruptError as error:
-            faults.append({"where": name, "reason": str(error)})
-    return faults + _mask_faults(store)
+            windows = enumerate(store.tiling.chunk_windows(*shard))
+            slots = [slot for slot, window in windows if window and store.read_valid(time, *window).any()]
+        except DAMAGE as error:
+            self.corrupt.append({"where": key, "reason": str(error)})
+            return
+        written, valid = (None, None) if listed is None else (listed[:2], listed[2:4])
+        whole = self._shard(frames, shard, slots, written)  # type: ignore[arg-type]
+        if whole and valid is not None and mark(read_key(store.zarr_store, key) or b"") != valid:
+            self.corrupt.append({"where": key, "reason": _EXCHANGED})
+
+    def _shard(self, frames: Frames, shard: Shard, slots: list[int], written: Mark | None) -> bool:
+        """Decode the chunks at `slots`, which must be all that a shard holds -> whether they are whole."""
+        key = frames.key(shard)
+        self.chunks += len(slots)
+        faults = [
+            {"where": key, **_place(frames, shard, slot), "reason": reason}
+            for slot, reason in frames.faults(shard, slots)
+        ]
+        self.found += len(slots) - len(faults)
+        self.corrupt += faults
+        if faults or written is None:
+            return not faults
+        data = read_key(self.store.zarr_store, key) or b""
+        if mark(data) != written:
+            self.corrupt.append({"where": key, "reason": _EXCHANGED})
+        elif data and chunks_in_shard(data, math.prod(frames.tiling.slots)) != len(slots):
+            self.corrupt.append({"where": key, "reason": "holds another number of chunks than the store needs"})
+        return True
 
 
-def _mask_faults(store: Store) -> list[dict[str, Any]]:
-    masks = store.masks
-    if masks is None:
-        return []
-    faults = []
-    for chunk in range(masks.tiling.chunks):
-        reason = masks.fault(chunk)
-        if reason is not None:
-            first, stop = masks.tiling.chunk_images(chunk)
-            faults.append({"where": f"{MASKS}/c.{chunk}.0.0", "images": [first, stop - 1], "reason": reason})
-    return faults
+_EXCHANGED = "decodes, but is not what was written (size or CRC-32C differs)"
 
 
-def _chunk_faults(store: Store, shard: int) -> list[dict[str, Any]]:
-    """Decode a shard at once, and chunk by chunk only if that fails."""
-    try:
-        store.embeddings.read(*store.tiling.shard_images(shard))
-        return []
-    except CorruptError:
-        pass
-    faults = []
-    for chunk in store.tiling.shard_chunks(shard):
-        reason = store.embeddings.fault(chunk)
-        if reason is not None:
-            first, stop = store.tiling.chunk_images(chunk)
-            faults.append({"where": store.tiling.shard_key(shard), "images": [first, stop - 1], "reason": reason})
-    return faults
+def _place(frames: Frames, shard: Shard, slot: int) -> Fault:
+    window = frames.tiling.chunk_windows(*shard)[slot]
+    assert window is not None
+    if len(window) == 1:
+        return {"images": [window[0].start, window[0].stop - 1]}
+    return {"tokens": [axis.start for axis in window]}
 
 
-def _file_faults(store: Store, shard: int) -> list[dict[str, Any]]:
-    """A shard that decodes must also be the one that was written: not another store's, nothing added."""
-    key = store.tiling.shard_key(shard)
-    data = read_key(store.zarr_store, key) or b""
-    recorded = store.attrs["shards"]
-    if (len(data), google_crc32c.value(data)) != (recorded["bytes"][shard], recorded["crc32c"][shard]):
-        return [{"where": key, "reason": "decodes, but is not the shard that was written (size or CRC-32C differs)"}]
-    if chunks_in_shard(data, store.tiling.chunks_per_shard) != len(store.tiling.shard_chunks(shard)):
-        return [{"where": key, "reason": "holds another number of chunks than the store needs"}]
-    return []
+def _metadata_faults(store: Store) -> Iterator[Fault]:
+    """The arrays' own documents must be those of the group, which its checksum covers."""
+    for name, expected in store.metadata.items():
+        where = f"{name}/zarr.json"
+        data = read_key(store.zarr_store, where)
+        try:
+            intact = data is not None and parse_json(data, where) == expected
+        except CorruptError:
+            intact = False
+        if not intact:
+            yield {"where": where, "reason": "missing" if data is None else "damaged: differs from zarr.json"}
 
 
-def info(location: Location) -> dict[str, Any]:
-    """What a store is, as JSON: sizes in bytes; `side_information` and the embeddings' `stored_bytes` are all there is.
-
-    An incomplete store has `complete` false and counts what is written so far. `kind` says "store" or "product".
-    """
-    store = open_any(location, allow_incomplete=True)
-    if isinstance(store, Product):
-        return product_info(store)
-    values = len(store) * store.grid[0] * store.grid[1] * store.dimensions
-    stored = store.stored_bytes
-    return {
-        "kind": "store",
-        "path": store.path,
-        "complete": store.complete,
-        "format_version": store.attrs["format_version"],
-        "images": len(store),
-        "grid": list(store.grid),
-        "dimensions": store.dimensions,
-        "stored_bytes": stored,
-        "bytes_per_image": stored / len(store),
-        "bits_per_value": 8 * stored / values,
-        "side_information": store.side_information(),
-        "quality": store.quality,
-        "model": store.attrs["model"],
-        "codec": store.attrs["codec"],
-        "classes": store.class_names,
-        "split": _counts(store),
-        "masks": _describe_masks(store),
-        "groups": None if store.groups is None else len(np.unique(store.groups)),
-        "chunks": store.tiling.chunks,
-        "shards": store.tiling.shards,
-        "provenance": store.attrs["provenance"],
-    }
-
-
-def _describe_masks(store: Store) -> dict[str, Any] | None:
-    if store.masks is None:
-        return None
-    return {"size": list(store.masks.shape[1:]), "classes": store.mask_classes}
-
-
-def _counts(store: Store) -> dict[str, int] | None:
-    if store.split is None:
-        return None
-    parts, counts = np.unique(store.split, return_counts=True)
-    return {part or "unassigned": count for part, count in zip(parts.tolist(), counts.tolist(), strict=True)}
+def _coordinate_faults(store: RasterStore) -> Iterable[Fault]:
+    """The coordinates must be what the checked metadata say."""
+    places = centres(store.transform, store.grid) or (None, None)
+    expected = {TIME: store.times.astype(np.int64), X: places[0], Y: places[1]}
+    expected |= {"embedding": np.arange(store.dimensions)}
+    for name, values in expected.items():
+        if values is None or name not in store.metadata:
+            continue
+        try:
+            intact = np.array_equal(np.asarray(member(store.group, name)[...]), values)
+        except DAMAGE:
+            intact = False
+        if not intact or (values.size and read_key(store.zarr_store, f"{name}/c.0") is None):
+            yield {"where": name, "reason": "damaged or missing: not the values that the metadata give"}

@@ -9,7 +9,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
-from nec.files import Location, ZarrStore, open_location
+from nec.store.location import Location, ZarrStore, open_location
 
 
 class CountingStore(WrapperStore[ZarrStore]):
@@ -39,13 +39,13 @@ class CountingStore(WrapperStore[ZarrStore]):
         return value
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """A value or a part of it, counted."""
+        """A value or an extent of it, counted."""
         return self._count(await super().get(key, prototype, byte_range))
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Parts of values, counted."""
+        """Extents of values, counted."""
         return [self._count(value) for value in await super().get_partial_values(prototype, key_ranges)]
 
     async def _get_many(self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]) -> Any:

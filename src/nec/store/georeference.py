@@ -1,4 +1,4 @@
-"""Where a product lies: CRS and affine transform, by the Zarr conventions `proj:` and `spatial:`, and CF for xarray.
+"""Where a raster lies: CRS and affine transform, by the Zarr conventions `proj:` and `spatial:`, and CF for xarray.
 
 Version 1 of https://github.com/zarr-conventions/geo-proj and of https://github.com/zarr-conventions/spatial.
 A transform is six numbers (a, b, c, d, e, f) as in rasterio: x = a column + b row + c, y = d column + e row + f, where
@@ -126,7 +126,7 @@ def window_of(
     last = np.ceil(places.max(axis=1) - near).astype(int)
     columns, rows = (slice(max(0, first[i]), min(int(last[i]), grid[1 - i])) for i in (0, 1))
     if rows.start >= rows.stop or columns.start >= columns.stop:
-        raise InputError(f"the box {box} lies outside the product, which covers {bounds(transform, grid)}")
+        raise InputError(f"the box {box} lies outside the raster, which covers {bounds(transform, grid)}")
     return slice(int(rows.start), int(rows.stop)), slice(int(columns.start), int(columns.stop))
 
 

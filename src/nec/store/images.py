@@ -1,150 +1,179 @@
-"""Arrays of a store whose first axis counts images: NumPy indexing that reads chunk by chunk, each once."""
+"""Stores of images: compressed embeddings with names, labels, splits, groups and masks."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from itertools import groupby
-from typing import Any
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
-from nec.errors import InputError
-from nec.store.layout import Tiling
+from nec.errors import CorruptError
+from nec.labels import SPLITS
+from nec.store.arrays import Embeddings, Masks
+from nec.store.document import (
+    EMBEDDINGS,
+    GROUPS,
+    LABELS,
+    MASKS,
+    NAMES,
+    SPLIT,
+    image_key,
+    member,
+    side_arrays,
+    side_keys,
+    values_checksum,
+)
+from nec.store.frames import Frames
+from nec.store.location import DAMAGE, Location, reachable, size_of_key
+from nec.store.reader import Store
+from nec.store.shards import Mark
+from nec.store.tiling import Shard, Tiling
 
 
-class ImageArray(ABC):
-    """Array-like (n, ...), read when indexed.
+class ImageStore(Store):
+    """Compressed embeddings of `len(store)` images with what belongs to them. Made by `nec.open`.
 
-    The first axis takes an integer, a slice, a boolean mask or a list of indices in any order (grouped by chunk, each
-    read once); the others take integers and slices. `np.asarray` reads everything.
+    `store[i]` is `store.embeddings[i]`.
+
+    Attributes:
+        embeddings: float32 (n, y, x, d), decoded when indexed.
+        grid: (y, x) tokens an image.
+        dimensions: values a token (d).
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: type[np.generic], tiling: Tiling, where: str) -> None:
-        self.shape = shape
-        self.dtype = np.dtype(dtype)
-        self.ndim = len(shape)
-        self.tiling = tiling
-        self._where = where
+    kind: ClassVar[str] = "store"
+    _unfinished: ClassVar[str] = "its writing was interrupted"
 
-    @abstractmethod
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Images [start, stop) as (stop - start, ...). Raises `CorruptError` where they are damaged or missing."""
+    def __init__(self, location: Location, *, allow_incomplete: bool = False) -> None:
+        super().__init__(location, allow_incomplete=allow_incomplete)
+        self.tiling = Tiling.of(self.metadata[EMBEDDINGS], slice(0, 1))
+        rows, columns, self.dimensions = self.metadata[EMBEDDINGS]["shape"][1:]
+        self.grid: tuple[int, int] = (rows, columns)
+        item = (rows, columns, self.dimensions)
+        frames = Frames(self.zarr_store, self.path, self.codec, self.tiling, item, image_key, self.written)
+        self.embeddings = Embeddings(frames)
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return self.tiling.grid[0]
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.shape} {self.dtype} of {self._where}>"
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("it is decoded from compressed bytes and cannot be had without a copy")
-        values = self.read(0, len(self))
-        return values if dtype is None else values.astype(dtype, copy=False)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for _, block in self.batches(self.tiling.per_chunk):
-            yield from block
+        y, x = self.grid
+        size = f"{self.bytes_per_image:.0f} bytes an image"
+        return f"<ImageStore {self.path}: {len(self)} images, {y}x{x}x{self.dimensions}, {size}>"
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        first, *rest = _expand(key, self.ndim)
-        if any(not isinstance(part, int | np.integer | slice) for part in rest):
-            raise InputError(f"index {key!r}: only the first axis takes a list of indices")
-        if isinstance(first, int | np.integer):
-            index = _check_index(int(first), len(self))
-            return self.read(index, index + 1)[0][tuple(rest)]
-        block = self._slice(first) if isinstance(first, slice) else self.take(first)
-        return block[(slice(None), *rest)]
+        return self.embeddings[key]
 
-    def take(self, indices: Any) -> np.ndarray:
-        """Images at `indices` (m,), in that order, repeats allowed, as (m, ...)."""
-        return self._gather(_check_indices(indices, len(self)), {})
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.embeddings)
+
+    @property
+    def images_per_chunk(self) -> int:
+        """Images that are decoded together."""
+        return self.tiling.chunk[0]
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes that `labels` counts, or None."""
+        return self.attrs["classes"]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Name of each image."""
+        return [str(name) for name in self._side(NAMES)]
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """Class of each image, int64 (n,), -1 where it has none; None for a store without labels."""
+        return self._side(LABELS) if LABELS in self.metadata else None
+
+    @cached_property
+    def split(self) -> np.ndarray | None:
+        """Split that each image belongs to, (n,) of "train", "val", "test" or ""; None for a store without a split."""
+        return np.array(SPLITS)[self._side(SPLIT)] if SPLIT in self.metadata else None
+
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """Whole tile or scene that each image was cut from, (n,) of text; None for a store that names none."""
+        return np.array(self._side(GROUPS).tolist()) if GROUPS in self.metadata else None
+
+    @cached_property
+    def masks(self) -> Masks | None:
+        """Class of each pixel, uint8 (n, h, w), 255 where it has none, read when indexed; None without masks."""
+        if MASKS not in self.metadata:
+            return None
+        return Masks(member(self.group, MASKS), self.attrs["checksums"][MASKS], self.path)
+
+    @property
+    def mask_classes(self) -> list[str] | None:
+        """Names of the classes that `masks` counts, or None."""
+        return (self.attrs.get(MASKS) or {}).get("classes")
+
+    @property
+    def mask_colors(self) -> list[tuple[int, int, int]] | None:
+        """(red, green, blue) in bytes of each class of `masks`, or None."""
+        colors = (self.attrs.get(MASKS) or {}).get("colors")
+        return None if colors is None else [(red, green, blue) for red, green, blue in colors]
+
+    def coarse(self, spacing: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Small grids of images [start, stop): float32 (m, ceil(y / spacing), ceil(x / spacing), d).
+
+        Frames are progressive, so the beginnings of their bytes are read and no more: for the shipped store at the
+        spacing of its whole grid one token an image. They are means of cells, or the tokens at multiples of
+        `spacing`; see `EmbeddingCodec.decode_coarse`. A frame's checksum covers the whole frame, so damage is found
+        here only where it breaks the code; `nec verify` finds it all.
+
+        Raises:
+            InputError: `spacing` is not a power of 2 from 1 to the larger side of the grid, rounded up to one.
+            CorruptError: a frame is damaged, cut or missing; the message names it.
+        """
+        start, stop, _ = slice(start, stop).indices(len(self))
+        if spacing == 1:
+            return self.embeddings.read(start, stop)
+        if stop <= start:
+            return np.empty((0, *(-(-size // spacing) for size in self.grid), self.dimensions), np.float32)
+        return self.embeddings.frames.coarse(slice(start, stop), spacing)
+
+    def _side(self, name: str) -> np.ndarray:
+        """Read labels, names, split or groups and check them against the checksum in the sealed attributes."""
+        try:
+            with reachable(self.path):
+                values = np.asarray(member(self.group, name)[:])
+            text = [str(value) for value in values] if name in (NAMES, GROUPS) else values
+            intact = values_checksum(text) == self.attrs["checksums"][name]
+        except DAMAGE as error:
+            raise CorruptError(
+                f"{self.path}: {name} are damaged ({error}); copy the store again from its origin"
+            ) from error
+        if not intact:
+            raise CorruptError(f"{self.path}: {name} are damaged or missing; copy the store again from its origin")
+        return values
 
     def batches(self, size: int, indices: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (indices (m,), images (m, ...)) of at most `size` images, in order or in that of `indices`.
+        """Yield (indices (m,), embeddings (m, y, x, d)) of at most `size` images; see `Embeddings.batches`."""
+        return self.embeddings.batches(size, indices)
 
-        Memory stays at about one batch and one shard. In order, each chunk is decoded once.
-        """
-        if size < 1:
-            raise InputError(f"batch size {size}: it must be at least 1")
-        chosen = np.arange(len(self)) if indices is None else _check_indices(indices, len(self))
-        kept: dict[int, np.ndarray] = {}
-        for start in range(0, len(chosen), size):
-            part = chosen[start : start + size]
-            yield part, self._gather(part, kept)
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the embeddings' shards, indices included; of those written so far in an incomplete store."""
+        if self.complete:
+            return self.attrs["figures"]["stored_bytes"]
+        return sum(size_of_key(self.zarr_store, image_key(shard)) for shard in self.tiling.all_shards())
 
-    def _slice(self, part: slice) -> np.ndarray:
-        start, stop, step = part.indices(len(self))
-        if step == 1:
-            return self.read(start, stop)
-        return self.take(np.arange(start, stop, step))
+    @property
+    def bytes_per_image(self) -> float:
+        """`stored_bytes` an image."""
+        return self.stored_bytes / len(self)
 
-    def _gather(self, indices: np.ndarray, kept: dict[int, np.ndarray]) -> np.ndarray:
-        """Decode the chunks that `indices` touch, each once, runs of neighbours in a shard together.
+    def written(self, shard: Shard) -> Mark | None:
+        """(bytes, CRC-32C) of a shard's file as its writer noted them; None in an incomplete store."""
+        noted = self.attrs.get("shards")
+        return (noted["bytes"][shard[0]], noted["crc32c"][shard[0]]) if noted else None
 
-        `kept` holds the last chunk of the call before, which a batch in order begins with; this call's replaces it.
-        """
-        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        order = np.argsort(indices, kind="stable")
-        ordered = indices[order]
-        last = int(indices[-1]) // self.tiling.per_chunk if len(indices) else -1
-        last_block: dict[int, np.ndarray] = {}
-        for first, block in self._blocks(np.unique(ordered // self.tiling.per_chunk).tolist(), kept):
-            offset = first * self.tiling.per_chunk
-            part = slice(*np.searchsorted(ordered, [offset, offset + len(block)]))
-            out[order[part]] = block[ordered[part] - offset]
-            if offset <= last * self.tiling.per_chunk < offset + len(block):
-                start, stop = self.tiling.chunk_images(last)
-                last_block[last] = block[start - offset : stop - offset]
-        kept.clear()
-        kept.update(last_block)
-        return out
-
-    def _blocks(self, chunks: list[int], kept: dict[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first chunk, decoded images) for runs of neighbouring chunks in one shard."""
-        for chunk in [chunk for chunk in chunks if chunk in kept]:
-            yield chunk, kept[chunk]
-        for run in _runs([chunk for chunk in chunks if chunk not in kept], self.tiling.chunks_per_shard):
-            start, stop = self.tiling.chunk_images(run[0])[0], self.tiling.chunk_images(run[-1])[1]
-            yield run[0], self.read(start, stop)
-
-
-def _expand(key: Any, ndim: int) -> tuple[Any, ...]:
-    """Index as a tuple with one entry an axis at most, `...` written out."""
-    parts = key if isinstance(key, tuple) else (key,)
-    places = [i for i, part in enumerate(parts) if part is Ellipsis]
-    if len(parts) - len(places) > ndim or len(places) > 1:
-        raise InputError(f"index {key!r}: too many indices for {ndim} axes")
-    if places:
-        at = places[0]
-        parts = (*parts[:at], *[slice(None)] * (ndim + 1 - len(parts)), *parts[at + 1 :])
-    return parts or (slice(None),)
-
-
-def _check_index(index: int, length: int) -> int:
-    if not -length <= index < length:
-        raise IndexError(f"image {index} is outside the store's {length} images")
-    return index % length
-
-
-def _check_indices(indices: Any, length: int) -> np.ndarray:
-    values = np.asarray(indices)
-    if values.dtype == bool and values.shape == (length,):
-        return np.flatnonzero(values)
-    if values.size == 0:
-        return np.empty(0, np.int64)
-    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-        raise InputError(
-            f"indices have shape {values.shape} and dtype {values.dtype}: give a list of integers, or a mask"
-        )
-    wrong = values[(values < -length) | (values >= length)]
-    if len(wrong):
-        raise IndexError(f"image {wrong[0]} is outside the store's {length} images")
-    return values.astype(np.int64) % length
-
-
-def _runs(chunks: Iterable[int], chunks_per_shard: int) -> Iterator[list[int]]:
-    """Cut a sorted list of chunks into runs of neighbours that lie in one shard."""
-    for _, run in groupby(enumerate(chunks), key=lambda pair: (pair[1] - pair[0], pair[1] // chunks_per_shard)):
-        yield [chunk for _, chunk in run]
+    def _side_bytes(self) -> dict[str, int]:
+        """Bytes of labels, names, split, groups and masks."""
+        return {
+            name: sum(size_of_key(self.zarr_store, key) for key in side_keys(name, self.metadata[name]))
+            for name in side_arrays(self.metadata)
+        }

@@ -6,20 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import google_crc32c
-
 JOURNAL = ".nec-journal"
-Mark = tuple[int, int]
-
-
-def mark(data: bytes) -> Mark:
-    """(bytes, CRC-32C) of a file: what is noted of it."""
-    return len(data), google_crc32c.value(data)
-
-
-def is_intact(file: Path, expected: Mark | None) -> bool:
-    """Whether `file` is there and is what was noted."""
-    return expected is not None and file.is_file() and mark(file.read_bytes()) == expected
 
 
 def parse_entry(text: str, length: int) -> list[int] | None:
@@ -38,13 +25,13 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL
 
-    def note(self, place: tuple[int, ...], numbers: tuple[int, ...] = ()) -> None:
-        """Add a line; of several of the same place the last counts."""
-        line = json.dumps([*place, *numbers]) + "\n"
+    def note(self, shard: tuple[int, ...], numbers: tuple[int, ...] = ()) -> None:
+        """Add a line; of several of the same shard the last counts."""
+        line = json.dumps([*shard, *numbers]) + "\n"
         with open(self.path, "ab+") as file:
             if file.seek(0, 2):
                 file.seek(-1, 2)
-                if file.read(1) != b"\n":  # a torn line: ours must not become part of it
+                if file.read(1) != b"\n":  # a torn line: ours must not join it
                     line = "\n" + line
             file.write(line.encode())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from pathlib import Path
 
 from nec.errors import InputError, NecError
@@ -31,8 +32,13 @@ class WriterLock:
 
     def _acquire(self) -> int:
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:  # never through a link: what it leads to would be emptied
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            except OSError as error:
+                what = "is a link" if self.path.is_symlink() else f"cannot be opened ({error.strerror})"
+                raise InputError(f"the lock {self.path} {what}: look what it is, and remove it") from error
             try:
+                _check_plain(descriptor, self.path)
                 self._claim(descriptor)
                 if self._is_current(descriptor):
                     break
@@ -89,3 +95,19 @@ class WriterLock:
             self.path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
+
+
+def _check_plain(descriptor: int, path: Path) -> None:
+    """`InputError` unless an open lock is an ordinary file with no other name, so that emptying it harms nothing."""
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+        raise InputError(f"the lock {path} is no file of its own: look what it is, and remove it")
+
+
+def own_folder(folder: Path) -> Path:
+    """Make a folder that only this user may write to; `InputError` where another user made it, or a link is there."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+        raise InputError(f"{folder} belongs to another user or is open to others: remove it, or set TMPDIR")
+    return folder

@@ -1,4 +1,4 @@
-"""What a producer says about the store it makes, checked."""
+"""What a producer says about the store it makes, checked: `ImageSpec` and `RasterSpec`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,31 @@ import numpy as np
 
 from nec.errors import InputError
 from nec.files import checksum
-from nec.store.layout import (
+from nec.labels import IGNORE, SPLITS
+from nec.store.document import (
     FORMAT_VERSION,
     GROUPS,
-    IGNORE,
     LABELS,
     MASKS,
     NAMES,
     SPLIT,
-    SPLITS,
-    Tiling,
     mask_tiling,
     values_checksum,
 )
+from nec.store.georeference import Transform, convention_attributes, normalised_crs, token_size
+from nec.store.tiling import Tiling
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
+
+NAME = "nec.embedding"
+GEOEMB_CONVENTION = {
+    "schema_url": "https://raw.githubusercontent.com/geo-embeddings/embeddings-zarr-convention/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/geo-embeddings/embeddings-zarr-convention/blob/v1/README.md",
+    "uuid": "61c12cc5-0e28-4056-999a-480cf3fb7e4c",
+    "name": "geoemb:",
+    "description": "Geoembeddings convention for geospatial embedding arrays with model provenance",
+}
 
 
 class MaskSource(Protocol):
@@ -40,16 +49,47 @@ class MaskSource(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
 
-    def __getitem__(self, part: slice, /) -> np.ndarray: ...
+    def __getitem__(self, images: slice, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
-    """The keywords of `StoreWriter.create` and `StoreWriter.resume`.
+    """What both kinds of store are made with.
 
     Args:
         codec: fitted codec of the embeddings; it decides d.
         quality: what to code with; larger = finer.
+        model: {"name": ..., "sha256": ..., ...} of the model that made the embeddings; of a raster also "url" where it
+            can be found.
+    """
+
+    codec: EmbeddingCodec
+    quality: float
+    model: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.quality) and self.quality > 0):
+            raise InputError(f"quality {self.quality}: it must be a positive number")
+
+    @property
+    def tiling(self) -> Tiling:
+        """How the grid is cut into chunks and shards."""
+        raise NotImplementedError
+
+    def attributes(self) -> dict[str, Any]:
+        """The "nec" attributes of the store before anything is written; `InputError` for what is not JSON."""
+        raise NotImplementedError
+
+    def conventions(self) -> dict[str, Any]:
+        """The group's attributes beside "nec"."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec(StoreSpec):
+    """A store of images, as `ImageWriter` makes it.
+
+    Args:
         names: one name an image; their number is n.
         grid: (y, x) tokens an image.
         labels: class of each image (n,), -1 where it has none.
@@ -59,14 +99,11 @@ class StoreSpec:
         masks: class of each pixel (n, h, w) uint8, 255 where it has none; stored losslessly.
         mask_classes: names of the classes 0, 1, ... of the masks, which need them.
         mask_colors: (red, green, blue) in bytes of each of these classes.
-        model: {"name": ..., "sha256": ..., ...} of the model that made the embeddings.
         provenance: free JSON: source dataset, its bytes, seeds, software versions. Not compared when resuming.
         images_per_chunk: images decoded together.
         chunks_per_shard: chunks in one file.
     """
 
-    codec: EmbeddingCodec
-    quality: float
     names: Sequence[str]
     grid: tuple[int, int]
     labels: Sequence[int] | np.ndarray | None = None
@@ -76,16 +113,14 @@ class StoreSpec:
     masks: MaskSource | None = None
     mask_classes: Sequence[str] | None = None
     mask_colors: Sequence[tuple[int, int, int]] | None = None
-    model: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
     images_per_chunk: int = 128
     chunks_per_shard: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not len(self.names):
             raise InputError("a store needs at least one image: `names` is empty")
-        if not (math.isfinite(self.quality) and self.quality > 0):
-            raise InputError(f"quality {self.quality}: it must be a positive number")
         if len(self.grid) != 2 or min(self.grid) < 1:
             raise InputError(f"grid {self.grid}: it must be (y, x) tokens, both at least 1")
         if self.images_per_chunk < 1 or self.chunks_per_shard < 1:
@@ -113,7 +148,7 @@ class StoreSpec:
     def _check_split(self) -> None:
         if self.split is None:
             return
-        unknown = sorted({str(part) for part in self.split} - set(SPLITS))
+        unknown = sorted({str(name) for name in self.split} - set(SPLITS))
         if len(self.split) != len(self.names) or unknown:
             raise InputError(
                 f"split has {len(self.split)} entries ({', '.join(map(repr, unknown)) or 'all known'});"
@@ -145,21 +180,21 @@ class StoreSpec:
             return
         tiling = mask_tiling(self.masks.shape)
         count = len(self.mask_classes or ())
-        for start, stop in map(tiling.chunk_images, range(tiling.chunks)):
-            block = np.ascontiguousarray(self.masks[start:stop])
+        for (images,) in map(tiling.shard_window, range(tiling.chunks)):
+            block = np.ascontiguousarray(self.masks[images])
             wrong = (block >= count) & (block != IGNORE)
             if wrong.any():
                 image, row, column = np.argwhere(wrong)[0]
                 raise InputError(
-                    f"the mask of {self.names[start + image]!r} holds {block[image, row, column]} at row {row}, column"
-                    f" {column}: 0 to {count - 1} expected, or {IGNORE} for none"
+                    f"the mask of {self.names[images.start + image]!r} holds {block[image, row, column]} at row {row},"
+                    f" column {column}: 0 to {count - 1} expected, or {IGNORE} for none"
                 )
-            yield start, block
+            yield images.start, block
 
     @property
     def tiling(self) -> Tiling:
         """How the images are cut into chunks and shards."""
-        return Tiling.fit(len(self.names), self.images_per_chunk, self.chunks_per_shard)
+        return Tiling.fit((len(self.names),), (self.images_per_chunk,), (self.chunks_per_shard,))
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -175,7 +210,7 @@ class StoreSpec:
         if self.labels is not None:
             values[LABELS] = np.asarray(self.labels, np.int64)
         if self.split is not None:
-            values[SPLIT] = np.array([SPLITS.index(str(part)) for part in self.split], np.int8)
+            values[SPLIT] = np.array([SPLITS.index(str(name)) for name in self.split], np.int8)
         if self.groups is not None:
             values[GROUPS] = [str(group) for group in self.groups]
         return values
@@ -203,6 +238,125 @@ class StoreSpec:
             **described,
             "checksums": checksums,
             "provenance": as_json(self.provenance, "provenance"),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterSpec(StoreSpec):
+    """A raster, as `RasterWriter` makes it.
+
+    Args:
+        grid: (rows, columns) of tokens.
+        dimensions: values a token (d); the codec's.
+        crs: code such as "EPSG:32632", or WKT; None where the scene has none.
+        transform: six numbers of a *token* as in rasterio: x = a column + b row + c, y = d column + e row + f.
+        patch_px: pixels of the model's input along a token's side.
+        chunk: (rows, columns) of tokens that are decoded together.
+        shard: (rows, columns) of chunks in a file.
+        source: free JSON on the imagery; "links" is a list of its URLs.
+        bands: names of the bands that the model saw, in order.
+        title, description, license: for people and catalogues; the licence as an SPDX identifier.
+    """
+
+    grid: tuple[int, int]
+    dimensions: int
+    crs: str | None
+    transform: Transform
+    patch_px: int
+    chunk: tuple[int, int] = (64, 64)
+    shard: tuple[int, int] = (4, 4)
+    source: Mapping[str, Any] | None = None
+    bands: Sequence[str] | None = None
+    title: str | None = None
+    description: str | None = None
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("grid", "chunk", "shard"):
+            value = getattr(self, name)
+            if len(value) != 2 or min(value) < 1:
+                raise InputError(f"{name} {value}: it must be (rows, columns), both at least 1")
+        if self.patch_px < 1:
+            raise InputError(f"patch_px {self.patch_px}: it must be at least 1")
+        if self.dimensions != self.codec.dimensions:
+            raise InputError(
+                f"the codec is for embeddings of {self.codec.dimensions} values, and dimensions is {self.dimensions}"
+            )
+        self._check_transform()
+
+    def _check_transform(self) -> None:
+        a, b, _, d, e, _ = values = tuple(float(value) for value in self.transform)[:6]
+        if len(self.transform) not in (6, 9) or not all(map(math.isfinite, values)) or a * e - b * d == 0:
+            raise InputError(
+                f"transform {tuple(self.transform)}: six finite numbers (a, b, c, d, e, f) expected that give a token"
+                " a place and a size"
+            )
+
+    @property
+    def affine(self) -> Transform:
+        """The transform as six floats."""
+        a, b, c, d, e, f = (float(value) for value in tuple(self.transform)[:6])
+        return a, b, c, d, e, f
+
+    @property
+    def tiling(self) -> Tiling:
+        """How the grid is cut; a grid that is smaller than a shard has a smaller shard, so that it is not padded."""
+        rows, columns = (int(size) for size in self.grid)
+        return Tiling.fit((rows, columns), self.chunk, self.shard)
+
+    @cached_property
+    def crs_names(self) -> tuple[str | None, str | None]:
+        """(code or WKT2, WKT2) of the CRS; Nones without one. Raises `InputError` for an unknown one."""
+        return (None, None) if self.crs is None else normalised_crs(self.crs)
+
+    def conventions(self) -> dict[str, Any]:
+        """The group's attributes beside "nec"."""
+        named = {"title": self.title, "description": self.description, "license": self.license}
+        attributes = convention_attributes(self.crs_names[0], self.affine, (int(self.grid[0]), int(self.grid[1])))
+        described = self._geoemb()
+        if described:
+            attributes["zarr_conventions"] = [*attributes["zarr_conventions"], GEOEMB_CONVENTION]
+        return {**{key: value for key, value in named.items() if value is not None}, **attributes, **described}
+
+    def _geoemb(self) -> dict[str, Any]:
+        """The attributes of `geoemb:`; none where its mandatory links to model and source are not known."""
+        url = (self.model or {}).get("url")
+        links = [str(link) for link in (self.source or {}).get("links", []) if "://" in str(link)]
+        if not (url and links):
+            return {}
+        side = [int(self.patch_px)] * 2
+        fields: dict[str, Any] = {
+            "geoemb:type": "pixel" if self.patch_px == 1 else "chip",
+            "geoemb:dimensions": int(self.dimensions),
+            "geoemb:model": str(url),
+            "geoemb:source_data": links,
+            "geoemb:data_type": "float32",
+            "geoemb:chip_layout": {"layout_type": "regular_grid", "chip_size": side, "stride": side},
+            "geoemb:quantization": {"method": NAME, "original_dtype": "float32"},
+        }
+        size = token_size(self.crs_names[0], self.affine)
+        return fields if size is None else {**fields, "geoemb:gsd": math.sqrt(size[0] * size[1])}
+
+    def attributes(self) -> dict[str, Any]:
+        """The "nec" attributes of the product before anything is written.
+
+        Raises:
+            InputError: model or source is not JSON.
+        """
+        return {
+            "kind": "product",
+            "format_version": FORMAT_VERSION,
+            "complete": False,
+            "dimensions": int(self.dimensions),
+            "patch_px": int(self.patch_px),
+            "quality": float(self.quality),
+            "codec": {"prior": self.codec.prior, "id": self.codec.id},
+            "model": as_json(self.model, "model"),
+            "source": as_json(self.source, "source"),
+            "bands": None if self.bands is None else [str(name) for name in self.bands],
+            "times": [],
+            "pending": [],
         }
 
 

@@ -1,101 +1,108 @@
-"""Write a store, shard by shard, so that an interrupted one can be completed to the same bytes."""
+"""Write a store shard by shard, to a folder or a bucket, so that a killed run is completed to the same bytes."""
 
 from __future__ import annotations
 
-import json
+import math
+import threading
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from nec.errors import CorruptError, IncompleteError, InputError
-from nec.files import PARTIAL, remove, write_bytes, write_json
-from nec.store.begin import begin, local_path
-from nec.store.journal import Journal, Mark, is_intact, mark
-from nec.store.layout import (
-    CHUNK_KEYS,
-    DIMENSIONS,
-    EMBEDDINGS,
-    GROUPS,
-    IGNORE,
-    LABELS,
-    MASKS,
-    NAMES,
-    SIDE_CHUNK,
-    SPLIT,
-    SPLITS,
-    chunks_in_shard,
-    group_document,
-    mask_tiling,
-)
-from nec.store.lock import WriterLock
-from nec.store.reader import Store
-from nec.store.shard import StoreShardEncoder
-from nec.store.spec import StoreSpec
+from nec.files import checksum, json_bytes
+from nec.store.backend import Backend, Lock, backend_of
+from nec.store.document import embeddings_key, group_document, image_key, list_key, valid_key
+from nec.store.images import ImageStore
+from nec.store.rasters import RasterStore, date, iso
+from nec.store.shards import EncodedShard, Mark, ShardEncoder, chunks_in_shard, mark
+from nec.store.skeleton import metadata_files, time_files, with_dates, write_skeleton
+from nec.store.spec import ImageSpec, RasterSpec, StoreSpec, as_json
+from nec.store.tiling import Shard
 
-MASK_LEVEL = 12  # of Zstandard
-MASK_DIMENSIONS = ("image", "row", "column")  # pixels, not the tokens of the axes y and x
-_IDENTITY = ("format_version", "images", "quality", "codec", "model", "classes", "masks", "checksums")
+FailedTile = tuple[int, int, int]  # first row, first column and side, in pixels of the scene
+_Store = TypeVar("_Store", ImageStore, RasterStore)
+_Spec = TypeVar("_Spec", bound=StoreSpec)
 
 
-class StoreWriter:
-    """Writes one local store; hold it in a `with` block, so that another writer may follow.
+class ShardWriter(Generic[_Store, _Spec]):
+    """Writes one store; hold it in a `with` block, so that another writer may follow.
 
-    >>> with StoreWriter.create(path, codec=codec, quality=1.0, names=names, grid=(8, 8)) as writer:  # doctest: +SKIP
-    ...     for start, stop in writer.missing():
-    ...         writer.write(start, embeddings[start:stop])
-    ...     writer.finish()
+    Each file appears whole and is noted, with its size and CRC-32C, in a journal. After a kill, even -9, `resume` goes
+    on, and what is not noted, or is damaged, is written again. Methods may be called from several threads.
 
-    Each shard is a file that appears whole (written under another name, then renamed) and is then noted, with its size
-    and CRC-32C, in a journal. After a kill, even -9, `resume` writes what is not noted, or is damaged, again.
+    Attributes:
+        path: the store, as `nec.open` takes it.
+        store: what is there, open for reading.
     """
 
-    def __init__(self, path: Path, spec: StoreSpec, lock: WriterLock) -> None:
-        self.path = path
-        self.spec = spec
-        self.tiling = spec.tiling
+    _reader: ClassVar[type]
+    _same: ClassVar[tuple[str, ...]]  # attributes that must not differ when a store is resumed
+    _numbers: ClassVar[int]  # that are noted of a shard
+
+    def __init__(self, backend: Backend, lock: Lock) -> None:
+        self._backend = backend
         self._lock = lock
-        self._store = Store(path, allow_incomplete=True)
-        self._journal = Journal(path)
-        self._written = self._recorded()
+        self.path = backend.path
+        try:
+            self.store: _Store = self._reader(str(backend.path), allow_incomplete=True)
+            self.tiling = self.store.tiling
+            self._attrs: dict[str, Any] = self.store.attrs
+            axes = len(self.tiling.shards) if isinstance(self.store, ImageStore) else 3
+            self._noted: dict[Shard, tuple[int, ...]] = {
+                tuple(entry[:axes]): tuple(entry[axes:]) for entry in backend.journal.entries(axes + self._numbers)
+            }
+        except BaseException:
+            self.close()
+            raise
+        self._threads = threading.RLock()
 
     @classmethod
-    def create(cls, path: str | Path, *, overwrite: bool = False, **keywords: Any) -> Self:
-        """Begin a store at `path`; `keywords` are those of `StoreSpec`.
+    def create(cls, path: str | Path, spec: _Spec, *, overwrite: bool = False) -> Self:
+        """Begin a store at `path`, a folder or the URL of a bucket.
 
         Raises:
-            InputError: a keyword is wrong; `path` exists and is not a store, or is one and `overwrite` is not given, or
-                another writer has it open.
+            InputError: `path` exists and is not a store of ours, or is one and `overwrite` is not given, or another
+                writer has it open; or what `spec` describes cannot be stored; or nothing can be written to the URL.
+            MissingExtraError: a raster has a CRS, and rasterio, which knows them, is not installed; or obstore is not.
+            NecError: the bucket cannot be reached, or refuses, after several attempts; methods raise it too.
         """
-        path = local_path(path)
-        spec = StoreSpec(**keywords)
-        return cls._open(path, spec, begin(path, partial(_write_skeleton, spec=spec), overwrite=overwrite))
+        backend = backend_of(path)
+        return cls(backend, backend.begin(partial(write_skeleton, spec=spec), overwrite=overwrite))
 
     @classmethod
-    def resume(cls, path: str | Path, **keywords: Any) -> Self:
-        """Go on with a store that an earlier run began with the same `keywords`, or repair a complete one.
+    def resume(cls, path: str | Path, spec: _Spec | None = None) -> Self:
+        """Go on with a store that an earlier run began, or repair one, or add dates to a raster.
+
+        `spec`: where given, the store must have been made with it.
 
         Raises:
-            InputError: there is no store, another writer has it open, or it was begun with another codec, quality,
-                model, list of images, labels, split, groups, masks or tiling; the message says which.
+            InputError: there is no store, another writer has it open, or it was made with another codec, quality,
+                model, grid, ...; the message says which.
             CorruptError: its metadata are damaged.
         """
-        path = local_path(path)
-        spec = StoreSpec(**keywords)
-        _check_identity(Store(path, allow_incomplete=True), spec)
-        return cls._open(path, spec, WriterLock(path))
+        backend = backend_of(path)
+        if spec is not None:
+            cls._check_same(cls._reader(str(backend.path), allow_incomplete=True), spec)
+        return cls(backend, backend.lock())
 
     @classmethod
-    def _open(cls, path: Path, spec: StoreSpec, lock: WriterLock) -> Self:
-        try:
-            return cls(path, spec, lock)
-        except BaseException:
-            lock.release()
-            raise
+    def _check_same(cls, store: _Store, spec: _Spec) -> None:
+        wanted = spec.attributes()
+        differ = [key for key in cls._same if store.attrs.get(key) != wanted.get(key)]
+        differ += cls._other_grid(store, spec)
+        if differ:
+            raise InputError(
+                f"{store.path} was begun with something else ({', '.join(differ)} differ):"
+                " resume with the same, or write to another name"
+            )
+
+    @classmethod
+    def _other_grid(cls, store: _Store, spec: _Spec) -> list[str]:
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -106,12 +113,86 @@ class StoreWriter:
         self.close()
 
     def close(self) -> None:
-        """Let another writer in. What is written stays; a store that is not finished stays incomplete."""
+        """Let another writer in. What is written stays; what is not finished can be resumed."""
         self._lock.release()
+
+    def destroy(self) -> bool:
+        """Remove a store that was closed -> whether it is gone."""
+        return self._backend.destroy()
+
+    @property
+    def encoder(self) -> ShardEncoder:
+        """Makes the bytes that `write_encoded` writes; it can be pickled, so that workers encode and one writes."""
+        raise NotImplementedError
+
+    def _files(self, shard: Shard, encoded: EncodedShard) -> dict[str, bytes]:
+        """The files of a shard by key; an empty one is none."""
+        raise NotImplementedError
+
+    def _marks(self, shard: Shard, numbers: tuple[int, ...]) -> dict[str, Mark]:
+        """What is noted of each file of a shard."""
+        raise NotImplementedError
+
+    def _put(self, shard: Shard, encoded: EncodedShard, failed: Iterable[FailedTile] = ()) -> None:
+        """Write a shard's files and note them."""
+        files = self._files(shard, encoded)
+        numbers: tuple[int, ...] = ()
+        for key, data in files.items():
+            if data:
+                self._backend.write(key, data)
+            else:
+                self._backend.remove(key)
+            numbers += mark(data)
+        if len(numbers) < self._numbers:
+            numbers += (encoded.valid_tokens,)
+        with self._threads:
+            self._noted[shard] = numbers
+            for row, column, side in failed:
+                self._backend.journal.note((shard[0], row, column, side))
+            self._backend.journal.note(shard, numbers)
+
+    def _intact(self, shards: Iterable[Shard]) -> set[Shard]:
+        """Those that are noted, and of which there is what was noted (in a bucket: so many bytes)."""
+        marks = {shard: self._marks(shard, self._noted[shard]) for shard in shards if shard in self._noted}
+        intact = self._backend.intact({key: noted for files in marks.values() for key, noted in files.items()})
+        return {shard for shard, files in marks.items() if files.keys() <= intact}
+
+
+class ImageWriter(ShardWriter[ImageStore, ImageSpec]):
+    """Writes a store of images.
+
+    >>> with ImageWriter.create(path, ImageSpec(codec=codec, quality=1.0, names=names, grid=(8, 8))) as writer:
+    ...     for start, stop in writer.missing():  # doctest: +SKIP
+    ...         writer.write(start, embeddings[start:stop])
+    ...     writer.finish()
+    """
+
+    _reader = ImageStore
+    _same = ("format_version", "images", "quality", "codec", "model", "classes", "masks", "checksums")
+    _numbers = 2
+
+    def __init__(self, backend: Backend, lock: Lock) -> None:
+        super().__init__(backend, lock)
+        if self.store.complete:
+            listed = {shard: self.store.written(shard) or () for shard in self.tiling.all_shards()}
+            self._noted = {**listed, **self._noted}
+
+    @classmethod
+    def _other_grid(cls, store: ImageStore, spec: ImageSpec) -> list[str]:
+        shape = (len(store), *store.grid, store.dimensions)
+        differ = ["grid or dimensions"] if shape[1:] != spec.shape[1:] else []
+        return differ + (["images_per_chunk or chunks_per_shard"] if store.tiling != spec.tiling else [])
+
+    @property
+    def encoder(self) -> ShardEncoder:
+        item = (*self.store.grid, self.store.dimensions)
+        return ShardEncoder(self.store.codec, self.store.quality, self.tiling, item, tuple(self.store.names))
 
     def missing(self) -> list[tuple[int, int]]:
         """[start, stop) of the images of each shard that is not written yet, or is damaged."""
-        return [self.tiling.shard_images(shard) for shard in range(self.tiling.shards) if not self._is_written(shard)]
+        intact = self._intact(self.tiling.all_shards())
+        windows = [self.tiling.shard_window(*shard)[0] for shard in self.tiling.all_shards() if shard not in intact]
+        return [(window.start, window.stop) for window in windows]
 
     def write(self, start: int, embeddings: np.ndarray) -> None:
         """Encode one whole shard, a range out of `missing()`.
@@ -123,169 +204,238 @@ class StoreWriter:
         Raises:
             InputError: the range is not a shard's, or the embeddings have another shape or hold NaN or infinity.
         """
-        self.write_encoded(start, self.encoder.encode(start, embeddings))
+        self.write_encoded(start, self.encoder.encode(self.shard_at(start), embeddings))
 
-    @property
-    def encoder(self) -> StoreShardEncoder:
-        """Makes the bytes that `write_encoded` writes; it can be pickled, so that workers encode and one writes."""
-        return StoreShardEncoder(
-            self.spec.codec, self.spec.quality, self.tiling, self.spec.shape, tuple(self.spec.names)
-        )
-
-    def write_encoded(self, start: int, data: bytes) -> None:
+    def write_encoded(self, start: int, encoded: EncodedShard) -> None:
         """Write a shard that `encoder` made, here or elsewhere; `start`: its first image."""
-        shard = self.tiling.shard_at(start)
-        write_bytes(self._file(shard), data)
-        self._note(shard, data)
+        self._put(self.shard_at(start), encoded)
+
+    def shard_at(self, start: int) -> Shard:
+        """The shard, as `encoder` takes it, whose first image is `start`; `InputError` where none begins."""
+        shard, rest = divmod(start, self.tiling.shard[0])
+        if rest or not 0 <= shard < self.tiling.shards[0]:
+            raise InputError(f"image {start}: shards begin at multiples of {self.tiling.shard[0]}: use missing()")
+        return (shard,)
 
     def finish(self) -> None:
         """Check that every chunk is there, record sizes and checksums, and mark the store complete in one step.
 
         Raises:
             IncompleteError: some shards are not written.
-            CorruptError: a shard on disk lacks chunks or is damaged.
+            CorruptError: a shard lacks chunks.
         """
-        missing = self.missing()
+        shards = self.tiling.all_shards()
+        missing = len(shards) - len(self._intact(shards))
         if missing:
-            raise IncompleteError(f"{self.path}: {len(missing)} of {self.tiling.shards} shards are not written yet")
-        for shard in range(self.tiling.shards):
-            self._check_chunks(shard)
-        for leftover in [*self.path.rglob(f"*{PARTIAL}"), *self.path.rglob(".*.tmp")]:
-            remove(leftover)
-        write_json(self.path / "zarr.json", group_document(self._final_attributes(), self._store.metadata))
-        self._journal.remove()
-        self.close()
-
-    def _file(self, shard: int) -> Path:
-        return self.path / self.tiling.shard_key(shard)
-
-    def _note(self, shard: int, data: bytes) -> None:
-        self._written[shard] = mark(data)
-        self._journal.note((shard,), self._written[shard])
-
-    def _recorded(self) -> dict[int, Mark]:
-        """Shard to (bytes, CRC-32C): what a complete store lists, then what the journal adds."""
-        shards = self._store.attrs.get("shards", {"bytes": [], "crc32c": []})
-        records = dict(enumerate(zip(shards["bytes"], shards["crc32c"], strict=True)))
-        for shard, size, crc in self._journal.entries(3):
-            records[shard] = (size, crc)
-        return records
-
-    def _is_written(self, shard: int) -> bool:
-        return is_intact(self._file(shard), self._written.get(shard))
-
-    def _check_chunks(self, shard: int) -> None:
-        found = chunks_in_shard(self._file(shard).read_bytes(), self.tiling.chunks_per_shard)
-        if found != len(self.tiling.shard_chunks(shard)):
-            raise CorruptError(f"{self._file(shard)} holds {found} of {len(self.tiling.shard_chunks(shard))} chunks")
-
-    def _final_attributes(self) -> dict[str, Any]:
-        sizes, checksums = zip(*(self._written[shard] for shard in range(self.tiling.shards)), strict=True)
-        figures = {"stored_bytes": sum(sizes), "bytes_per_image": sum(sizes) / self.tiling.images}
-        return {
-            **self._store.attrs,
+            raise IncompleteError(f"{self.path}: {missing} of {len(shards)} shards are not written yet")
+        sizes, checksums = zip(*(self._noted[shard] for shard in shards), strict=True)
+        self._attrs = {
+            **self._attrs,
             "complete": True,
-            "figures": figures,
+            "figures": {"stored_bytes": sum(sizes), "bytes_per_image": sum(sizes) / len(self.store)},
             "shards": {"bytes": list(sizes), "crc32c": list(checksums)},
         }
+        document = group_document(self._attrs, self.store.metadata, self.store.conventions)
+        self._backend.publish([("zarr.json", json_bytes(document))])
+        self._backend.journal.remove()
+        self.close()
+
+    def _files(self, shard: Shard, encoded: EncodedShard) -> dict[str, bytes]:
+        found = chunks_in_shard(encoded.embeddings, math.prod(self.tiling.slots))
+        if found != math.prod(self.tiling.chunks_of(*shard)):
+            raise CorruptError(f"the shard {image_key(shard)} that was sent holds {found} chunks")
+        return {image_key(shard): encoded.embeddings}
+
+    def _marks(self, shard: Shard, numbers: tuple[int, ...]) -> dict[str, Mark]:
+        size, crc = numbers
+        return {image_key(shard): (size, crc)}
 
 
-def _write_skeleton(folder: Path, spec: StoreSpec) -> None:
-    """Write everything but the shards: metadata, labels, names, split, groups and masks, marked incomplete."""
-    group = zarr.create_group(zarr.storage.LocalStore(folder))
-    _create_embeddings(group, spec)
-    for name, values in spec.side_values().items():
-        _create_side(group, name, values, spec)
-    _create_masks(group, spec)
-    arrays: dict[str, dict[str, Any]] = {}
-    for name in sorted(name for name, _ in group.members()):
-        file = folder / name / "zarr.json"
-        arrays[name] = json.loads(file.read_bytes())
-        write_json(file, arrays[name])  # compact: the tables in it are long
-    write_json(folder / "zarr.json", group_document(spec.attributes(), arrays))
+class RasterWriter(ShardWriter[RasterStore, RasterSpec]):
+    """Writes a raster, date by date. Shards are (time, row, column).
 
+    >>> with RasterWriter.create(path, spec) as writer:  # doctest: +SKIP
+    ...     time = writer.append_time(np.datetime64("2026-05-01"))
+    ...     for shard in writer.missing(time):
+    ...         writer.write(shard, tokens, valid)
+    ...     writer.finish(time)
 
-def _create_embeddings(group: zarr.Group, spec: StoreSpec) -> None:
-    from nec.codec.zarr_codec import NecEmbeddingCodec
+    Readers do not see a date before `finish`, so a published raster stays readable while one is added.
+    """
 
-    tiling = spec.tiling
-    group.create_array(
-        EMBEDDINGS,
-        shape=spec.shape,
-        dtype="float32",
-        chunks=(tiling.per_chunk, *spec.shape[1:]),
-        shards=(tiling.per_shard, *spec.shape[1:]),
-        serializer=NecEmbeddingCodec(spec.codec, spec.quality),
-        compressors=None,
-        fill_value=float("nan"),
-        dimension_names=DIMENSIONS,
-        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
-    )
+    _reader = RasterStore
+    _same = ("format_version", "dimensions", "patch_px", "quality", "codec", "model", "bands")
+    _numbers = 5
 
-
-def _create_side(group: zarr.Group, name: str, values: Any, spec: StoreSpec) -> None:
-    dtype, fill, attributes = {
-        NAMES: (zarr.dtype.VariableLengthUTF8(), "", {"long_name": "name of the image"}),
-        LABELS: (zarr.dtype.Int64(), -1, _flags(spec.class_names, "class of the image, -1: none")),
-        SPLIT: (
-            zarr.dtype.Int8(),
-            0,
-            _flags(["unassigned", *SPLITS[1:]], "part of the dataset that the image belongs to"),
-        ),
-        GROUPS: (zarr.dtype.VariableLengthUTF8(), "", {"long_name": "tile or scene that the image was cut from"}),
-    }[name]
-    array = group.create_array(
-        name,
-        shape=(len(values),),
-        dtype=dtype,  # type: ignore[arg-type]
-        chunks=(min(len(values), SIDE_CHUNK),),
-        compressors=[ZstdCodec(level=19), Crc32cCodec()],
-        fill_value=fill,
-        dimension_names=DIMENSIONS[:1],
-        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
-        attributes=attributes,
-        config={"write_empty_chunks": True},
-    )
-    array[:] = np.array(values, dtype=object) if name in (NAMES, GROUPS) else values
-
-
-def _create_masks(group: zarr.Group, spec: StoreSpec) -> None:
-    if spec.masks is None:
-        return
-    array = group.create_array(
-        MASKS,
-        shape=spec.masks.shape,
-        dtype="uint8",
-        chunks=(mask_tiling(spec.masks.shape).per_chunk, *spec.masks.shape[1:]),
-        compressors=[ZstdCodec(level=MASK_LEVEL), Crc32cCodec()],
-        fill_value=IGNORE,
-        dimension_names=MASK_DIMENSIONS,
-        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
-        attributes=_flags(spec.mask_classes, f"class of the pixel, {IGNORE}: none"),
-        config={"write_empty_chunks": True},
-    )
-    for start, block in spec.mask_blocks():
-        array[start : start + len(block)] = block
-
-
-def _flags(meanings: Any, long_name: str) -> dict[str, Any]:
-    """CF attributes that name the values 0, 1, ... (blanks, which CF uses as separators, become underscores)."""
-    if meanings is None:
-        return {"long_name": long_name}
-    words = " ".join("_".join(str(meaning).split()) for meaning in meanings)
-    return {"long_name": long_name, "flag_values": list(range(len(meanings))), "flag_meanings": words}
-
-
-def _check_identity(store: Store, spec: StoreSpec) -> None:
-    """`InputError` naming what differs between a store and what it is to be resumed with."""
-    wanted = spec.attributes()
-    differ = [key for key in _IDENTITY if store.attrs.get(key) != wanted.get(key)]
-    if (*store.grid, store.dimensions) != spec.shape[1:]:
-        differ.append("grid or dimensions")
-    if store.tiling != spec.tiling:
-        differ.append("images_per_chunk or chunks_per_shard")
-    if differ:
-        raise InputError(
-            f"{store.path} was begun with something else ({', '.join(differ)} differ):"
-            " resume with the same, or write to another name"
+    @classmethod
+    def _other_grid(cls, store: RasterStore, spec: RasterSpec) -> list[str]:
+        differ = ["grid, chunk or shard"] if store.tiling != spec.tiling else []
+        return differ + (
+            ["crs or transform"] if (store.crs, store.transform) != (spec.crs_names[0], spec.affine) else []
         )
+
+    @property
+    def encoder(self) -> ShardEncoder:
+        return ShardEncoder(self.store.codec, self.store.quality, self.tiling, (self.store.dimensions,))
+
+    @property
+    def times(self) -> np.ndarray:
+        """The dates in the raster, finished and then pending, datetime64[s]."""
+        return np.array([date(entry["time"]) for entry in self._entries()], "datetime64[s]")
+
+    def append_time(self, time: Any, *, source: Mapping[str, Any] | None = None) -> int:
+        """Begin a date, or go on with one that an earlier run began or finished.
+
+        Args:
+            time: datetime64, datetime or ISO text; in UTC, kept to the second.
+            source: free JSON on the imagery of this date; "links" is a list of its URLs.
+
+        Returns:
+            The date's index.
+
+        Raises:
+            InputError: another date was begun and is not finished, or this one was begun from another source.
+        """
+        when, described = date(time), as_json(source, "source")
+        with self._threads:
+            for index, entry in enumerate(self._entries()):
+                if date(entry["time"]) == when:
+                    if entry["source"] != described:
+                        raise InputError(f"{self.path} has {iso(when)} already, from another source: {entry['source']}")
+                    return index
+            if self._attrs["pending"]:
+                other = self._attrs["pending"][0]["time"]
+                raise InputError(f"{self.path}: {other} was begun and not finished: finish or discard it first")
+            self._attrs = {**self._attrs, "complete": False, "pending": [{"time": iso(when), "source": described}]}
+            self._backend.publish(self._metadata())
+            return len(self._attrs["times"])
+
+    def discard(self, time: int) -> None:
+        """Forget the pending date `time` and remove what was written of it."""
+        self._check_time(time)
+        if time != len(self._attrs["times"]):
+            raise InputError(f"{self.path}: only a date that is not finished can be discarded")
+        for shard in self._shards(time):
+            for key in (embeddings_key(shard), valid_key(shard)):
+                self._backend.remove(key)
+            self._noted.pop(shard, None)
+        self._backend.journal.remove()
+        self._attrs = {**self._attrs, "complete": bool(self._attrs["times"]), "pending": []}
+        self._backend.publish(self._metadata())
+
+    def done(self, time: int) -> set[Shard]:
+        """The shards of a date that are written and undamaged (in a bucket: of the size noted)."""
+        self._check_time(time)
+        self._load_list(time)
+        return self._intact(self._shards(time))
+
+    def missing(self, time: int) -> list[Shard]:
+        """The shards (time, row, column) of a date that are not written yet, or damaged, row by row."""
+        done = self.done(time)
+        return [shard for shard in self._shards(time) if shard not in done]
+
+    def write(self, shard: Shard, tokens: np.ndarray, valid: np.ndarray) -> None:
+        """Encode one whole shard and write it.
+
+        Args:
+            shard: (time, row, column), out of `missing`.
+            tokens: float (y, x, d) of the shard's tokens within the grid, NaN where they are not valid.
+            valid: bool (y, x).
+
+        Raises:
+            InputError: no such shard, shapes differ from its, or a valid token holds NaN or infinity.
+        """
+        self.write_encoded(shard, self.encoder.encode(shard[1:], tokens, valid))
+
+    def write_encoded(self, shard: Shard, encoded: EncodedShard, failed: Iterable[FailedTile] = ()) -> None:
+        """Write a shard that `encoder` made, here or elsewhere.
+
+        `failed`: tiles that could not be read, whose tokens are not valid for that reason; see `failed`.
+
+        Raises:
+            CorruptError: what was sent is no whole shard.
+        """
+        self._check_time(shard[0])
+        self.tiling.check_shard(*shard[1:])
+        self._put(shard, encoded, failed)
+
+    def failed(self, time: int) -> list[FailedTile]:
+        """The tiles of a date that could not be read, of all runs that wrote to it, in order."""
+        self._check_time(time)
+        run = self._entries()[time].get("run") or {}
+        noted = {(row, column, side) for t, row, column, side in self._backend.journal.entries(4) if t == time}
+        return sorted(noted | {tuple(tile) for tile in run.get("failed_tiles", [])})
+
+    def finish(self, time: int, *, run: Mapping[str, Any] | None = None) -> None:
+        """Check that every shard of a date is there, list sizes and checksums, and show it to readers in one step.
+
+        Args:
+            run: free JSON on how it was made, for catalogues: "datetime", "parameters", "energy" (docs/products.md).
+                Leave out what differs between runs where two runs must give the same bytes.
+
+        Raises:
+            IncompleteError: some shards are not written, or damaged.
+        """
+        missing = self.missing(time)
+        if missing:
+            raise IncompleteError(
+                f"{self.path}: {len(missing)} of {len(self._shards(time))} shards of date {time} are not"
+                f" written yet, the first at row and column {missing[0][1:]}"
+            )
+        with self._threads:
+            self._finish(time, as_json(run, "run"))
+
+    def _finish(self, time: int, run: dict[str, Any] | None) -> None:
+        noted = [self._noted[shard] for shard in self._shards(time)]
+        listed = json_bytes({"shards": [list(numbers) for numbers in noted]})
+        begun = self._entries()[time]
+        entry = {
+            "time": begun["time"],
+            "source": begun["source"],
+            "run": run if run is not None else begun.get("run"),
+            "stored_bytes": sum(numbers[0] for numbers in noted),
+            "valid_tokens": sum(numbers[4] for numbers in noted),
+            "list": checksum(listed),
+        }
+        times = list(self._attrs["times"])
+        times[time : time + 1] = [entry]
+        pending = [] if time == len(self._attrs["times"]) else self._attrs["pending"]
+        self._attrs = {**self._attrs, "complete": not pending, "times": times, "pending": pending}
+        coordinates = time_files(self.times[: len(times)])
+        self._backend.publish([(list_key(time), listed), *coordinates, *self._metadata()])
+        if not pending:
+            self._backend.journal.remove()
+
+    def _files(self, shard: Shard, encoded: EncodedShard) -> dict[str, bytes]:
+        if encoded.embeddings:
+            chunks_in_shard(encoded.embeddings, math.prod(self.tiling.slots))
+        return {embeddings_key(shard): encoded.embeddings, valid_key(shard): encoded.valid}
+
+    def _marks(self, shard: Shard, numbers: tuple[int, ...]) -> dict[str, Mark]:
+        size, crc, valid_size, valid_crc, _ = numbers
+        return {embeddings_key(shard): (size, crc), valid_key(shard): (valid_size, valid_crc)}
+
+    def _shards(self, time: int) -> list[Shard]:
+        return [(time, *shard) for shard in self.tiling.all_shards()]
+
+    def _entries(self) -> list[dict[str, Any]]:
+        return [*self._attrs["times"], *self._attrs["pending"]]
+
+    def _check_time(self, time: int) -> None:
+        if not 0 <= time < len(self._entries()):
+            raise InputError(f"{self.path} has no date {time}: begin it with append_time")
+
+    def _load_list(self, time: int) -> None:
+        """Take what a finished date's list says, unless the journal knows better."""
+        if time >= len(self._attrs["times"]):
+            return
+        try:
+            listed = self.store.shard_list(time)
+        except CorruptError:  # a damaged list: its shards are written again
+            return
+        for shard, numbers in listed.items():
+            self._noted.setdefault((time, *shard), numbers)
+
+    def _metadata(self) -> list[tuple[str, bytes]]:
+        arrays = with_dates(self.store.metadata, len(self._attrs["times"]))
+        return list(metadata_files(self._attrs, arrays, self.store.conventions))

@@ -1,26 +1,27 @@
-"""Pre-training and NEC adaptation on Lightning. Needs the extra `[torch]`."""
+"""Pre-training and NEC adaptation on Lightning. Needs the extra `[torch]`.
+
+Names are imported when they are used, so that heads can take the optimiser's helpers without Lightning.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nec.errors import missing_extra
 
-try:
-    import lightning
-    import torch
-except ImportError as error:
-    missing_extra("PyTorch with Lightning", "torch", error)
-
-from nec.training.run import adapt, pretrain
-from nec.training.settings import (
-    AdaptOptions,
-    AdaptSettings,
-    FactorizedSettings,
-    HierarchicalSettings,
-    HyperpriorSettings,
-    TrainingOptions,
-    TrainingSettings,
-)
-from nec.training.trainer import Run, TrainReport
+if TYPE_CHECKING:
+    from nec.training.run import adapt, pretrain
+    from nec.training.settings import (
+        AdaptOptions,
+        AdaptSettings,
+        FactorizedSettings,
+        HierarchicalSettings,
+        HyperpriorSettings,
+        TrainingOptions,
+        TrainingSettings,
+    )
+    from nec.training.trainer import Run, TrainReport
 
 __all__ = [
     "AdaptOptions",
@@ -35,4 +36,13 @@ __all__ = [
     "adapt",
     "pretrain",
 ]
-del lightning, torch
+_MODULES = {"adapt": "run", "pretrain": "run", "Run": "trainer", "TrainReport": "trainer"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'settings')}"), name)
+    except ImportError as error:
+        missing_extra("PyTorch with Lightning", "torch", error)

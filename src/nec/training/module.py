@@ -181,7 +181,7 @@ class MaskedTraining(lightning.LightningModule):
         assert isinstance(s, HierarchicalSettings)
         assert isinstance(bottleneck, CodecBottleneck)
         levels = draw_levels(noise["level"][:, 0], s.quality_range)
-        tokens = self.model.embed(views)
+        tokens = self.model.token_grid(views)
         coded = bottleneck(tokens, levels, noise.get("latent"))
         parts, figures = [], {"bytes_per_image": coded.bits.detach().mean() / 8}
         if self.teacher is not None:
@@ -228,9 +228,9 @@ def features_target(
     `bottleneck` has the means by place.
     """
     if symmetries == GROUPS[1]:
-        return teacher.embed(views)
+        return teacher.token_grid(views)
     places = bottleneck.means(*teacher.grid_of(views))
-    return symmetric_mean(lambda turned: teacher.embed(turned) - places, views, symmetries) + places
+    return symmetric_mean(lambda turned: teacher.token_grid(turned) - places, views, symmetries) + places
 
 
 def drawn_symmetries(settings: HierarchicalSettings, generator: torch.Generator) -> tuple[int, ...]:

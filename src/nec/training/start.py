@@ -73,7 +73,7 @@ def sample_tokens(model: NecModel, images: Images, seed: int, count: int) -> Ten
     """Tokens (n, y, x, d) of so many of the images."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
     batches = np.array_split(chosen, -(-len(chosen) // 128))
-    return torch.cat([model.embed(model.normalize(images.take(batch))) for batch in batches])
+    return torch.cat([model.token_grid(model.normalize(images.take(batch))) for batch in batches])
 
 
 def _through_codec(model: NecModel, images: Images, settings: HierarchicalSettings) -> NecModel | None:

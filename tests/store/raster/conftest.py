@@ -10,7 +10,7 @@ import pytest
 from product_samples import GRID, TIMES, TRANSFORM, D, write_date
 
 import nec
-from nec.store import ProductSpec, ProductWriter, create_product
+from nec.store import RasterSpec, RasterWriter
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +37,10 @@ def codec(rasters: np.ndarray) -> nec.EmbeddingCodec:
 
 
 @pytest.fixture(scope="session")
-def spec(codec: nec.EmbeddingCodec) -> ProductSpec:
+def spec(codec: nec.EmbeddingCodec) -> RasterSpec:
     """Chunks of 4x4 tokens, shards of 8x8: 3 rows of 4 shards, cut at the lower and right edge."""
     pytest.importorskip("rasterio")
-    return ProductSpec(
+    return RasterSpec(
         grid=GRID,
         dimensions=D,
         codec=codec,
@@ -59,12 +59,12 @@ def spec(codec: nec.EmbeddingCodec) -> ProductSpec:
 
 
 @pytest.fixture(scope="session")
-def build(spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray) -> Callable[..., Path]:
+def build(spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray) -> Callable[..., Path]:
     """Write the product at a path."""
 
     def make(path: Path, dates: int = 2) -> Path:
-        create_product(path, spec)
-        with ProductWriter(path, spec) as writer:
+        RasterWriter.create(path, spec).close()
+        with RasterWriter.resume(path, spec) as writer:
             for time in range(dates):
                 write_date(writer, TIMES[time], rasters[time], valid[time])
         return path
@@ -79,7 +79,7 @@ def product_path(tmp_path_factory: pytest.TempPathFactory, build: Callable[..., 
 
 
 @pytest.fixture(scope="session")
-def decoded(spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def decoded(spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Chunks that are wholly valid through the codec alone, without Zarr; NaN elsewhere. float32 (2, 21, 30, 5)."""
     out = np.full_like(rasters, np.nan)
     for t in range(2):

@@ -16,10 +16,10 @@ from product_samples import GRID, ROUNDING, TIMES, TRANSFORM, D, write_date
 
 import nec
 from nec.cli import main
-from nec.export.geoparquet import hilbert, write_geoparquet
+from nec.export import geoparquet, stac
+from nec.export.geoparquet import hilbert
 from nec.export.quicklook import Colouring, quicklook
-from nec.export.stac import write_stac
-from nec.store import ProductSpec, ProductWriter, create_product, open_product
+from nec.store import RasterSpec, RasterWriter, open_product
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -84,7 +84,7 @@ def test_to_xarray_is_masked_and_reads_only_what_is_asked_for(
 
 
 def test_to_xarray_raises_for_what_is_lost(
-    tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray
 ) -> None:
     pytest.importorskip("xarray")
     path = one_date(tmp_path / "p.zarr", spec, rasters[0], valid[0])
@@ -113,14 +113,14 @@ def test_the_attributes_follow_the_zarr_conventions(product_path: Path) -> None:
     assert attributes["geoemb:model"] == "https://example.org/models/toy"
 
 
-def one_date(path: Path, spec: ProductSpec, tokens: np.ndarray, valid: np.ndarray) -> Path:
-    create_product(path, spec)
-    with ProductWriter(path) as writer:
+def one_date(path: Path, spec: RasterSpec, tokens: np.ndarray, valid: np.ndarray) -> Path:
+    RasterWriter.create(path, spec).close()
+    with RasterWriter.resume(path) as writer:
         write_date(writer, TIMES[0], tokens, valid)
     return path
 
 
-def test_other_places(tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray) -> None:
+def test_other_places(tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray) -> None:
     """A CRS without a code, a rotated grid, and no CRS at all."""
     own = "+proj=laea +lat_0=47 +lon_0=9 +datum=WGS84 +units=m"
     turned = (100.0, 20.0, 0.0, 20.0, -100.0, 0.0)
@@ -131,14 +131,14 @@ def test_other_places(tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, va
     assert product.conventions["proj:wkt2"] == product.crs
     assert "x" not in product.metadata
     assert product.window((5, -5, 6, -4)) == (slice(0, 1), slice(0, 1))
-    write_stac(product, tmp_path / "stac")
+    stac.write(product, tmp_path / "stac")
     none = one_date(tmp_path / "b.zarr", replace(spec, crs=None), rasters[0], valid[0])
     assert open_product(none).crs is None
     assert nec.store.info(none)["bytes_per_km2"] is None
     assert "geoemb:gsd" not in open_product(none).conventions
-    for export in (write_stac, write_geoparquet):
+    for write in (stac.write, geoparquet.write):
         with pytest.raises(nec.InputError, match="no CRS"):
-            export(open_product(none), tmp_path / "x")
+            write(open_product(none), tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -161,7 +161,7 @@ def test_chips_are_means_of_their_valid_tokens(
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     product = open_product(product_path)
-    count = write_geoparquet(product, tmp_path / "chips.parquet", chip=chip)
+    geoparquet.write(product, tmp_path / "chips.parquet", chip=chip)
     table = parquet.read_table(tmp_path / "chips.parquet")
     expected = {}
     for t in range(2):
@@ -171,7 +171,7 @@ def test_chips_are_means_of_their_valid_tokens(
                 mask = valid[t, y : y + chip, x : x + chip]
                 if mask.any():
                     expected[t, y, x] = mask.mean(), tokens[y : y + chip, x : x + chip][mask].mean(axis=0)
-    assert count == len(table) == len(expected)
+    assert len(table) == len(expected)
     for row in table.to_pylist():
         t = [np.datetime64(time) for time in TIMES].index(np.datetime64(row["time"].replace(tzinfo=None), "s"))
         fraction, mean = expected[t, row["row"], row["column"]]
@@ -184,7 +184,7 @@ def test_geopandas_reads_the_chips_in_their_places(product_path: Path, tmp_path:
     shapely = pytest.importorskip("shapely")
     parquet = pytest.importorskip("pyarrow.parquet")
     product = open_product(product_path)
-    write_geoparquet(product, tmp_path / "chips.parquet", chip=5, time=0)
+    geoparquet.write(product, tmp_path / "chips.parquet", chip=5, time=0)
     frame = geopandas.read_parquet(tmp_path / "chips.parquet")
     assert frame.crs.to_epsg() in (4326, None)
     assert (frame.time.dt.strftime("%Y-%m-%dT%H:%M:%S") == TIMES[0]).all()
@@ -205,8 +205,8 @@ def test_geopandas_reads_the_chips_in_their_places(product_path: Path, tmp_path:
 
 def test_the_footers_say_what_it_is(product_path: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    write_geoparquet(open_product(product_path), tmp_path / "a.parquet")
-    write_geoparquet(open_product(product_path), tmp_path / "b.parquet")
+    geoparquet.write(open_product(product_path), tmp_path / "a.parquet")
+    geoparquet.write(open_product(product_path), tmp_path / "b.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     footer = parquet.read_schema(tmp_path / "a.parquet").metadata
     geo, emb = json.loads(footer[b"geo"]), json.loads(footer[b"emb"])
@@ -215,7 +215,7 @@ def test_the_footers_say_what_it_is(product_path: Path, tmp_path: Path) -> None:
     assert (emb["emb:dimensions"], emb["gsd"], emb["emb:chip_layout"]["chip_size"]) == (D, 1280.0, [128, 128])
     assert emb["model"]["name"] == "toy"
     with pytest.raises(nec.InputError, match="exists"):
-        write_geoparquet(open_product(product_path), tmp_path / "a.parquet")
+        geoparquet.write(open_product(product_path), tmp_path / "a.parquet")
 
 
 # ---- STAC
@@ -237,20 +237,20 @@ def extension_validator(schemas_dir: Path, definition: str) -> Any:
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray) -> list[dict[str, Any]]:
+def catalogue(tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray) -> list[dict[str, Any]]:
     """Collection and Items of a product whose dates say how they were made."""
     path = tmp_path / "toy.zarr"
-    create_product(path, spec)
+    RasterWriter.create(path, spec).close()
     energy = {"device_type": "cpu", "inference_duration_s": 12.5, "energy_kwh": 0.001, "name": "some CPU"}
     run = {"energy": energy, "datetime": "2026-06-02T00:00:00Z", "parameters": {"batch": 8}}
-    with ProductWriter(path) as writer:
+    with RasterWriter.resume(path) as writer:
         for t, time in enumerate(TIMES):
             index = writer.append_time(time, source={"links": [f"https://example.org/items/{t}"]})
-            for row, column in writer.missing(index):
-                window = writer.product.tiling.shard_window(row, column)
-                writer.write_shard(index, row, column, rasters[t][window], valid[t][window])
+            for shard in writer.missing(index):
+                window = writer.tiling.shard_window(*shard[1:])
+                writer.write(shard, rasters[t][window], valid[t][window])
             writer.finish(index, run=run)
-    written = write_stac(open_product(path), tmp_path / "stac")
+    written = sorted(stac.write(open_product(path), tmp_path / "stac").iterdir())
     assert [file.name for file in written] == [
         "collection.json", "toy-20260501T103000.json", "toy-20260601T103000.json"
     ]  # fmt: skip
@@ -289,7 +289,7 @@ def test_pystac_accepts_the_catalogue(catalogue: list[dict[str, Any]], tmp_path:
     ]  # fmt: skip
 
 
-def test_the_catalogue_says_where_and_how(catalogue: list[dict[str, Any]], spec: ProductSpec) -> None:
+def test_the_catalogue_says_where_and_how(catalogue: list[dict[str, Any]], spec: RasterSpec) -> None:
     warp = pytest.importorskip("rasterio.warp")
     collection, item, _ = catalogue
     left, bottom = 500_000, 5_000_000 - 160 * GRID[0]
@@ -316,13 +316,13 @@ def test_the_catalogue_says_where_and_how(catalogue: list[dict[str, Any]], spec:
 
 
 def test_a_product_that_names_nothing_needs_links(
-    tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray
 ) -> None:
     path = one_date(tmp_path / "p.zarr", replace(spec, model=None, source=None), rasters[0], valid[0])
     with pytest.raises(nec.InputError, match="--model-url"):
-        write_stac(open_product(path), tmp_path / "stac")
+        stac.write(open_product(path), tmp_path / "stac")
     with pytest.raises(nec.InputError, match="--source-url"):
-        write_stac(open_product(path), tmp_path / "stac", model_url="https://example.org/m")
+        stac.write(open_product(path), tmp_path / "stac", model_url="https://example.org/m")
     assert not (tmp_path / "stac").exists()
 
 
@@ -414,3 +414,105 @@ def test_verify_names_the_damage(
     file.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
     assert main(["verify", str(path)]) == 1
     assert "corrupt: embeddings/c.0.0.2.0 tokens from row 16, column 0:" in capsys.readouterr().out
+
+
+def test_formats_by_name_and_by_suffix(product_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    product = open_product(product_path)
+    assert nec.export(product, tmp_path / "a.parquet", chip=5) == tmp_path / "a.parquet"
+    assert nec.export(product_path, tmp_path / "b", format="geoparquet", chip=5) == tmp_path / "b"
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b").read_bytes()
+    for options, word in (
+        ({"format": "shapefile"}, "stac, geoparquet, quicklook"), ({"format": "stac", "chip": 3}, "chip means nothing"),
+        ({}, "no format"),
+    ):  # fmt: skip
+        with pytest.raises(nec.InputError, match=word):
+            nec.export(product, tmp_path / "c", **options)
+    with pytest.raises(nec.InputError, match="quicklook is not for"):
+        nec.export("eurosat", tmp_path / "c.png")
+
+
+PLACES = {
+    # CRS, transform for a grid of 21 x 30, and what its box must be near to: west, south, east, north
+    "across the meridian, metres": ("EPSG:32601", (3000, 0, 300_000, 0, -3000, 7_620_000), [178.3, 67.9, -179.0, 68.7]),
+    "across the meridian, degrees": ("EPSG:4326", (0.1, 0, 179, 0, -0.1, -16), [179, -18.1, -178, -16]),
+    "around the north pole": ("EPSG:3413", (80_000, 0, -1_200_000, 0, -80_000, 900_000), [-180, 75, 180, 90]),
+    "around the south pole": ("EPSG:3031", (80_000, 0, -1_200_000, 0, -80_000, 900_000), [-180, -90, 180, -75]),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places_that_a_plain_box_does_not_fit(
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray, name: str
+) -> None:
+    shapely, parquet = pytest.importorskip("shapely"), pytest.importorskip("pyarrow.parquet")
+    crs, transform, expected = PLACES[name]
+    product = open_product(
+        one_date(tmp_path / "p.zarr", replace(spec, crs=crs, transform=transform), *(rasters[0], valid[0]))
+    )
+    item = json.loads(sorted(stac.write(product, tmp_path / "stac").glob("p-*.json"))[0].read_text())
+    np.testing.assert_allclose(item["bbox"], expected, atol=2.5)
+    polygon = shapely.from_geojson(json.dumps(item["geometry"]))
+    assert polygon.is_valid
+    west, _, east, _ = polygon.bounds
+    assert -180 <= west < east <= 180
+    if "pole" in name:
+        assert polygon.covers(shapely.Point(10, 90 if "north" in name else -90))
+    else:
+        assert item["geometry"]["type"] == "MultiPolygon"
+        assert item["bbox"][0] > item["bbox"][2]
+        assert polygon.area < 10
+    geoparquet.write(product, tmp_path / "chips.parquet", chip=7)
+    chips = shapely.from_wkb(parquet.read_table(tmp_path / "chips.parquet")["geometry"].to_pylist())
+    longitudes = np.array([[piece.bounds[0], piece.bounds[2]] for chip in chips for piece in shapely.get_parts(chip)])
+    assert (np.abs(longitudes) <= 180).all()
+    assert ("pole" in name) or (np.ptp(longitudes, axis=1) < 3).all()
+
+
+GEOSTATIONARY = """PROJCRS["GOES",
+BASEGEOGCRS["g",DATUM["d",ELLIPSOID["GRS 1980",6378137,298.257222101]],PRIMEM["Greenwich",0]],
+CONVERSION["c",METHOD["Geostationary Satellite (Sweep X)"],
+PARAMETER["Longitude of natural origin",-75,ANGLEUNIT["degree",0.0174532925199433]],
+PARAMETER["Satellite Height",35786023,LENGTHUNIT["metre",1]],PARAMETER["False easting",0,LENGTHUNIT["metre",1]],
+PARAMETER["False northing",0,LENGTHUNIT["metre",1]]],CS[Cartesian,2],AXIS["x",east],
+AXIS["y",north],LENGTHUNIT["metre",1]]"""
+
+
+def test_a_disk_of_which_the_corners_lie_in_space(
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    edge = 5_434_894.885056
+    place = {"crs": GEOSTATIONARY, "transform": (edge * 2 / 30, 0, -edge, 0, -edge * 2 / 21, edge)}
+    product = open_product(one_date(tmp_path / "p.zarr", replace(spec, **place), rasters[0], valid[0]))
+    item = json.loads(sorted(stac.write(product, tmp_path / "stac").glob("p-*.json"))[0].read_text())
+    np.testing.assert_allclose(item["bbox"], [-150, -75, 0, 75], atol=8)
+    geoparquet.write(product, tmp_path / "chips.parquet", chip=3)
+    assert 10 < len(parquet.read_table(tmp_path / "chips.parquet")) < 70
+
+
+def test_a_crs_of_no_planet_is_refused(
+    tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray
+) -> None:
+    site = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+    product = open_product(one_date(tmp_path / "p.zarr", replace(spec, crs=site), rasters[0], valid[0]))
+    for write in (stac.write, geoparquet.write):
+        with pytest.raises(nec.InputError, match="no longitude and latitude"):
+            write(product, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_date_without_a_valid_token_has_no_box(tmp_path: Path, spec: RasterSpec, rasters: np.ndarray) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    product = open_product(one_date(tmp_path / "p.zarr", spec, rasters[0], np.zeros(GRID, bool)))
+    geoparquet.write(product, tmp_path / "chips.parquet")
+    geo = json.loads(parquet.read_schema(tmp_path / "chips.parquet").metadata[b"geo"])
+    assert "bbox" not in geo["columns"]["geometry"]
+
+
+def test_what_to_xarray_gives_can_be_written(product_path: Path, tmp_path: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    dataset = open_product(product_path).to_xarray()
+    dataset.to_zarr(tmp_path / "whole.zarr")
+    dataset.isel(time=0, x=slice(3, 20), embedding=slice(0, 3)).to_zarr(tmp_path / "some.zarr")
+    np.testing.assert_array_equal(xarray.open_zarr(tmp_path / "whole.zarr").embeddings, dataset.embeddings)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from product_samples import GRID, ROUNDING, TIMES, TRANSFORM, write_date
 
 import nec
-from nec.store import ProductSpec, ProductWriter, ShardEncoder, create_product, info, open_product, verify
+from nec.store import RasterSpec, RasterWriter, ShardEncoder, info, open_product, verify
 from nec.store.journal import JOURNAL
 
 
@@ -75,7 +75,7 @@ def test_plain_zarr_reads_it(product_path: Path, valid: np.ndarray) -> None:
     assert not (product_path / "embeddings" / "c.0.0.0.0").exists()
 
 
-def test_what_it_says_of_itself(product_path: Path, spec: ProductSpec, valid: np.ndarray) -> None:
+def test_what_it_says_of_itself(product_path: Path, spec: RasterSpec, valid: np.ndarray) -> None:
     product = open_product(product_path)
     assert (product.grid, product.dimensions, product.patch_px, product.quality) == (GRID, 5, 16, 2.0)
     assert (product.crs, product.transform, product.token_size) == ("EPSG:32632", TRANSFORM, (160.0, 160.0))
@@ -121,7 +121,9 @@ def store_kind(tmp_path: Path, rasters: np.ndarray, codec: nec.EmbeddingCodec) -
     """A store of images."""
     path = tmp_path / "images.zarr"
     grid = rasters.shape[1:3]
-    with nec.store.StoreWriter.create(path, codec=codec, quality=1.0, names=["a", "b"], grid=grid) as writer:
+    with nec.store.ImageWriter.create(
+        path, nec.store.ImageSpec(codec=codec, quality=1.0, names=["a", "b"], grid=grid)
+    ) as writer:
         writer.write(0, rasters)
         writer.finish()
     return path
@@ -135,56 +137,54 @@ def test_the_same_input_gives_the_same_bytes(product_path: Path, tmp_path: Path,
 
 
 def test_shards_encoded_elsewhere_are_the_same(
-    product_path: Path, tmp_path: Path, spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray
+    product_path: Path, tmp_path: Path, spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray
 ) -> None:
-    create_product(tmp_path / "p.zarr", spec)
-    with ProductWriter(tmp_path / "p.zarr") as writer:
+    RasterWriter.create(tmp_path / "p.zarr", spec).close()
+    with RasterWriter.resume(tmp_path / "p.zarr") as writer:
         encoder = pickle.loads(pickle.dumps(writer.encoder))
         for t, time in enumerate(TIMES):
             assert writer.append_time(time) == t
-            for row, column in reversed(writer.missing(t)):
-                window = writer.product.tiling.shard_window(row, column)
-                shard = pickle.loads(pickle.dumps(encoder.encode(row, column, rasters[t][window], valid[t][window])))
-                writer.write_encoded(t, row, column, shard)
+            for shard in reversed(writer.missing(t)):
+                window = writer.tiling.shard_window(*shard[1:])
+                made = encoder.encode(shard[1:], rasters[t][window], valid[t][window])
+                writer.write_encoded(shard, pickle.loads(pickle.dumps(made)))
             writer.finish(t)
     assert digest(tmp_path / "p.zarr") == digest(product_path)
 
 
 def test_chunks_encoded_apart_make_the_same_shards(product_path: Path, rasters: np.ndarray, valid: np.ndarray) -> None:
     product = open_product(product_path)
-    encoder, tiling = ShardEncoder(product.codec, product.quality, product.tiling), product.tiling
+    encoder, tiling = ShardEncoder(product.codec, product.quality, product.tiling, (5,)), product.tiling
     for place in tiling.all_shards():
         window = tiling.shard_window(*place)
         parts = []
         for part in ((slice(1, 2), slice(0, 2)), (slice(0, 1), slice(1, 2)), (slice(0, 1), slice(0, 1))):
-            own = tiling.part_window(*place, part)
-            parts.append(
-                pickle.loads(pickle.dumps(encoder.encode_chunks(*place, part, rasters[1][own], valid[1][own])))
-            )
-        assert encoder.join(parts) == encoder.encode(*place, rasters[1][window], valid[1][window])
+            own = tiling.window_of_chunks(place, part)
+            parts.append(pickle.loads(pickle.dumps(encoder.encode_chunks(place, part, rasters[1][own], valid[1][own]))))
+        assert encoder.join(parts) == encoder.encode(place, rasters[1][window], valid[1][window])
     with pytest.raises(nec.InputError, match=r"\(4, 4, 5\)"):
-        encoder.encode_chunks(0, 0, (slice(0, 1), slice(0, 1)), rasters[0][:8, :8], valid[0][:8, :8])
+        encoder.encode_chunks((0, 0), (slice(0, 1), slice(0, 1)), rasters[0][:8, :8], valid[0][:8, :8])
 
 
 def test_a_date_appears_when_it_is_finished(
-    tmp_path: Path, build: Callable[..., Path], spec: ProductSpec, rasters: np.ndarray, valid: np.ndarray,
+    tmp_path: Path, build: Callable[..., Path], spec: RasterSpec, rasters: np.ndarray, valid: np.ndarray,
     product_path: Path,
 ) -> None:  # fmt: skip
     path = build(tmp_path / "p.zarr", dates=1)
-    with ProductWriter(path) as writer:
+    with RasterWriter.resume(path) as writer:
         assert writer.append_time(TIMES[1]) == 1
-        window = writer.product.tiling.shard_window(1, 1)
-        writer.write_shard(1, 1, 1, rasters[1][window], valid[1][window])
+        window = writer.store.tiling.shard_window(1, 1)
+        writer.write((1, 1, 1), rasters[1][window], valid[1][window])
         assert len(open_product(path).times) == 1
         assert (info(path)["complete"], info(path)["pending"]) == (False, [TIMES[1]])
-        assert verify(path)["ok"]
+        assert verify(path).ok
         with pytest.raises(nec.IncompleteError, match="11 of 12"):
             writer.finish(1)
         with pytest.raises(nec.InputError, match="not finished"):
             writer.append_time("2026-07-01")
-    with ProductWriter(path, spec) as writer:
+    with RasterWriter.resume(path, spec) as writer:
         assert writer.append_time(TIMES[1]) == 1
-        assert writer.done(1) == {(1, 1)}
+        assert writer.done(1) == {(1, 1, 1)}
         write_date(writer, TIMES[1], rasters[1], valid[1])
     assert digest(path) == digest(product_path)
 
@@ -192,28 +192,28 @@ def test_a_date_appears_when_it_is_finished(
 def test_a_pending_date_can_be_discarded(tmp_path: Path, build: Callable[..., Path], rasters: np.ndarray) -> None:
     path = build(tmp_path / "p.zarr", dates=1)
     before = digest(path)
-    with ProductWriter(path) as writer:
+    with RasterWriter.resume(path) as writer:
         writer.append_time("2026-07-01")
-        writer.write_shard(1, 0, 0, rasters[1][:8, :8], np.ones((8, 8), bool))
+        writer.write((1, 0, 0), rasters[1][:8, :8], np.ones((8, 8), bool))
         with pytest.raises(nec.InputError, match="not finished can be discarded"):
             writer.discard(0)
         writer.discard(1)
     assert digest(path) == before
 
 
-def test_a_product_without_a_finished_date_is_refused(tmp_path: Path, spec: ProductSpec) -> None:
-    create_product(tmp_path / "p.zarr", spec)
+def test_a_product_without_a_finished_date_is_refused(tmp_path: Path, spec: RasterSpec) -> None:
+    RasterWriter.create(tmp_path / "p.zarr", spec).close()
     with pytest.raises(nec.IncompleteError, match="--resume"):
         open_product(tmp_path / "p.zarr")
     assert info(tmp_path / "p.zarr")["complete"] is False
     with pytest.raises(nec.InputError, match="--resume"):
-        create_product(tmp_path / "p.zarr", spec)
-    create_product(tmp_path / "p.zarr", spec, overwrite=True)
+        RasterWriter.create(tmp_path / "p.zarr", spec).close()
+    RasterWriter.create(tmp_path / "p.zarr", spec, overwrite=True).close()
 
 
-def test_two_writers_and_another_spec_are_refused(product_path: Path, copy: Path, spec: ProductSpec) -> None:
-    with ProductWriter(copy):
-        command = "import sys\nfrom nec.store import ProductWriter\nProductWriter(sys.argv[1])"
+def test_two_writers_and_another_spec_are_refused(product_path: Path, copy: Path, spec: RasterSpec) -> None:
+    with RasterWriter.resume(copy):
+        command = "import sys\nfrom nec.store import RasterWriter\nRasterWriter.resume(sys.argv[1])"
         source = str(Path(nec.__file__).parents[1])
         result = subprocess.run(
             [sys.executable, "-c", command, str(copy)],
@@ -225,8 +225,8 @@ def test_two_writers_and_another_spec_are_refused(product_path: Path, copy: Path
         ({"crs": "EPSG:32633"}, "crs"), ({"model": None}, "model"),
     ):  # fmt: skip
         with pytest.raises(nec.InputError, match=word):
-            ProductWriter(copy, replace(spec, **change))
-    with ProductWriter(copy, spec) as writer, pytest.raises(nec.InputError, match="another source"):
+            RasterWriter.resume(copy, replace(spec, **change))
+    with RasterWriter.resume(copy, spec) as writer, pytest.raises(nec.InputError, match="another source"):
         writer.append_time(TIMES[0], source={"links": ["elsewhere"]})
     assert not list(copy.glob(".nec*"))
     assert digest(copy) == digest(product_path)
@@ -251,14 +251,14 @@ def test_killed_at_any_rename_it_resumes_to_the_same_bytes(
             plain(source, target)
 
         os.replace = replace_or_die
-        with ProductWriter(path) as writer:
+        with RasterWriter.resume(path) as writer:
             write_date(writer, TIMES[1], rasters[1], valid[1])
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     product = open_product(path)
     assert len(product.times) in (1, 2)
     np.testing.assert_array_equal(product.read(0), open_product(product_path).read(0))
-    with ProductWriter(path) as writer:
+    with RasterWriter.resume(path) as writer:
         write_date(writer, TIMES[1], rasters[1], valid[1])
     assert digest(path) == digest(product_path)
 
@@ -276,13 +276,13 @@ def test_a_full_disk_leaves_what_can_be_resumed(
             raise OSError(28, "No space left on device")
         return plain(file, data)
 
-    with monkeypatch.context() as patch, ProductWriter(path) as writer:
+    with monkeypatch.context() as patch, RasterWriter.resume(path) as writer:
         patch.setattr(Path, "write_bytes", write_until_full)
         with pytest.raises(OSError, match="No space"):
             write_date(writer, TIMES[1], rasters[1], valid[1])
     assert not list(path.rglob("*.partial"))
     assert len(open_product(path).times) == 1
-    with ProductWriter(path) as writer:
+    with RasterWriter.resume(path) as writer:
         assert 0 < len(writer.missing(1)) < 12
         write_date(writer, TIMES[1], rasters[1], valid[1])
     assert digest(path) == digest(product_path)
@@ -293,20 +293,20 @@ def test_a_full_disk_leaves_what_can_be_resumed(
     [({"crs": "EPSG:99999"}, "CRS"), ({"transform": (1, 0, 0, 0, 0, 0)}, "transform"), ({"grid": (0, 3)}, "grid"),
      ({"dimensions": 4}, "dimensions"), ({"quality": float("nan")}, "quality"), ({"model": {"x": {1}}}, "JSON")],
 )  # fmt: skip
-def test_wrong_specs_leave_nothing(tmp_path: Path, spec: ProductSpec, change: dict, word: str) -> None:
+def test_wrong_specs_leave_nothing(tmp_path: Path, spec: RasterSpec, change: dict, word: str) -> None:
     with pytest.raises(nec.InputError, match=word):
-        create_product(tmp_path / "p.zarr", replace(spec, **change))
+        RasterWriter.create(tmp_path / "p.zarr", replace(spec, **change)).close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_shards_are_refused(tmp_path: Path, spec: ProductSpec) -> None:
-    create_product(tmp_path / "p.zarr", spec)
+def test_wrong_shards_are_refused(tmp_path: Path, spec: RasterSpec) -> None:
+    RasterWriter.create(tmp_path / "p.zarr", spec).close()
     good, all_valid = np.zeros((8, 8, 5), np.float32), np.ones((8, 8), bool)
     nan = good.copy()
     nan[3, 2, 1] = np.nan
-    with ProductWriter(tmp_path / "p.zarr") as writer:
+    with RasterWriter.resume(tmp_path / "p.zarr") as writer:
         with pytest.raises(nec.InputError, match="append_time"):
-            writer.write_shard(0, 0, 0, good, all_valid)
+            writer.write((0, 0, 0), good, all_valid)
         writer.append_time(TIMES[0])
         for arguments, word in (
             ((0, 3, good, all_valid), "shape"), ((3, 0, good, all_valid), "no shard"),
@@ -315,7 +315,7 @@ def test_wrong_shards_are_refused(tmp_path: Path, spec: ProductSpec) -> None:
             ((1, 1, nan, all_valid), "row 11, column 10"),
         ):  # fmt: skip
             with pytest.raises(nec.InputError, match=word):
-                writer.write_shard(0, *arguments)
+                writer.write((0, *arguments[:2]), *arguments[2:])
         assert writer.done(0) == set()
 
 
@@ -338,8 +338,8 @@ def test_damage_is_found_and_named(copy: Path, key: str, how: str) -> None:
         rest = b"" if how == "cut" else bytes([data[middle] ^ 1]) + data[middle + 1 :]
         file.write_bytes(data[:middle] + rest)
     report = verify(copy)
-    assert not report["ok"]
-    assert any(fault["where"] in (key, key.split("/")[0]) for fault in report["corrupt"]), report
+    assert not report.ok
+    assert any(fault["where"] in (key, key.split("/")[0]) for fault in report.corrupt), report
     if key.startswith(("embeddings", "valid/c")):
         with pytest.raises(nec.CorruptError, match=r"\.".join(key.split("/")[1].split("."))):
             [open_product(copy).read(time) for time in (0, 1)]
@@ -348,8 +348,8 @@ def test_damage_is_found_and_named(copy: Path, key: str, how: str) -> None:
 def test_a_shard_of_another_date_is_found(copy: Path) -> None:
     shutil.copy(copy / "embeddings/c.0.0.1.1", copy / "embeddings/c.1.0.1.1")
     report = verify(copy)
-    assert [fault["where"] for fault in report["corrupt"]] == ["embeddings/c.1.0.1.1"]
-    assert report["found"] == report["chunks"]
+    assert [fault["where"] for fault in report.corrupt] == ["embeddings/c.1.0.1.1"]
+    assert report.found == report.chunks
 
 
 def test_damage_is_repaired_by_writing_again(
@@ -357,9 +357,9 @@ def test_damage_is_repaired_by_writing_again(
 ) -> None:
     (copy / "embeddings/c.0.0.1.1").write_bytes(b"x")
     (copy / "valid/c.0.2.3").unlink()
-    with ProductWriter(copy) as writer:
+    with RasterWriter.resume(copy) as writer:
         time = writer.append_time(TIMES[0])
-        assert writer.missing(time) == [(1, 1), (2, 3)]
+        assert writer.missing(time) == [(0, 1, 1), (0, 2, 3)]
         write_date(writer, TIMES[0], rasters[0], valid[0])
     assert digest(copy) == digest(product_path)
 
@@ -368,17 +368,17 @@ def test_a_note_torn_by_a_kill_costs_one_shard(
     tmp_path: Path, build: Callable[..., Path], product_path: Path, rasters: np.ndarray, valid: np.ndarray
 ) -> None:
     path = build(tmp_path / "p.zarr", dates=1)
-    with ProductWriter(path) as writer:
+    with RasterWriter.resume(path) as writer:
         writer.append_time(TIMES[1])
         for column in (0, 1):
-            window = writer.product.tiling.shard_window(0, column)
-            writer.write_shard(1, 0, column, rasters[1][window], valid[1][window])
+            window = writer.store.tiling.shard_window(0, column)
+            writer.write((1, 0, column), rasters[1][window], valid[1][window])
     journal = path / JOURNAL
     journal.write_bytes(journal.read_bytes()[:-4])
-    with ProductWriter(path) as writer:
-        assert writer.done(1) == {(0, 0)}
-        writer.write_shard(1, 0, 1, rasters[1][window], valid[1][window])
-    with ProductWriter(path) as writer:  # the new note did not become part of the torn one
-        assert writer.done(1) == {(0, 0), (0, 1)}
+    with RasterWriter.resume(path) as writer:
+        assert writer.done(1) == {(1, 0, 0)}
+        writer.write((1, 0, 1), rasters[1][window], valid[1][window])
+    with RasterWriter.resume(path) as writer:  # the new note did not become part of the torn one
+        assert writer.done(1) == {(1, 0, 0), (1, 0, 1)}
         write_date(writer, TIMES[1], rasters[1], valid[1])
     assert digest(path) == digest(product_path)

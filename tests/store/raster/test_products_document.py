@@ -13,7 +13,7 @@ import pytest
 from product_samples import write_date
 
 import nec
-from nec.store import ProductSpec, ProductWriter, create_product, open_product
+from nec.store import RasterSpec, RasterWriter, open_product
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "products.md"
 GRID, TRANSFORM = (70, 60), (160.0, 0.0, 500_000.0, 0.0, -160.0, 5_000_000.0)
@@ -35,14 +35,14 @@ def cover() -> np.ndarray:
 def product(tmp_path: Path, cover: np.ndarray) -> Path:
     rng = np.random.default_rng(6)
     tokens = (rng.normal(size=(3, 12))[cover] * 2 + 0.5 * rng.normal(size=(*GRID, 12))).astype(np.float32)
-    spec = ProductSpec(
+    spec = RasterSpec(
         grid=GRID, dimensions=12, codec=nec.EmbeddingCodec.fit(tokens[None]), quality=1.0, crs="EPSG:32632",
         transform=TRANSFORM, patch_px=16, chunk=(10, 10), shard=(2, 2),
     )  # fmt: skip
     valid = np.ones(GRID, bool)
     valid[30:33, 20:25] = False
-    create_product(tmp_path / "served" / "product.zarr", spec)
-    with ProductWriter(tmp_path / "served" / "product.zarr") as writer:
+    RasterWriter.create(tmp_path / "served" / "product.zarr", spec).close()
+    with RasterWriter.resume(tmp_path / "served" / "product.zarr") as writer:
         write_date(writer, "2026-05-01", tokens, valid)
     return tmp_path / "served" / "product.zarr"
 

@@ -21,7 +21,7 @@ import zarr.storage
 from product_samples import ROUNDING
 
 import nec
-from nec.store import CountingStore, Product, open_product, verify
+from nec.store import CountingStore, RasterStore, open_product, verify
 
 WINDOW = slice(9, 11), slice(18, 23)  # the two upper chunks of shard (1, 2)
 SERVER = Path(__file__).with_name("range_server.py")
@@ -91,7 +91,7 @@ def by_obstore(url: str) -> Any:
     return zarr.storage.ObjectStore(stores.HTTPStore(url, client_options={"allow_http": True}), read_only=True)
 
 
-def needed_bytes(path: Path, product: Product) -> int:
+def needed_bytes(path: Path, product: RasterStore) -> int:
     """What the window costs at least: its chunks, their shard's index, the shard's validity."""
     shard = (path / "embeddings" / "c.0.0.1.2").read_bytes()
     slots = product.tiling.slots[0] * product.tiling.slots[1]
@@ -160,7 +160,7 @@ def test_xarray_reads_a_window_over_http(served: Served, product_path: Path) -> 
 
 def test_verify_and_damage_over_http(served: Served) -> None:
     by_fsspec(served.url)
-    assert verify(served.url)["ok"]
+    assert verify(served.url).ok
     file = served.root / "toy.zarr" / "embeddings" / "c.0.0.1.2"
     data = file.read_bytes()
     try:

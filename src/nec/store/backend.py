@@ -1,0 +1,203 @@
+"""Where a store is written: a folder of this machine, or a bucket (`bucket.py`). One writer has it at a time."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from nec.errors import CorruptError, InputError
+from nec.files import PARTIAL, flush, make_folder, remove, write_bytes
+from nec.store.document import read_document
+from nec.store.journal import Journal as FolderJournal
+from nec.store.location import ZarrStore, is_url, open_location
+from nec.store.lock import LOCK, WriterLock
+from nec.store.shards import Mark, mark
+
+
+class Lock(Protocol):
+    """What keeps other writers out."""
+
+    def release(self) -> None:
+        """Let the next writer in; a second call does nothing."""
+        ...
+
+
+class Journal(Protocol):
+    """What a writer notes while it works."""
+
+    def note(self, shard: tuple[int, ...], numbers: tuple[int, ...] = ()) -> None:
+        """Add an entry, which stands in for an earlier one of the same shard."""
+        ...
+
+    def entries(self, length: int) -> Iterator[list[int]]:
+        """[*shard, *numbers] of the entries that have so many integers."""
+        ...
+
+    def remove(self) -> None:
+        """Forget everything."""
+        ...
+
+
+class Backend(Protocol):
+    """A store's files by key. Every file appears whole or not at all; what passes (a 503) is tried again."""
+
+    @property
+    def path(self) -> Path | str:
+        """Where it is, as `nec.open` takes it."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """What the writer notes while it works."""
+        ...
+
+    def begin(self, skeleton: Callable[[Path], None], *, overwrite: bool) -> Lock:
+        """Make a store of the files that `skeleton` writes into a folder -> the lock on it.
+
+        Raises:
+            InputError: something is in the way, or another writer has it open.
+        """
+        ...
+
+    def lock(self) -> Lock:
+        """Keep other writers out; `InputError` where there is nothing, or another writer has it."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put `data` at `key`, instead of what was there."""
+        ...
+
+    def publish(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write metadata, in this order, after all that was written before is safe from a power cut."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove `key`; nothing happens where there is none."""
+        ...
+
+    def intact(self, marks: Mapping[str, Mark]) -> set[str]:
+        """The keys at which there is what was noted; a mark of 0 bytes notes that there is no such file."""
+        ...
+
+    def destroy(self) -> bool:
+        """Remove the store -> whether it is gone."""
+        ...
+
+
+def backend_of(location: str | Path) -> Backend:
+    """The folder or bucket at `location`; `InputError` for a URL that cannot be written to."""
+    if is_url(location):
+        from nec.store.bucket import Bucket
+
+        return Bucket(str(location))
+    return Folder(Path(location))
+
+
+def reason_to_keep(store: ZarrStore, path: str, overwrite: bool) -> str | None:
+    """Why what lies there must stay, as "exists and ..."; None if it may be replaced."""
+    try:
+        document = read_document(store, path, None)
+    except (InputError, CorruptError):
+        return "is not a store that can be replaced: choose another name, or remove it"
+    if overwrite:
+        return None
+    if document["attributes"]["nec"]["complete"]:
+        return "is complete: choose another name, or give --overwrite"
+    return "is incomplete: give --resume, or --overwrite"
+
+
+class Folder:
+    """A `Backend` on a disk of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = FolderJournal(path)
+        self._unsafe: set[str] = set()  # keys of files that a power cut might still lose
+
+    def begin(self, skeleton: Callable[[Path], None], *, overwrite: bool) -> WriterLock:
+        replaces = self._replaces(overwrite)
+        make_folder(self.path.parent)
+        fresh = self._temporary()
+        try:
+            skeleton(fresh)
+            return self._swap_in(fresh, replaces)
+        except BaseException:
+            remove(fresh)
+            raise
+
+    def _replaces(self, overwrite: bool) -> bool:
+        """Whether a store is to be replaced; `InputError` where something is in the way."""
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return False
+        reason = "is not a store: choose another name" if not self.path.is_dir() else None
+        reason = reason or reason_to_keep(open_location(self.path), str(self.path), overwrite)
+        if reason is not None:
+            raise InputError(f"{self.path} exists and {reason}")
+        return True
+
+    def _temporary(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+    def _swap_in(self, fresh: Path, replaces: bool) -> WriterLock:
+        """Put the folder `fresh`, locked, at its path; instead of an old store if nobody writes to that."""
+        if replaces:
+            WriterLock(self.path).release()
+            old = self._temporary()
+            self.path.rename(old)
+            remove(old)
+        lock = WriterLock(fresh)
+        try:
+            fresh.rename(self.path)
+        except OSError as error:
+            lock.release()
+            raise InputError(f"cannot make the store {self.path}: {error.strerror}") from error
+        lock.path = self.path / LOCK
+        return lock
+
+    def lock(self) -> WriterLock:
+        open_location(self.path)  # which says what is missing
+        return WriterLock(self.path)
+
+    def write(self, key: str, data: bytes) -> None:
+        file = self.path / key
+        file.parent.mkdir(exist_ok=True)
+        write_bytes(file, data)
+        self._unsafe.add(key)
+
+    def publish(self, files: Iterable[tuple[str, bytes]]) -> None:
+        for leftover in [*self.path.rglob(f"*{PARTIAL}"), *self.path.rglob(".*.tmp")]:
+            remove(leftover)
+        for key in self._unsafe:
+            flush(self.path / key)
+        folders = {self.path / key.rpartition("/")[0] for key in self._unsafe}
+        self._unsafe.clear()
+        for key, data in files:
+            file = self.path / key
+            for folder in folders:
+                flush(folder)
+            file.parent.mkdir(exist_ok=True)
+            write_bytes(file, data, durable=True)
+            folders = {file.parent}
+        flush(self.path)
+        flush(self.path.absolute().parent)
+
+    def remove(self, key: str) -> None:
+        remove(self.path / key)
+        self._unsafe.discard(key)
+
+    def intact(self, marks: Mapping[str, Mark]) -> set[str]:
+        return {key for key, noted in marks.items() if self._is_intact(key, noted)}
+
+    def _is_intact(self, key: str, noted: Mark) -> bool:
+        file = self.path / key
+        if not noted[0]:
+            return not file.exists()
+        if not file.is_file() or mark(file.read_bytes()) != noted:
+            return False
+        self._unsafe.add(key)
+        return True
+
+    def destroy(self) -> bool:
+        return remove(self.path)

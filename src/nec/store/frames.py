@@ -1,0 +1,347 @@
+"""The reader's core: frames out of shards, fetched together, checked, decoded in threads straight into the result."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
+
+from nec.errors import CorruptError, InputError
+from nec.store.location import DAMAGE, ZarrStore, read_keys
+from nec.store.shards import Mark, index_bytes, mark, shard_index
+from nec.store.tiling import Shard, Tiling, Window, overlap, within
+
+if TYPE_CHECKING:
+    from nec.codec import EmbeddingCodec
+
+_TOGETHER = 16  # shards that are fetched at once
+_START = 512
+"""Bytes of a frame asked for first by `coarse`; they hold its header, and all of a coarse grid where rates are low."""
+ADVICE = "`nec verify` lists all damage, copy the store again from its origin"
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What is wanted of a chunk.
+
+    Attributes:
+        window: the chunk, in the grid.
+        inside: the wanted items, within the chunk.
+        target: their place in the result.
+    """
+
+    shard: Shard
+    slot: int
+    window: Window
+    inside: Window
+    target: Window
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The embeddings of a store of images, or of a date of a raster.
+
+    Every read checks what it decoded, so a damaged, cut or missing chunk raises; plain Zarr would return NaN for a
+    missing one. Where a whole shard is read, it must also be the one that was written.
+
+    Attributes:
+        where: what messages call the store.
+        item: shape of what stands at a place of the grid: (y, x, d) of an image, (d,) of a token.
+        key: path of a shard.
+        written: size and checksum of a shard as its writer noted them, None where it is not known.
+    """
+
+    store: ZarrStore
+    where: str
+    codec: EmbeddingCodec
+    tiling: Tiling
+    item: tuple[int, ...]
+    key: Callable[[Shard], str]
+    written: Callable[[Shard], Mark | None]
+
+    def read(self, window: Window, item: Window | None = None, wanted: np.ndarray | None = None) -> np.ndarray:
+        """A window of the grid, of each item the part `item`, as float32.
+
+        Args:
+            window: slices of the grid with start and stop.
+            item: slices of an item, with start and stop; None for all of it.
+            wanted: bool of the window's shape; chunks without a wanted item are not read. What is not wanted is NaN.
+
+        Raises:
+            CorruptError: a chunk is damaged or missing; the message names it.
+            InputError: the window does not fit into memory.
+        """
+        shape = _sizes((*window, *(item or self._whole_item)))
+        try:
+            out = np.empty(shape, np.float32)
+        except (MemoryError, ValueError) as error:
+            raise InputError(f"{self.where}: values of shape {shape} do not fit into memory: read fewer") from error
+        if wanted is not None:
+            out[~wanted] = np.nan
+        chunks = [chunk for chunk in self._chunks(window) if wanted is None or wanted[chunk.target].any()]
+        for shards in _groups(chunks, _TOGETHER):
+            self._read_shards(shards, window, item, wanted, out)
+        return out
+
+    def faults(self, shard: Shard, slots: Sequence[int]) -> list[tuple[int, str]]:
+        """(slot, reason) of those chunks of a shard that cannot be read."""
+        windows = self.tiling.chunk_windows(*shard)
+        chunks = [self._whole_chunk(shard, slot, windows[slot]) for slot in slots]
+        faults: dict[int, str] = {}
+
+        def decode(pair: tuple[_Chunk, bytes | CorruptError]) -> None:
+            try:
+                self._decode(*pair, None)
+            except DAMAGE as error:
+                faults[pair[0].slot] = str(error) or type(error).__name__
+
+        _in_threads(decode, list(zip(chunks, self._fetch_parts(shard, chunks), strict=True)) if chunks else [])
+        return sorted(faults.items())
+
+    @staticmethod
+    def _whole_chunk(shard: Shard, slot: int, window: Window | None) -> _Chunk:
+        assert window is not None
+        inside = within(window, window)
+        return _Chunk(shard, slot, window, inside, inside)
+
+    def coded(self) -> list[bytes]:
+        """The frame of each chunk as it is stored, for counting and comparing."""
+        found: list[bytes] = []
+        for chunks in _groups(self._chunks(tuple(slice(0, size) for size in self.tiling.grid)), 1):
+            for frame in self._fetch_parts(chunks[0][0].shard, chunks[0]):
+                if isinstance(frame, CorruptError):
+                    raise frame
+                found.append(frame)
+        return found
+
+    def name(self, chunk: _Chunk) -> str:
+        """The words that error messages use for a chunk."""
+        key, starts = self.key(chunk.shard), [axis.start for axis in chunk.window]
+        if len(starts) == 1:
+            number, last = starts[0] // self.tiling.chunk[0], chunk.window[0].stop - 1
+            return f"chunk {number} (images {starts[0]} to {last}, in {key})"
+        return f"the chunk of tokens from row {starts[0]}, column {starts[1]} (in {key})"
+
+    # ---- which chunks
+
+    def _chunks(self, window: Window) -> list[_Chunk]:
+        """The chunks that a window touches, shard by shard."""
+        chunks = []
+        for shard in self.tiling.shards_in(window):
+            for slot, whole in enumerate(self.tiling.chunk_windows(*shard)):
+                both = None if whole is None else overlap(whole, window)
+                if whole is not None and both is not None:
+                    chunks.append(_Chunk(shard, slot, whole, within(both, whole), within(both, window)))
+        return chunks
+
+    # ---- whole chunks and windows of them
+
+    def _read_shards(
+        self,
+        shards: Sequence[list[_Chunk]],
+        window: Window,
+        item: Window | None,
+        wanted: np.ndarray | None,
+        out: np.ndarray,
+    ) -> None:
+        whole = [chunks for chunks in shards if self._is_whole(chunks[0].shard, window)]
+        files = read_keys(self.store, [(self.key(chunks[0].shard), None) for chunks in whole]) if whole else []
+        frames: list[tuple[_Chunk, bytes | CorruptError]] = []
+        for chunks, file in zip(whole, files, strict=True):
+            frames += zip(chunks, self._cut(file, chunks), strict=True)
+        for chunks in shards:
+            if chunks not in whole:
+                frames += zip(chunks, self._fetch_parts(chunks[0].shard, chunks), strict=True)
+
+        def decode(pair: tuple[_Chunk, bytes | CorruptError]) -> None:
+            chunk, frame = pair
+            try:
+                block = self._decode(chunk, frame, item)
+            except DAMAGE as error:
+                raise CorruptError(f"{self.where}: {self.name(chunk)} is damaged: {error}; {ADVICE}") from error
+            if wanted is None:
+                out[chunk.target] = block
+            else:
+                np.copyto(out[chunk.target], block, where=wanted[chunk.target][..., None])
+
+        _in_threads(decode, frames)
+        for chunks, file in zip(whole, files, strict=True):
+            self._check_written(chunks[0].shard, file)
+
+    def _is_whole(self, shard: Shard, window: Window) -> bool:
+        inside = self.tiling.shard_window(*shard)
+        return overlap(inside, window) == inside
+
+    def _check_written(self, shard: Shard, file: bytes | None) -> None:
+        noted = self.written(shard)
+        if noted is not None and mark(file or b"") != noted:
+            raise CorruptError(
+                f"{self.where}: {self.key(shard)} decodes, but is not the shard that was written (size or CRC-32C"
+                f" differs); {ADVICE}"
+            )
+
+    def _cut(self, file: bytes | None, chunks: list[_Chunk]) -> list[bytes | CorruptError]:
+        """The frames of chunks out of their shard's file; an error where there is none."""
+        if file is None:
+            return [CorruptError("missing")] * len(chunks)
+        try:
+            index = shard_index(file, math.prod(self.tiling.slots))
+        except CorruptError as error:
+            return [error] * len(chunks)
+        return [
+            CorruptError("missing") if extent is None else _piece(memoryview(file), 0, extent)
+            for extent in (index[chunk.slot] for chunk in chunks)
+        ]
+
+    def _fetch_parts(self, shard: Shard, chunks: list[_Chunk]) -> list[bytes | CorruptError]:
+        """The frames of some chunks of a shard: its index first, then their bytes, neighbours in one request."""
+        extents = self._extents(shard, chunks)
+        there = sorted({extent for extent in extents if isinstance(extent, tuple)})
+        runs: list[list[int]] = []
+        for offset, length in there:
+            if runs and runs[-1][1] == offset:
+                runs[-1][1] += length
+            else:
+                runs.append([offset, offset + length])
+        key = self.key(shard)
+        asked: list[tuple[str, ByteRequest | None]] = [(key, RangeByteRequest(start, stop)) for start, stop in runs]
+        blocks = read_keys(self.store, asked) if asked else []
+        found: dict[tuple[int, int], bytes | CorruptError] = {}
+        for (start, stop), block in zip(runs, blocks, strict=True):
+            for extent in there:
+                if start <= extent[0] < stop or extent == (start, 0):
+                    found[extent] = _piece(memoryview(block or b""), start, extent)
+        return [found[extent] if isinstance(extent, tuple) else extent for extent in extents]
+
+    def _extents(self, shard: Shard, chunks: list[_Chunk]) -> list[tuple[int, int] | CorruptError]:
+        slots = math.prod(self.tiling.slots)
+        (index,) = read_keys(self.store, [(self.key(shard), SuffixByteRequest(index_bytes(slots)))])
+        if index is None:
+            return [CorruptError("missing")] * len(chunks)
+        try:
+            listed = shard_index(index, slots)
+        except CorruptError as error:
+            return [error] * len(chunks)
+        return [listed[chunk.slot] or CorruptError("missing") for chunk in chunks]
+
+    def _decode(self, chunk: _Chunk, frame: bytes | CorruptError, item: Window | None) -> np.ndarray:
+        """The wanted items of a chunk; raises one of `DAMAGE`."""
+        if isinstance(frame, CorruptError):
+            raise frame
+        # A frame has four axes (images, rows, columns, channels); a chunk of a raster is one image.
+        lead = () if len(self.tiling.grid) == 1 else (slice(0, 1),)
+        whole = (*lead, *within(chunk.window, chunk.window), *self._whole_item)
+        part = (*lead, *chunk.inside, *(item or self._whole_item))
+        limit = (*(1 for _ in lead), *self.tiling.chunk, *self.item)[:3]
+        block = self.codec.decode(frame, limit, None if part == whole else part)
+        if block.shape != _sizes(part):
+            raise CorruptError(f"its frame holds values of shape {block.shape} where {_sizes(part)} belong")
+        return block[0] if lead else block
+
+    @property
+    def _whole_item(self) -> Window:
+        return tuple(slice(0, size) for size in self.item)
+
+    # ---- coarse grids
+
+    def coarse(self, images: slice, spacing: int) -> np.ndarray:
+        """Tokens (m, ceil(y / spacing), ceil(x / spacing), d) of images, from the beginnings of their frames.
+
+        Reads the index of each shard, then of each frame its start.
+
+        Raises:
+            CorruptError: a frame is damaged, cut or missing; the message names it.
+            InputError: the frames have no such spacing.
+        """
+        chunks = self._chunks((images,))
+        blocks = []
+        for (shard,), group in groupby(chunks, key=lambda chunk: chunk.shard):
+            some = list(group)
+            for chunk, start in zip(some, self._starts((shard,), some, spacing), strict=True):
+                size = chunk.window[0].stop - chunk.window[0].start
+                try:
+                    if isinstance(start, CorruptError):
+                        raise start
+                    block = self.codec.decode_coarse(start, spacing, (*self.tiling.chunk, *self.item[:2]))
+                    grid = tuple(-(-side // spacing) for side in self.item[:2])
+                    if block.shape[:3] != (size, *grid):
+                        raise CorruptError(f"it holds {block.shape[:3]} images, rows, columns: {(size, *grid)} belong")
+                except CorruptError as error:
+                    raise CorruptError(f"{self.where}: {self.name(chunk)} is damaged: {error}; {ADVICE}") from error
+                blocks.append(block[chunk.inside])
+        return np.concatenate(blocks)
+
+    def _starts(self, shard: Shard, chunks: list[_Chunk], spacing: int) -> list[bytes | CorruptError]:
+        """What of each frame `decode_coarse` needs, in one or two reads."""
+        key, extents = self.key(shard), self._extents(shard, chunks)
+        starts = self._ranges(key, [_first(extent, 0, _START) for extent in extents])
+        rest: list[tuple[int, int] | CorruptError] = []
+        for extent, start in zip(extents, starts, strict=True):
+            try:
+                needed = 0 if isinstance(start, CorruptError) else self.codec.coarse_size(start, spacing)
+                rest.append(_first(extent, _START, max(needed, _START)))
+            except CorruptError as error:
+                rest.append(error)
+        return [
+            more if isinstance(more, CorruptError) else start if isinstance(start, CorruptError) else start + more
+            for start, more in zip(starts, self._ranges(key, rest), strict=True)
+        ]
+
+    def _ranges(self, key: str, extents: Iterable[tuple[int, int] | CorruptError]) -> list[bytes | CorruptError]:
+        """Bytes [start, stop) of a file, several at once; errors stay, nothing is asked for where there is nothing."""
+        extents = list(extents)
+        asked = [extent for extent in extents if isinstance(extent, tuple) and extent[1] > extent[0]]
+        found = iter(read_keys(self.store, [(key, RangeByteRequest(*extent)) for extent in asked]) if asked else [])
+        out: list[bytes | CorruptError] = []
+        for extent in extents:
+            if isinstance(extent, CorruptError):
+                out.append(extent)
+            else:
+                block = (next(found) or b"") if extent[1] > extent[0] else b""
+                whole = len(block) == extent[1] - extent[0]
+                out.append(block if whole else CorruptError(f"{key} ends before byte {extent[1]}"))
+        return out
+
+
+def _sizes(window: Window) -> tuple[int, ...]:
+    return tuple(axis.stop - axis.start for axis in window)
+
+
+def _first(extent: tuple[int, int] | CorruptError, start: int, stop: int) -> tuple[int, int] | CorruptError:
+    """Bytes start to stop of a frame at (offset, length), as far as it reaches, as a range of its file."""
+    if isinstance(extent, CorruptError):
+        return extent
+    offset, length = extent
+    return offset + min(start, length), offset + min(stop, length)
+
+
+def _piece(block: memoryview, start: int, extent: tuple[int, int]) -> bytes | CorruptError:
+    """The bytes at (offset, length) of a file, out of a block that begins at `start`."""
+    offset, length = extent
+    piece = bytes(block[offset - start : offset - start + length])
+    return piece if len(piece) == length else CorruptError(f"cut short: its index lists bytes up to {offset + length}")
+
+
+def _groups(chunks: list[_Chunk], count: int) -> Iterable[list[list[_Chunk]]]:
+    """Chunks by their shards, so many shards at a time."""
+    shards = [list(group) for _, group in groupby(chunks, key=lambda chunk: chunk.shard)]
+    return (shards[first : first + count] for first in range(0, len(shards), count))
+
+
+def _in_threads(work: Callable[[tuple[_Chunk, bytes | CorruptError]], None], tasks: Sequence) -> None:
+    """Run `work` on each task; the first error, in their order, is raised."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if min(len(tasks), processors) < 2:
+        for task in tasks:
+            work(task)
+        return
+    with ThreadPoolExecutor(min(len(tasks), processors, 8)) as threads:
+        for _ in threads.map(work, tasks):
+            pass
