@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import constriction
+import legal_codecs
 import numpy as np
 import pytest
 from codec_samples import smooth_embeddings
@@ -64,6 +65,23 @@ def test_plain_python_reads_the_same_symbols(
     np.testing.assert_array_equal(as_array(known, head, codec.rank), symbols)
     assert coder.finished()
     assert (head["level"], head["id"]) == (level, codec.id[:8])
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_the_page_reads_any_legal_codec() -> None:
+    """Codecs that no fit makes: the second implementation gives the same symbols, or refuses where ours does."""
+    rng, read = np.random.default_rng(5), 0
+    for _ in range(60):
+        codec = legal_codecs.codec(rng)
+        symbols = legal_codecs.symbols(rng, codec)
+        if symbols.size > 1500 or max(codec.parts[1].bank.radii) > 100:
+            continue
+        blob = codec.encode_symbols(symbols, legal_codecs.quality(rng))
+        head, known, coder = PlainDecoder(codec.to_dict()).decode(blob)
+        np.testing.assert_array_equal(as_array(known, head, codec.rank), symbols)
+        assert coder.finished()
+        read += symbols.size > 0
+    assert read > 10
 
 
 @settings(max_examples=50, deadline=None)

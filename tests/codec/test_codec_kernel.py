@@ -211,3 +211,30 @@ def test_the_kernel_refuses_arrays_that_do_not_fit(codecs: dict[str, EmbeddingCo
         model.encode(plan, grid, 4, kept)
     with pytest.raises(ValueError, match="levels"):
         model.encode(plan, grid, 2, None)
+
+
+@compiled
+def test_values_are_checked_too() -> None:
+    """`expand` and `dequantise` trust no shape, dtype or stride."""
+    kernel = coder.KERNEL
+    bands = [np.ones(shape, np.float32) for shape in ((2, 2, 2, 3), (2, 2, 1, 3), (2, 1, 2, 3), (2, 1, 1, 3))]
+    out = np.empty((2, 3, 3, 3), np.float32)
+    kernel.expand(*bands, out)
+    assert out[0, 0, 0, 0] == 4
+    for bad in (out[:, :2].copy(), out.astype(np.float64), out[..., :2].copy(), out[0], out.astype(np.int16)):
+        with pytest.raises(ValueError, match="fit together"):
+            kernel.expand(*bands, bad)
+    for place in range(4):
+        for wrong in (bands[place][:1], np.ones((2, 3, 3, 3), np.float32), bands[place].astype(np.float64)):
+            with pytest.raises(ValueError, match="fit together"):
+                kernel.expand(*bands[:place], wrong, *bands[place + 1 :], out)
+    symbols, centroids, found = np.ones((1, 2, 3, 4), np.int32), np.ones((1, 2, 3, 4), np.int8), np.empty((1, 2, 3, 4))
+    kernel.dequantise(symbols, centroids, 2.0, found)
+    assert (found == 2 + 2 / 256).all()
+    for one, other, target in (
+        (symbols[:, :1], centroids, found), (symbols, centroids[..., :3], found), (symbols.astype(np.int64), None, found),
+        (symbols, centroids, found[..., :3].copy()), (symbols.transpose(0, 1, 3, 2), None, found), (symbols[0], None, found),
+        (np.ones((1, 2, 3, 8), np.int32)[..., ::2], None, found), (symbols, centroids.astype(np.int16), found),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="fit together"):
+            kernel.dequantise(one, other, 2.0, target)

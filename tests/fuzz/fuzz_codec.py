@@ -44,7 +44,7 @@ with atheris.instrument_imports(include=["nec"]) if atheris and __name__ == "__m
 import legal_codecs
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "codec"
-MAX_BYTES = 1 << 26
+MAX_BYTES = 1 << 25
 SLOWEST = 1.0  # seconds of the processor for one input of a few hundred bytes, or of one of metadata
 SPACINGS = (2, 4, 8, 16)
 Target = Callable[[bytes], bool]
