@@ -232,9 +232,10 @@ def test_values_are_checked_too() -> None:
     kernel.dequantise(symbols, centroids, 2.0, found)
     assert (found == 2 + 2 / 256).all()
     for one, other, target in (
-        (symbols[:, :1], centroids, found), (symbols, centroids[..., :3], found), (symbols.astype(np.int64), None, found),
-        (symbols, centroids, found[..., :3].copy()), (symbols.transpose(0, 1, 3, 2), None, found), (symbols[0], None, found),
-        (np.ones((1, 2, 3, 8), np.int32)[..., ::2], None, found), (symbols, centroids.astype(np.int16), found),
+        (symbols[:, :1], centroids, found), (symbols, centroids[..., :3], found), (symbols[0], None, found),
+        (symbols, centroids, found[..., :3].copy()), (symbols.transpose(0, 1, 3, 2), None, found),
+        (np.ones((1, 2, 3, 8), np.int32)[..., ::2], None, found), (symbols.astype(np.int64), None, found),
+        (symbols, centroids.astype(np.int16), found),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="fit together"):
             kernel.dequantise(one, other, 2.0, target)
