@@ -57,7 +57,7 @@ def compressai(ans: ModuleType, codec: EmbeddingCodec, symbols: Ints, level: int
     The module alone; then with arrays made into lists and back, as CompressAI's entropy models do for every image.
     """
     prior = codec._prior
-    wave = prior.levels(1, 1)[0][0]
+    wave = prior.resolutions(1, 1)[0][0]
     context = prior.context(wave, np.zeros((1, 1, 1, codec.rank), np.int64), prior.relatives(wave, 1, 1), level)
     used = np.unique(context.table)
     cdfs = [[0, *np.cumsum(prior.bank.table(int(t))).tolist()] for t in used]

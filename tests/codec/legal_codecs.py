@@ -142,7 +142,7 @@ def frame(rng: Rng, codec: EmbeddingCodec) -> bytes:
     n, y, x = int(rng.integers(0, 4)), int(rng.choice(SIDES)), int(rng.choice(SIDES))
     channels = int(rng.integers(0, codec.rank + 1)) if rng.random() < 0.95 else codec.rank + 1
     width = int(rng.choice([0, 1, 2, 5, 6, 7, 8, 12, 20, 23, 24, 24, 24, 25]))
-    numbers, levels = [n, y, x, channels, width], len(codec.parts[1].levels(y, x)) if channels else 0
+    numbers, levels = [n, y, x, channels, width], len(codec.parts[1].resolutions(y, x)) if channels else 0
     for left in reversed(range(levels)):
         if codec.version == 2:
             numbers.append(int(rng.integers(0, channels + 1)))

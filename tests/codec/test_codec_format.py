@@ -176,7 +176,7 @@ def test_declared_sizes_are_bounded(codecs: dict[str, EmbeddingCodec]) -> None:
 
 @pytest.mark.parametrize("shape", [(128, 8, 8), (64, 14, 14), (1, 14, 14), (4000, 2, 2), (3, 1, 1)])
 def test_framing_is_small(codec: EmbeddingCodec, shape: tuple[int, int, int]) -> None:
-    """As docs/format.md counts it: the fixed part and five numbers, then a table of the spacing levels."""
+    """As docs/format.md counts it: the fixed part and five numbers, then a table of the resolutions."""
     blob = codec.encode(smooth_embeddings(*shape, 5), 2.0)
     head = PlainDecoder(codec.to_dict()).header(blob)
     numbers = [*shape, head["channels"], head["width"]]
@@ -212,7 +212,7 @@ def cross_entropy(codec: EmbeddingCodec, symbols: np.ndarray, quality: float) ->
     starts, cost = np.cumsum([0, *map(len, costs[:-1])]), np.concatenate(costs)
     escape, total = 24 - np.log2(np.array(plain.escape)), 0.0
     last = int(np.flatnonzero(grid.any((0, 1, 2))).max(initial=-1))
-    for waves in prior.levels(*grid.shape[:2]):
+    for waves in prior.resolutions(*grid.shape[:2]):
         tokens = [(slice(w.row, None, w.step), slice(w.column, None, w.step)) for w in waves]
         alive = [np.flatnonzero(grid[place].any((0, 1, 2))).max(initial=-1) for place in tokens]
         live = 1 + (max(alive) if codec.spatial else last)

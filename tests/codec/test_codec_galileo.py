@@ -45,7 +45,7 @@ def cross_entropy_bytes(codec: EmbeddingCodec, symbols: NDArray[np.int32], level
     """Ideal code length under the codec's own tables, escapes left out."""
     prior, bits = codec._prior, 0.0
     grid = symbols.transpose(1, 2, 0, 3).astype(np.int64)
-    for waves in prior.levels(*grid.shape[:2]):
+    for waves in prior.resolutions(*grid.shape[:2]):
         for wave in waves:
             context = prior.context(wave, grid, Neighbours(wave, *grid.shape[:2]), level)
             residual = context.fold(grid[wave.row :: wave.step, wave.column :: wave.step])

@@ -41,7 +41,7 @@ def peak(task: Callable[[], Any]) -> int:
 
 def coded(codec: EmbeddingCodec, n: int, y: int, x: int) -> bytes:
     """A frame of a few dozen bytes whose symbols are all coded: an empty code is a legal one."""
-    levels = codec.parts[1].levels(y, x)
+    levels = codec.parts[1].resolutions(y, x)
     numbers = [n, y, x, codec.rank, 24]
     for left in reversed(range(len(levels))):
         numbers += [codec.rank] if codec.spatial else []

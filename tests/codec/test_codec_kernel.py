@@ -209,7 +209,7 @@ def test_the_kernel_refuses_arrays_that_do_not_fit(codecs: dict[str, EmbeddingCo
     kept = np.full(grid.shape, 60000, np.uint16), np.zeros(grid.shape, np.uint8)
     with pytest.raises(ValueError, match="not of this codec"):
         model.encode(plan, grid, 4, kept)
-    with pytest.raises(ValueError, match="levels"):
+    with pytest.raises(ValueError, match="resolutions"):
         model.encode(plan, grid, 2, None)
 
 

@@ -83,9 +83,9 @@ typedef struct {
 } Grid;
 
 /* `shape` 0 root, 1 diag, 2 across, 3 down; `band` of a pyramid's details 0 across, 1 down, 2 diag; `kind` the class of
-   its parameters; `level` counts the spacing levels. Channels behind `live` are zero. */
+   its parameters; `resolution` counts. Channels behind `live` are zero. */
 typedef struct {
-    int64_t shape, band, row, column, step, kind, first, last, live, level;
+    int64_t shape, band, row, column, step, kind, first, last, live, resolution;
 } Step;
 
 /* What is known of a step's values, in the order (row, column, image, channel). */
@@ -600,7 +600,7 @@ static int read_call(const Model *m, PyObject *plan, PyObject *grid, int writing
         if (s.shape < 0 || s.shape > 3 || s.band < 0 || s.band > 2 || s.kind < 0 || s.kind >= level.classes ||
             s.step < 1 || s.step > (int64_t)1 << 32 || s.row < 0 || s.row >= g.rows || s.column < 0 ||
             s.column >= g.columns || s.first < 0 || s.first >= s.last || s.last > g.images || s.live < 1 ||
-            s.live > g.channels || s.level < 0 || (i && s.level < step_of(call, i - 1).level))
+            s.live > g.channels || s.resolution < 0 || (i && s.resolution < step_of(call, i - 1).resolution))
             return fail("a step does not fit the grid");
         if (size_of(&g, &s) > call->largest) call->largest = size_of(&g, &s);
     }
@@ -710,35 +710,35 @@ end:
     return found;
 }
 
-PyDoc_STRVAR(encode_doc, "encode(plan, grid, levels, kept) -> (bytes, list of int)\n\n"
+PyDoc_STRVAR(encode_doc, "encode(plan, grid, resolutions, kept) -> (bytes, list of int)\n\n"
     "The code of a grid (int32), little-endian words in reading order, and how many words a reader of the first 1, "
-    "2, ...\nspacing levels does not need. `kept` are contexts as `quantise` leaves them, or None.");
+    "2, ...\nresolutions does not need. `kept` are contexts as `quantise` leaves them, or None.");
 
 static PyObject *encode(PyObject *self, PyObject *args) {
     const Model *m = (const Model *)self;
     PyObject *plan, *grid, *pair, *code = NULL, *below = NULL, *found = NULL;
-    Py_ssize_t levels, i, level;
+    Py_ssize_t count, i, resolution;
     Call call;
     Kept kept = {0};
     Writer out = {0};
     int result = DONE;
     size_t *left = NULL;
-    if (!PyArg_ParseTuple(args, "O!OnO", &PyTuple_Type, &plan, &grid, &levels, &pair)) return NULL;
+    if (!PyArg_ParseTuple(args, "O!OnO", &PyTuple_Type, &plan, &grid, &count, &pair)) return NULL;
     if (!read_call(m, plan, grid, 1, &call) || !read_kept(pair, &call.g, &kept)) goto end;
-    if (levels < 0 || levels > 64 || (call.count && step_of(&call, call.count - 1).level >= levels)) {
-        fail("levels do not fit the steps");
+    if (count < 0 || count > 64 || (call.count && step_of(&call, call.count - 1).resolution >= count)) {
+        fail("resolutions do not fit the steps");
         goto end;
     }
-    left = PyMem_Calloc((size_t)levels + 1, sizeof(size_t));
+    left = PyMem_Calloc((size_t)count + 1, sizeof(size_t));
     if (!left) {
         PyErr_NoMemory();
         goto end;
     }
     Py_BEGIN_ALLOW_THREADS
-    for (i = call.count, level = levels; level-- > 0;) {
+    for (i = call.count, resolution = count; resolution-- > 0;) {
         size_t held = out.count + (out.state >> 32 ? 2 : out.state ? 1 : 0);
-        left[level] = held > 2 ? held - 2 : 0;
-        for (; i > 0 && step_of(&call, i - 1).level == level && result == DONE; i--) {
+        left[resolution] = held > 2 ? held - 2 : 0;
+        for (; i > 0 && step_of(&call, i - 1).resolution == resolution && result == DONE; i--) {
             Step s = step_of(&call, i - 1);
             result = kept.given ? move_kept(m, &kept, &call.g, &s, &call.block, 0)
                                 : contexts(m, &call.level, &call.g, &s, call.narrow, &call.block);
@@ -753,14 +753,14 @@ static PyObject *encode(PyObject *self, PyObject *args) {
     }
     for (; out.state; out.state >>= 32) out.words[out.count++] = (uint32_t)out.state;
     code = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(4 * out.count));
-    below = PyList_New(levels);
+    below = PyList_New(count);
     if (!code || !below) goto end;
     unsigned char *to = (unsigned char *)PyBytes_AsString(code);
     for (size_t word = out.count; word-- > 0; to += 4)
         for (int byte = 0; byte < 4; byte++) to[byte] = (unsigned char)(out.words[word] >> (8 * byte));
-    for (level = 0; level < levels; level++) {
-        PyObject *number = PyLong_FromSize_t(left[level]);
-        if (!number || PyList_SetItem(below, level, number) < 0) goto end;
+    for (resolution = 0; resolution < count; resolution++) {
+        PyObject *number = PyLong_FromSize_t(left[resolution]);
+        if (!number || PyList_SetItem(below, resolution, number) < 0) goto end;
     }
     found = PyTuple_Pack(2, code, below);
 end:

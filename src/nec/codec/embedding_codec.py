@@ -270,11 +270,11 @@ class EmbeddingCodec:
 
         Most headers are shorter than 64 bytes; `CorruptError` where `start` ends before the header does.
 
-        Raises `InputError` for a spacing that the frame has no level of: powers of 2 up to the larger side of the grid
+        Raises `InputError` for a spacing that the frame has no resolution of: powers of 2 up to the larger side of the grid
         (rounded up to a power of 2) with the hierarchical prior, 1 alone with the factorised one.
         """
         header, begin = framing.unpack_prefix(bytes(start), self._layout)
-        words = header.segments[: self._levels_at(header, spacing)]
+        words = header.segments[: self._resolutions_at(header, spacing)]
         return begin + 4 * sum(words)
 
     def decode_coarse(
@@ -290,7 +290,7 @@ class EmbeddingCodec:
         `InputError` as `coarse_size`, or where it would take more memory than `max_bytes`.
         """
         header, begin = framing.unpack_prefix(bytes(blob), self._layout)
-        count = self._levels_at(header, spacing)
+        count = self._resolutions_at(header, spacing)
         if spacing == 1:
             return self.decode(blob, limit, max_bytes=max_bytes)
         self._check_header(header, limit, None)
@@ -302,14 +302,14 @@ class EmbeddingCodec:
 
     @cached_property
     def _layout(self) -> framing.Layout:
-        return framing.Layout(self.id, self._levels_of, self.dimensions, self._prior.spatial)
+        return framing.Layout(self.id, self._resolutions_of, self.dimensions, self._prior.spatial)
 
-    def _levels_of(self, rows: int, columns: int) -> int:
-        return len(self._prior.levels(rows, columns))
+    def _resolutions_of(self, rows: int, columns: int) -> int:
+        return len(self._prior.resolutions(rows, columns))
 
-    def _levels_at(self, header: framing.Frame, spacing: int) -> int:
-        """How many spacing levels hold the tokens at a spacing."""
-        most = 1 << max(self._levels_of(*header.extent[1:]) - 1, 0)
+    def _resolutions_at(self, header: framing.Frame, spacing: int) -> int:
+        """How many resolutions hold the tokens at a spacing."""
+        most = 1 << max(self._resolutions_of(*header.extent[1:]) - 1, 0)
         if not isinstance(spacing, int) or spacing < 1 or spacing & (spacing - 1) or spacing > most:
             raise InputError(f"spacing must be a power of 2 from 1 to {most} for this frame, not {spacing!r}")
         return (most // spacing).bit_length()
@@ -354,7 +354,7 @@ class EmbeddingCodec:
         header = framing.Frame(
             bytes.fromhex(self.id)[:4], level, (n, y, x), channels, width, live if channels else (), tuple(segments)
         )
-        return framing.pack(header, words, self._layout.by_level)
+        return framing.pack(header, words, self._layout.by_resolution)
 
     def decode_symbols(self, blob: bytes) -> tuple[NDArray[np.int32], float]:
         """Symbols (n, y, x, k) and quality of a frame. Raises `CorruptError` as `decode`."""
@@ -377,7 +377,7 @@ class EmbeddingCodec:
         """What a frame holds at multiples of a spacing, of the channels that are not all zero."""
         grid, centroids = self._decoded(header, words, spacing, True, header.channels)
         inside = None if centroids is None else centroids.transpose(2, 0, 1, 3)
-        known = header.live[: self._levels_at(header, spacing)] if grid.size else None
+        known = header.live[: self._resolutions_at(header, spacing)] if grid.size else None
         narrow = header.width <= 10
         symbols, grid_size = grid.transpose(2, 0, 1, 3), header.extent[1:]
         return Coefficients(symbols, inside, header.level, known, grid_size, spacing, narrow)

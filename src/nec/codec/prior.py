@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from nec.codec import coder, pyramid
 from nec.codec.pyramid import Relatives
 from nec.codec.tables import ESCAPE_FREQUENCIES, Bank, Reader, Writer, bad_escape, check_first_word, left_over
-from nec.codec.waves import CLASSES, KINDS, Neighbours, Wave, spacing_levels
+from nec.codec.waves import CLASSES, KINDS, Neighbours, Wave, resolutions_of
 from nec.errors import CorruptError
 
 UNIT_BITS = 14
@@ -149,12 +149,12 @@ class Context:
 
 @dataclass(frozen=True)
 class Step:
-    """What is coded at once: a wave of some images, up to channel `live`; `level` counts the spacing levels."""
+    """What is coded at once: a wave of some images, up to channel `live`; `resolution` counts, coarse first."""
 
     wave: Wave
     images: slice
     live: int
-    level: int
+    resolution: int
 
     @property
     def tokens(self) -> tuple[slice, slice, slice, slice]:
@@ -167,7 +167,7 @@ class Step:
         """For the kernel."""
         wave, band = self.wave, pyramid.ORDER.index(self.wave.kind) if self.wave.kind in pyramid.ORDER else 0
         where = wave.row, wave.column, wave.step, wave.parameter_class
-        return KINDS.index(wave.kind), band, *where, self.images.start, self.images.stop, self.live, self.level
+        return KINDS.index(wave.kind), band, *where, self.images.start, self.images.stop, self.live, self.resolution
 
 
 @dataclass(frozen=True)
@@ -213,22 +213,22 @@ class Prior:
             rows.append(first + np.arange(scales.offsets) * (index < scales.split))
         return np.array(rows, np.uint16).reshape(-1)
 
-    def levels(self, rows: int, columns: int) -> list[list[Wave]]:
-        """Waves in coding order, one list a spacing level."""
+    def resolutions(self, rows: int, columns: int) -> list[list[Wave]]:
+        """Waves in coding order, one list a resolution."""
         if self.spatial:
-            return spacing_levels(rows, columns, order=pyramid.ORDER)
-        return spacing_levels(rows, columns, self.hierarchical)
+            return resolutions_of(rows, columns, order=pyramid.ORDER)
+        return resolutions_of(rows, columns, self.hierarchical)
 
     def live(self, active: NDArray[np.bool_]) -> tuple[int, ...]:
-        """Channels of each spacing level that are coded: up to the last one with a symbol (y, x, k) that is not 0.
+        """Channels of each resolution that are coded: up to the last one with a symbol (y, x, k) that is not 0.
 
-        Those of a pyramid grow towards coarse levels; where symbols are tokens all levels code the same channels.
+        Those of a pyramid grow towards coarse resolutions; where symbols are tokens all code the same channels.
         """
         rows, columns, channels = active.shape
         after = np.where(active, np.arange(1, channels + 1), 0).max(axis=2, initial=0)
         found = [
             max((int(after[w.row :: w.step, w.column :: w.step].max()) for w in waves), default=0)
-            for waves in self.levels(rows, columns)
+            for waves in self.resolutions(rows, columns)
         ]
         return tuple(found) if self.spatial else (max(found, default=0),) * len(found)
 
@@ -325,9 +325,9 @@ class Prior:
     def encode(
         self, symbols: NDArray[np.integer], level: int, width: int, live: tuple[int, ...], kept: Kept | None = None
     ) -> tuple[bytes, list[int]]:
-        """Words in reading order, as bytes, and the words that each spacing level adds.
+        """Words in reading order, as bytes, and the words that each resolution adds.
 
-        `symbols` (y, x, n, k), |s| < 2^width, are zero from channel `live` of their level on. Contexts that `quantise`
+        `symbols` (y, x, n, k), |s| < 2^width, are zero from channel `live` of their resolution on. Contexts that `quantise`
         kept are not taken again.
         """
         grid = symbols.astype(np.int32, order="C", copy=False)
@@ -339,7 +339,7 @@ class Prior:
             kind, writer, below = self._arithmetic(level, width), Writer(), [0] * len(live)
             for number in reversed(range(len(live))):
                 below[number] = writer.words_below
-                for step in reversed([step for step in steps if step.level == number]):
+                for step in reversed([step for step in steps if step.resolution == number]):
                     context = self._context_of(step, grid, level, kind) if kept is None else kept.at(step)
                     writer.push_block(self.bank, context.table, context.fold(grid[step.tokens]), context.shift)
             code = writer.finish().astype("<u4").tobytes()
@@ -360,7 +360,7 @@ class Prior:
         """Symbols (y, x, n, k) from all the words of a stream, and if `centred` each one's centroid in 1/256.
 
         They are of `shape`, or have `channels` channels, the last ones 0. At a `spacing` above 1, only those at its
-        multiples, from the words which their levels add. Raises `CorruptError` if the stream does not end as it should.
+        multiples, from the words which their resolutions add. Raises `CorruptError` if the stream does not end as it should.
         """
         check_first_word(words)
         lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), shape[2], channels or shape[3]
@@ -398,11 +398,11 @@ class Prior:
     def _steps(self, shape: tuple[int, ...], live: tuple[int, ...], spacing: int = 1) -> list[Step]:
         """What of a grid (y, x, n, k), or of its lattice of a spacing, is coded at once, in coding order."""
         steps, blocks = [], self._blocks(shape)
-        for level, (waves, channels) in enumerate(zip(self.levels(*shape[:2]), live, strict=True)):
+        for resolution, (waves, channels) in enumerate(zip(self.resolutions(*shape[:2]), live, strict=True)):
             for wave in waves if channels else ():
                 if wave.step > spacing or wave.kind == "root":
                     wave = wave if spacing == 1 else wave.within(spacing)
-                    steps += [Step(wave, images, channels, level) for images in blocks]
+                    steps += [Step(wave, images, channels, resolution) for images in blocks]
         return steps
 
     def working_bytes(self, shape: tuple[int, int, int, int], tokens: int) -> int:
