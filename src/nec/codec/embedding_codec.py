@@ -270,7 +270,7 @@ class EmbeddingCodec:
 
         Most headers are shorter than 64 bytes; `CorruptError` where `start` ends before the header does.
 
-        Raises `InputError` for a spacing that the frame has no resolution of: powers of 2 up to the larger side of the grid
+        Raises `InputError` for a spacing that the frame does not have: powers of 2 up to the larger side of the grid
         (rounded up to a power of 2) with the hierarchical prior, 1 alone with the factorised one.
         """
         header, begin = framing.unpack_prefix(bytes(start), self._layout)

@@ -44,7 +44,7 @@ class Layout:
     """What of a frame depends on its codec.
 
     `resolutions_of(y, x)` says how many resolutions a grid has, `dimensions` how many values a token decodes to,
-    `by_resolution` whether a frame counts the live channels of every resolution (version 2), which else are all `channels`.
+    `by_resolution` whether a frame counts the live channels of each (version 2), which else are all `channels`.
     """
 
     codec_id: str

@@ -327,8 +327,8 @@ class Prior:
     ) -> tuple[bytes, list[int]]:
         """Words in reading order, as bytes, and the words that each resolution adds.
 
-        `symbols` (y, x, n, k), |s| < 2^width, are zero from channel `live` of their resolution on. Contexts that `quantise`
-        kept are not taken again.
+        `symbols` (y, x, n, k), |s| < 2^width, are zero from channel `live` of their resolution on. Contexts that
+        `quantise` kept are not taken again.
         """
         grid = symbols.astype(np.int32, order="C", copy=False)
         steps = self._steps((*grid.shape[:3], max(live)), live)
@@ -360,7 +360,7 @@ class Prior:
         """Symbols (y, x, n, k) from all the words of a stream, and if `centred` each one's centroid in 1/256.
 
         They are of `shape`, or have `channels` channels, the last ones 0. At a `spacing` above 1, only those at its
-        multiples, from the words which their resolutions add. Raises `CorruptError` if the stream does not end as it should.
+        multiples, from the words which their resolutions add. Raises `CorruptError` if the stream does not end right.
         """
         check_first_word(words)
         lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), shape[2], channels or shape[3]
