@@ -198,7 +198,16 @@ def test_the_kernel_refuses_arrays_that_do_not_fit(codecs: dict[str, EmbeddingCo
     ):  # fmt: skip
         with pytest.raises((ValueError, BufferError)):
             model.decode(words, plan, grid, None, 3, True)
+    for plan in (
+        (steps, -b0 - 1, weights, narrow),
+        (steps, b0 + (1 << 30), weights, narrow),
+        (steps, b0, weights + 256, narrow),
+    ):
+        with pytest.raises(ValueError, match="out of range"):
+            model.decode(words, plan, grid, None, 3, True)
     plan = steps, b0, weights, narrow
+    with pytest.raises(ValueError, match="width"):
+        model.decode(words, plan, grid, None, 13, True)
     for arguments in (
         (words, plan, grid[:, :, :1].copy(), None, 3, True), (words, plan, grid, np.zeros(9, np.int8), 3, True),
         (words, plan, grid, None, 25, True), (words.astype(np.uint64), plan, grid, None, 3, True),

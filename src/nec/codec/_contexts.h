@@ -1,13 +1,13 @@
 /* Contexts of docs/format.md, section 4. _kernel.c includes this file twice, with INT int32_t or int64_t and NAME(x).
 
-   int32_t serves where |symbol| < 2^7 (of a pyramid 2^6) and b0 <= 2^22: all sums then stay below 2^24. The caller of
-   the module says which; a wrong choice gives wrong tables, but every index is clamped, so no access goes astray.
-   Sums are unsigned where they could overflow, so that nothing is undefined. */
+   int32_t serves where |symbol| < 2^13 (of a pyramid 2^12) and b0 <= 2^29: all sums then stay below 2^31, where those of
+   int64_t stay below 2^45 for symbols of 24 bits. `read_call` checks b0; grids hold no larger symbols than a frame's
+   width, or than an encoder found. Every index is clamped all the same, so no access could go astray. */
 
-/* 4 floor(log2 m) + the two bits after the leading one, for 1 <= m < 2^52 (2^24 for int32_t). */
-static inline INT NAME(scale_index)(INT m) {
+/* 4 floor(log2 m) + the two bits after the leading one, for 1 <= m < 2^52 (2^31 for int32_t). */
+static INLINE INT NAME(scale_index)(INT m) {
 #if NARROW
-    float real = (float)m;
+    float real = (float)(m & ~(m >> 24)); /* the bit that would round up is 0 then */
     int32_t bits;
     memcpy(&bits, &real, 4);
     return (bits >> 21) - (127 << 2);
@@ -19,9 +19,9 @@ static inline INT NAME(scale_index)(INT m) {
 #endif
 }
 
-static inline INT NAME(size)(int32_t value) { return value < 0 ? -(INT)value : (INT)value; }
+static INLINE INT NAME(size)(int32_t value) { return value < 0 ? -(INT)value : (INT)value; }
 
-static inline INT NAME(larger)(INT a, INT b) { return a > b ? a : b; }
+static INLINE INT NAME(larger)(INT a, INT b) { return a > b ? a : b; }
 
 /* Parameters of `count` channels from `channel` on, b0 then the weights, repeated `times` times. */
 static void NAME(gather)(INT *out, const Level *level, ptrdiff_t kind, ptrdiff_t channel, ptrdiff_t count,
@@ -44,7 +44,7 @@ typedef struct {
 } NAME(Around);
 
 /* `far_count` is a constant where this is inlined: 4 or 8. Returns the largest index. */
-static inline INT NAME(expect)(const NAME(Around) *a, int far_count, const INT *restrict at, ptrdiff_t channels,
+static INLINE INT NAME(expect)(const NAME(Around) *a, int far_count, const INT *restrict at, ptrdiff_t channels,
                                INT low, INT *restrict index, int32_t *restrict fold, uint8_t *restrict fraction) {
     const int32_t *n0 = a->near[0], *n1 = a->near[1], *n2 = a->near[2], *n3 = a->near[3];
     const int32_t *f0 = a->far[0], *f1 = a->far[1], *f2 = a->far[2], *f3 = a->far[3];
@@ -76,7 +76,7 @@ static inline INT NAME(expect)(const NAME(Around) *a, int far_count, const INT *
 }
 
 /* Tables of a row of indices; their raw low bits too, where an index passes the last one. */
-static inline void NAME(choose)(const Model *m, Block *block, ptrdiff_t at, const INT *restrict index, INT largest,
+static INLINE void NAME(choose)(const Model *m, Block *block, ptrdiff_t at, const INT *restrict index, INT largest,
                                 const uint8_t *restrict fraction, ptrdiff_t lanes) {
     uint16_t *restrict table = block->table + at;
     INT top = m->top;
@@ -150,7 +150,7 @@ typedef struct {
 
 /* Sums (bottom - top, columns, lanes) of the sizes of some kinds of details at a spacing; beyond a band's last row or
    column its last ones count, and bands without any count nothing. Rows are clamped to 0..rows - 1 first. */
-static inline void NAME(add_bands)(const Grid *g, const NAME(Strip) *strip, ptrdiff_t step, const Place *bands, int count,
+static INLINE void NAME(add_bands)(const Grid *g, const NAME(Strip) *strip, ptrdiff_t step, const Place *bands, int count,
                                    ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t rows, ptrdiff_t columns, INT *out) {
     ptrdiff_t lanes = strip->images * strip->channels, half = step / 2;
     memset(out, 0, sizeof(INT) * (size_t)((bottom - top) * columns * lanes));
@@ -182,7 +182,7 @@ static inline void NAME(add_bands)(const Grid *g, const NAME(Strip) *strip, ptrd
 }
 
 /* Each row's cells times (1, 2, 1), the cells beyond its ends being those at its ends. */
-static inline void NAME(blur_rows)(const INT *restrict from, INT *restrict out, ptrdiff_t rows, ptrdiff_t columns,
+static INLINE void NAME(blur_rows)(const INT *restrict from, INT *restrict out, ptrdiff_t rows, ptrdiff_t columns,
                                    ptrdiff_t lanes) {
     for (ptrdiff_t row = 0; row < rows; row++)
         for (ptrdiff_t column = 0; column < columns; column++) {
@@ -195,7 +195,7 @@ static inline void NAME(blur_rows)(const INT *restrict from, INT *restrict out, 
 }
 
 /* What the cells [top, bottom) of a strip know of the spacing above: b0, and the parents by their weights. */
-static inline void NAME(know_parents)(const Grid *g, const Step *s, const NAME(Strip) *strip, ptrdiff_t top,
+static INLINE void NAME(know_parents)(const Grid *g, const Step *s, const NAME(Strip) *strip, ptrdiff_t top,
                                       ptrdiff_t bottom, ptrdiff_t rows, ptrdiff_t columns, const INT *restrict at,
                                       INT *planes, ptrdiff_t plane, INT *known) {
     ptrdiff_t lanes = strip->images * strip->channels, row = columns * lanes;
@@ -224,7 +224,7 @@ static inline void NAME(know_parents)(const Grid *g, const Step *s, const NAME(S
         }
 }
 
-static inline void NAME(strip)(const Model *m, const Grid *g, const Step *s, const NAME(Strip) *strip, ptrdiff_t rows,
+static INLINE void NAME(strip)(const Model *m, const Grid *g, const Step *s, const NAME(Strip) *strip, ptrdiff_t rows,
                                ptrdiff_t columns, const INT *restrict at, INT *planes, ptrdiff_t plane, Block *block) {
     ptrdiff_t lanes = strip->images * strip->channels, row = columns * lanes, height = strip->bottom - strip->top;
     ptrdiff_t images = s->last - s->first, half_columns = (columns + 1) / 2;

@@ -5,7 +5,8 @@
    through the buffer protocol, release the GIL and keep no state, so threads may share a Model.
 
    What may be hostile: the words of a stream, the integers of a codec, the numbers of a frame's header. So
-   - sizes of all arrays are checked against each other, and steps against the grid, when a call begins (`read_call`);
+   - sizes of all arrays are checked against each other, steps against the grid, and parameters against the integers
+     that they are computed in, when a call begins (`read_call`, `decode`); symbols are checked before others need them;
    - tables are checked when a Model is made: then a quantile below 2^24 has an entry (`new_model`);
    - indices of scales are clamped where they are made (`choose`), so tables of a block need no check;
    - neighbours are checked place by place (`from_neighbours`), relatives clamped (`add_bands`);
@@ -169,11 +170,11 @@ typedef struct {
     uint64_t state;
 } Reader;
 
-static inline void refill(Reader *in) {
+static INLINE void refill(Reader *in) {
     if (in->state < REFILL && in->at < in->count) in->state = in->state << 32 | in->words[in->at++];
 }
 
-static inline void take(Reader *in, uint32_t start, uint32_t frequency) {
+static INLINE void take(Reader *in, uint32_t start, uint32_t frequency) {
     in->state = frequency * (in->state >> PRECISION) + ((in->state & MASK) - start);
     refill(in);
 }
@@ -216,7 +217,7 @@ static void open_run(Run *run, const Model *m, int32_t table, size_t count) {
     }
 }
 
-static inline int32_t next_entry(Reader *in, const Run *run) {
+static INLINE int32_t next_entry(Reader *in, const Run *run) {
     uint32_t quantile = (uint32_t)(in->state & MASK);
     int32_t entry = run->likely;
     if (quantile - run->begin < run->width) { /* as unsigned numbers: begin <= quantile too */
@@ -392,7 +393,7 @@ static int reserve(Writer *out, size_t symbols) {
     return DONE;
 }
 
-static inline void put(Writer *out, const Entry *e) {
+static INLINE void put(Writer *out, const Entry *e) {
     if (out->state >> 40 >= e->frequency) {
         out->words[out->count++] = (uint32_t)out->state;
         out->state >>= 32;
@@ -595,6 +596,11 @@ static int read_call(const Model *m, PyObject *plan, PyObject *grid, int writing
     Grid g = {call->grid.buf, shape[0], shape[1], shape[2], shape[3]};
     call->level = level, call->g = g, call->count = call->steps.shape[0];
     if (g.channels > level.channels) return fail("a grid has more channels than the codec");
+    for (Py_ssize_t i = 0; i < level.classes * level.channels; i++)
+        if (level.b0[i] < 0 || level.b0[i] > (call->narrow ? (int64_t)1 << 29 : (int64_t)1 << 45))
+            return fail("b0 is out of range");
+    for (Py_ssize_t i = 0; i < level.weights_count * level.classes * level.channels; i++)
+        if (level.weights[i] < -128 || level.weights[i] > 255) return fail("weights are out of range");
     for (Py_ssize_t i = 0; i < call->count; i++) {
         Step s = step_of(call, i);
         if (s.shape < 0 || s.shape > 3 || s.band < 0 || s.band > 2 || s.kind < 0 || s.kind >= level.classes ||
@@ -690,7 +696,8 @@ static PyObject *decode(PyObject *self, PyObject *args) {
     if (!read_call(m, plan, grid, 0, &call)) goto end;
     if (!view(words, &stream, 4, PyBUF_ND, "words must be uint32")) goto end;
     if (inside != Py_None && !view(inside, &centroids, 1, PyBUF_ND | PyBUF_WRITABLE, "centroids must be int8")) goto end;
-    if ((centroids.buf && centroids.len != call.grid.len / 4) || width < 0 || width > 24) {
+    int most = !call.narrow ? 24 : m->pyramid ? 12 : 13;
+    if ((centroids.buf && centroids.len != call.grid.len / 4) || width < 0 || width > most) {
         fail("centroids or width do not fit the grid");
         goto end;
     }

@@ -44,8 +44,7 @@ DEAD_ZONE = 0.13
 _LARGEST_THRESHOLD = 0.9
 _MANTISSAS = np.array([256, 279, 304, 332, 362, 395, 431, 470], np.int64)
 _BLOCK_VALUES = 1 << 20
-_NARROW_BITS = {False: 7, True: 6}
-_NARROW_MAGNITUDE = 1 << 22
+_NARROW_BITS, _NARROW_MAGNITUDE = {False: 13, True: 12}, 1 << 29  # of symbols without and with a pyramid, of b0
 
 Ints = NDArray[np.integer]
 
@@ -57,9 +56,10 @@ def exp2_eighths(value: Ints) -> NDArray[np.int64]:
 
 
 def scale_index(magnitude: Ints) -> NDArray[np.int32]:
-    """4 floor(log2 M) + the two bits after the leading one, for 1 <= M < 2^52 (below 2^24 for int32)."""
+    """4 floor(log2 M) + the two bits after the leading one, for 1 <= M < 2^52 (below 2^31 for int32)."""
     if magnitude.dtype == np.int32:
-        return (magnitude.astype(np.float32).view(np.int32) >> 21) - (127 << 2)
+        exact = magnitude & ~(magnitude >> 24)  # the bit that would round up is 0 then
+        return (exact.astype(np.float32).view(np.int32) >> 21) - (127 << 2)
     return ((magnitude.astype(np.float64).view(np.int64) >> 50) - (1023 << 2)).astype(np.int32)
 
 
@@ -241,7 +241,7 @@ class Prior:
     def context(self, wave: Wave, grid: Ints, relatives: Neighbours | Relatives, level: int) -> Context:
         """Context of `wave`'s tokens for the images and channels in `grid` (y, x, n, k), int32 or int64.
 
-        int32 serves where |symbol| < 2^7 (of a pyramid 2^6) and every b0 <= 2^22: all sums then stay below 2^24.
+        int32 serves where |symbol| < 2^13 (of a pyramid 2^12) and every b0 <= 2^29: all sums then stay below 2^31.
         """
         at = self._at(level)
         kind, channels = wave.parameter_class, grid.shape[3]
