@@ -1,4 +1,4 @@
-# make demo    what the package does, on what ships in it (under 5 minutes)
+# make demo    what the package does, on what ships in it (under 3 minutes)
 # make test    the whole test suite, in TEST_JOBS processes (2)
 # make oldest  the base install's tests under the oldest NumPy, zarr and constriction that it allows
 # make test-adapters  the backbones of timm, TorchGeo, TerraTorch and transformers, in an environment of their own

@@ -27,8 +27,8 @@ import numpy as np
 import rasterio
 
 from nec import EmbeddingCodec
-from nec.encode import Running, SceneOptions, encode
-from nec.encode.engine import model_threads
+from nec.encoding import Running, SceneOptions, encode
+from nec.encoding.engine import model_threads
 from nec.models import ModelConfig, NecModel, load_model
 from nec.scenes import open_scene
 
@@ -159,7 +159,7 @@ def on_workers(workers: int, model: NecModel, path: Path, out: Path, pinned: boo
     """Tiles a second, and seconds of processor time a tile, of a cluster of so many workers."""
     import distributed
 
-    from nec.encode.cluster import local_cluster
+    from nec.encoding.cluster import local_cluster
 
     with local_cluster(workers) as cluster, distributed.Client(cluster) as client:
         client.wait_for_workers(workers)

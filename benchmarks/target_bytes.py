@@ -12,7 +12,7 @@ import numpy as np
 from embeddings import FRAME, parts_of_arguments
 
 from nec.codec import EmbeddingCodec
-from nec.encode.codecs import quality_for_bytes
+from nec.encoding.codecs import quality_for_bytes
 
 TARGETS = (10, 14, 20, 28, 40, 57, 80, 113, 160, 226, 320, 453, 640, 905, 1280)
 SAMPLE = 1024

@@ -14,11 +14,37 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
-    from nec.export import export
+    from nec.encoding import encode, fit
+    from nec.exporting import export
+    from nec.heads import load_head, predict, train_head
     from nec.models import Backbone, load_model
     from nec.store import ImageStore, RasterStore, decode, info, open, open_product, open_store, verify
+    from nec.training import adapt, pretrain
 
 __version__ = "0.1.0"
+
+# Name -> the room that it is imported from when it is first used.
+_ROOMS = {
+    "Backbone": "models",
+    "EmbeddingCodec": "codec",
+    "ImageStore": "store",
+    "RasterStore": "store",
+    "adapt": "training",
+    "decode": "store",
+    "encode": "encoding",
+    "export": "exporting",
+    "fit": "encoding",
+    "info": "store",
+    "load_head": "heads",
+    "load_model": "models",
+    "open": "store",
+    "open_product": "store",
+    "open_store": "store",
+    "predict": "heads",
+    "pretrain": "training",
+    "train_head": "heads",
+    "verify": "store",
+}
 
 __all__ = [
     "Backbone",
@@ -30,37 +56,29 @@ __all__ = [
     "MissingExtraError",
     "NecError",
     "RasterStore",
+    "adapt",
     "decode",
+    "encode",
     "export",
+    "fit",
     "info",
+    "load_head",
     "load_model",
     "open",
     "open_product",
     "open_store",
+    "predict",
+    "pretrain",
+    "train_head",
     "verify",
 ]
 
-_HOMES = {
-    "Backbone": "nec.models",
-    "EmbeddingCodec": "nec.codec",
-    "ImageStore": "nec.store",
-    "RasterStore": "nec.store",
-    "decode": "nec.store",
-    "export": "nec.export",
-    "info": "nec.store",
-    "load_model": "nec.models",
-    "open": "nec.store",
-    "verify": "nec.store",
-    "open_product": "nec.store",
-    "open_store": "nec.store",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return getattr(import_module(f"nec.{_ROOMS[name]}"), name)
     raise AttributeError(f"module 'nec' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_ROOMS])

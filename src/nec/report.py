@@ -13,6 +13,11 @@ class Report:
     `str(report)` is what a person reads: a line or a table. Arrays and models are no part of a report.
     """
 
+    @property
+    def failed(self) -> bool:
+        """Whether what was asked for did not come about; the command then leaves with status 1."""
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, nested reports included."""
         return asdict(self)  # type: ignore[call-overload]

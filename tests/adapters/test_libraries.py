@@ -60,7 +60,7 @@ def test_a_store_of_timm(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     chips = np.random.default_rng(0).integers(0, 256, (24, 96, 96, 3), dtype=np.uint8)
     made = nec.load_model("timm:resnet18", "cpu", pretrained=False, seed=1)
-    from nec.encode import encode
+    from nec.encoding import encode
 
     report = encode(chips, tmp_path / "s.zarr", made)
     assert (report.store["grid"], report.fitted_on) == ([7, 7], 24)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("altair")
 
 from PIL import Image
 
 from nec.bench import Results
-from nec.bench.adaptation import find_trained, trained
+from nec.bench.models import find_trained, trained
 from nec.cli import main
 from nec.errors import InputError
 from nec.models import load_model

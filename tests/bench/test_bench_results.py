@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nec.bench.fidelity import neighbour_recall, relative_error
+from nec.bench.measure import neighbour_recall, relative_error
 from nec.bench.results import (
     Results,
     Row,

@@ -13,6 +13,8 @@ import pytest
 
 import nec
 from nec.bench import Results, Row, curve
+from nec.bench import models as bench_models
+from nec.bench import queue as bench_queue
 from nec.bench import run as bench_run
 from nec.bench.cache import Cache
 from nec.bench.recipe import load_recipe
@@ -76,8 +78,10 @@ def test_a_finished_run_computes_nothing(
     finished: tuple[Path, Path, Results], dataset: str, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, out, results = finished
-    for name in ("train_head", "measure_images", "measure_tokens", "measure_adapted", "embedded", "trained"):
+    for name in ("measure_images", "measure_tokens", "measure_adapted", "embedded"):
         monkeypatch.setattr(bench_run, name, lambda *a, **k: pytest.fail("computed again"))
+    monkeypatch.setattr(bench_queue, "train_head", lambda *a, **k: pytest.fail("computed again"))
+    monkeypatch.setattr(bench_models, "trained", lambda *a, **k: pytest.fail("computed again"))
     again = run_bench(load_recipe(recipe, [dataset]), model, out, jobs=1, quiet=True)
     assert again.rows == results.rows
 
@@ -91,7 +95,7 @@ def test_a_killed_run_goes_on_to_the_same_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe, _, results = finished
-    train, calls = bench_run.train_head, []
+    train, calls = bench_queue.train_head, []
 
     def stop_at_seven(job: Any) -> Any:
         calls.append(job)
@@ -100,7 +104,7 @@ def test_a_killed_run_goes_on_to_the_same_results(
         return train(job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench_run, "train_head", stop_at_seven)
+        patch.setattr(bench_queue, "train_head", stop_at_seven)
         with pytest.raises(KeyboardInterrupt):
             run_bench(load_recipe(recipe, [dataset]), model, tmp_path / "out", jobs=1, quiet=True)
     resumed = run_bench(load_recipe(recipe, [dataset]), model, tmp_path / "out", jobs=2, quiet=True)
@@ -126,13 +130,13 @@ def test_changed_entries_alone_are_computed_again(
     recipe, out, _ = finished
     changed = tmp_path / "changed.yaml"
     changed.write_text(recipe.read_text().replace('"uqe:4"', '"uqe:4,2"').replace("seeds: [0, 1]", "seeds: [1, 2]"))
-    train, jobs = bench_run.train_head, []
+    train, jobs = bench_queue.train_head, []
 
     def count(job: Any) -> Any:
         jobs.append(job)
         return train(job)
 
-    monkeypatch.setattr(bench_run, "train_head", count)
+    monkeypatch.setattr(bench_queue, "train_head", count)
     results = run_bench(load_recipe(changed, [dataset]), model, out, jobs=1, quiet=True, only=["eurosat/uqe"])
     assert [job.seed for job in jobs] == [2, 2, 1, 2, 1, 2]  # uqe 4 lacked seed 2, uqe 2 lacked both
     uqe = [r for r in results.rows if r.method == "uqe"]

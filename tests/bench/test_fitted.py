@@ -7,8 +7,8 @@ import pytest
 
 import nec
 from nec.bench.methods import Method, fit_methods, measure, methods
-from nec.bench.methods.binary import rotation
 from nec.bench.methods.fitted import FittedMethod
+from nec.bench.methods.vectors import rotation
 
 pytest.importorskip("faiss")
 
@@ -63,7 +63,7 @@ def test_damage_is_found(method: FittedMethod) -> None:
 
 @pytest.mark.parametrize("method", FITTED, ids=ids)
 def test_payloads_that_a_right_checksum_covers_are_checked(method: FittedMethod) -> None:
-    from nec.bench.methods import frame
+    from nec.bench.methods import storage as frame
 
     blob = method.encode(BATCH[:2])
     _, payload = frame.unpack(blob, method.family)

@@ -372,7 +372,7 @@ def test_real_dubai_mask_by_a_dictionary(data_dir: Path) -> None:
     ds = open_dataset(f"dubai:{path}")
     number = {color: index for index, color in enumerate(ds.mask_colors)} | {(0, 0, 0): 255, (155, 155, 155): 255}
     for index in (9, 30):  # the first image of tile 2 (palette) and one of tile 4
-        name = ds.scenes[index].mask
+        name = ds.files[index].mask
         with zipfile.ZipFile(path) as file, Image.open(file.open(name)) as image:
             colors = image.convert("RGB").getcolors(100)
         counts = dict.fromkeys(number.values(), 0)
@@ -385,8 +385,8 @@ def test_real_dubai_mask_by_a_dictionary(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["encode", "{}", "--tile", "64", "--model", "m", "--out", "{out}"], "less than --tile 64"),
-        (["encode", "{}", "--downscale", "0", "--model", "m", "--out", "{out}"], "positive numbers"),
+        (["encode", "{}", "--tile", "64", "--model", "eurosat-tiny", "--out", "{out}"], "less than --tile 64"),
+        (["encode", "{}", "--downscale", "0", "--model", "eurosat-tiny", "--out", "{out}"], "positive numbers"),
         (["fit", "eurosat-tiny", "{}", "--tile", "64", "--out", "{out}"], "less than --tile 64"),
         (["pretrain", "{}", "--tile", "64", "--config", "vit-t", "--out", "{out}"], "less than --tile 64"),
     ],

@@ -11,7 +11,7 @@ from PIL import Image
 
 from nec.cli._images import INPUT_HELP
 from nec.datasets import open_dataset
-from nec.datasets.folders import AID, MILLIONAID, RESISC45, Layout
+from nec.datasets.folders import AID, MILLIONAID, RESISC45, FolderLayout
 from nec.datasets.open import KINDS
 from nec.errors import InputError
 
@@ -23,12 +23,12 @@ def images(root: Path, files: list[str]) -> Path:
     return root
 
 
-def of_classes(layout: Layout, pattern: str, count: int) -> list[str]:
+def of_classes(layout: FolderLayout, pattern: str, count: int) -> list[str]:
     return [pattern.format(c, n, c.lower()) for c in layout.classes or () for n in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(("layout", "count"), [(RESISC45, 45), (AID, 30), (MILLIONAID, 51)])
-def test_class_lists(layout: Layout, count: int) -> None:
+def test_class_lists(layout: FolderLayout, count: int) -> None:
     assert layout.classes is not None
     assert len(set(layout.classes)) == count
     assert list(layout.classes) == sorted(layout.classes)

@@ -10,12 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("rasterio")
-pytest.importorskip("matplotlib")
+pytest.importorskip("altair")
 
 
 @dataclass
 class Tiny:
     store: Path
+    model: Path
     pictures: Path
     names: list[str]
 
@@ -47,7 +48,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     with torch.inference_mode():
         embeddings = model.embed(model.normalize(images))
     codec = EmbeddingCodec.fit(embeddings[:120], rank=8)
-    codec.save(root / "codec.json")
+    from nec.models import save_model
+
+    save_model(model, root / "model")
+    codec.save(root / "model" / "codec.json")
     split = np.array(["train", "train", "val", "test"])[np.arange(240) // 3 % 4]
     keywords = {
         "codec": codec, "quality": 1.0, "names": names, "grid": (4, 4), "labels": labels,
@@ -59,7 +63,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         for start, stop in writer.missing():
             writer.write(start, embeddings[start:stop])
         writer.finish()
-    return Tiny(root / "tiny.zarr", root / "pictures", names)
+    return Tiny(root / "tiny.zarr", root / "model", root / "pictures", names)
 
 
 def make_model() -> torch.nn.Module:
@@ -74,13 +78,3 @@ def make_model() -> torch.nn.Module:
     model = NecModel(config).eval()
     model.name, model.sha256 = "tiny", "0" * 64
     return model
-
-
-@pytest.fixture
-def load_tiny(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`nec.demo` gets the tiny model whatever name it asks for."""
-    from nec.codec import EmbeddingCodec
-
-    model = make_model()
-    model.codec = EmbeddingCodec.load(tiny.store.parent / "codec.json")
-    monkeypatch.setattr("nec.models.load_model", lambda location: model, raising=False)

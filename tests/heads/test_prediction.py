@@ -18,7 +18,7 @@ Image = pytest.importorskip("PIL.Image")
 from nec import CorruptError, EmbeddingCodec, InputError, open_store  # noqa: E402
 from nec.cli import main  # noqa: E402
 from nec.datasets import ArrayDataset  # noqa: E402
-from nec.encode import encode  # noqa: E402
+from nec.encoding import encode  # noqa: E402
 from nec.heads import HeadResult, HeadSettings, load_head, predict, train_head  # noqa: E402
 from nec.heads.prediction import averaged_tiles, check_model, free_name, predict_classes  # noqa: E402
 from nec.models import ModelConfig, NecModel, load_model, save_model  # noqa: E402

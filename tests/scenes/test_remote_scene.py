@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from rasters import noise, rasterio, write
 
+from nec.datasets import open_input
 from nec.errors import InputError
 from nec.scenes import open_scene
-from nec.scenes.rasters import gdal_path, is_remote
+from nec.scenes.rasters import gdal_path, is_remote, public_link
 
 
 class Server(ThreadingHTTPServer):
@@ -102,6 +103,8 @@ def test_a_window_over_http_costs_its_blocks(server: Server, cog: np.ndarray) ->
 def test_query_strings_and_lists_over_http(server: Server, cog: np.ndarray) -> None:
     scene = open_scene([f"{server.url}/scene.tif?signature=a%2Fb&time=1"], bands=[2])
     assert scene.name == "scene"
+    # A signature lets others in, and links are published.
+    assert scene.source_links == [{"rel": "derived_from", "href": f"{server.url}/scene.tif"}]
     np.testing.assert_array_equal(scene.read(0, 0, 9, 9)[0][..., 0], cog[1, :9, :9])
 
 
@@ -159,6 +162,17 @@ def test_an_item_over_http_with_relative_assets(server: Server, cog: np.ndarray,
 def test_paths_as_gdal_opens_them(source: str | Path, path: str) -> None:
     assert gdal_path(source) == path
     assert is_remote(path) == path.startswith(("/vsicurl", "/vsis3", "/vsigs", "/vsiaz"))
+
+
+def test_a_signature_longer_than_a_name(server: Server, cog: np.ndarray) -> None:
+    url = f"{server.url}/scene.tif?bands=1,2,3&sig={'x' * 500}"
+    assert open_scene(url).shape == open_input(url)[0].shape == (512, 640)
+
+
+def test_links_tell_no_secrets() -> None:
+    for url in ("https://me:word@a.b/c.tif", "https://a.b/c.tif?sig=x&se=y#z"):
+        assert public_link(url) == "https://a.b/c.tif"
+    assert public_link("folder/a?b.tif") == "folder/a?b.tif"
 
 
 def test_a_relative_path_survives_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,7 @@ import nec
 from nec.errors import InputError
 from nec.scenes import open_scene
 from nec.scenes.normalization import match
-from nec.scenes.places import split_places
-from nec.scenes.tiling import Tiling, default_halo, read_tile
+from nec.scenes.tiling import Tiling, default_halo, read_tile, split_positions
 
 torch = pytest.importorskip("torch")
 rasterio = pytest.importorskip("rasterio")
@@ -38,7 +37,7 @@ class Runner:
         self.scene, self.normalization = match(scene, self.model.config)
         self.tile, self.patch = self.model.config.image_size, self.model.config.patch_size
         self.tokens = self.tile // self.patch
-        places, _ = split_places(self.model.codec, self.tokens)
+        places, _ = split_positions(self.model.codec, self.tokens)
         assert places is not None
         self.places = places
 
@@ -144,8 +143,8 @@ def test_the_example_of_the_document_makes_these_tokens(runner: Runner, monkeypa
 def test_places_of_another_tile_size() -> None:
     codec = nec.load_model("eurosat-tiny").codec
     with pytest.raises(InputError, match="8 x 8 places, and tiles have 14 x 14"):
-        split_places(codec, 14)
-    places, plain = split_places(codec, 8)
-    assert split_places(plain, 14) == (None, plain)
+        split_positions(codec, 14)
+    places, plain = split_positions(codec, 8)
+    assert split_positions(plain, 14) == (None, plain)
     batch = np.random.default_rng(0).normal(size=(2, 8, 8, codec.dimensions)).astype(np.float32)
     np.testing.assert_array_equal(codec.symbols(batch + places), plain.symbols(batch))

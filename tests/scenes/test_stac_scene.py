@@ -167,5 +167,8 @@ def test_bad_items(tmp_path: Path) -> None:
         open_scene({"type": "Feature"})
     with pytest.raises(InputError, match="has no asset with an image; it has thumbnail"):
         open_scene(item({"thumbnail": assets()["thumbnail"]}))
+    for odd in ({"eo:bands": "red"}, {"eo:bands": [5]}, {"raster:bands": [[]]}, {"roles": 5}):
+        with pytest.raises(InputError, match=r"malformed|no STAC Item|no asset with an image|a\.tif does not exist"):
+            open_scene(item({"red": {**asset("a.tif"), **odd}}))
     with pytest.raises(InputError, match="a scene is opened from"):
         open_scene(5)  # type: ignore[arg-type]

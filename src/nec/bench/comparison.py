@@ -1,16 +1,22 @@
-"""Every method against ours at equal accuracy, with intervals from a paired bootstrap over test images and seeds."""
+"""Every method against ours at equal accuracy: Bjøntegaard delta rates, with intervals from a paired bootstrap.
+
+After G. Bjøntegaard, "Calculation of average PSNR differences between RD-curves", ITU-T VCEG-M33, 2001, with a monotone
+cubic, as JCT-VC came to use, instead of a polynomial, and accuracy in the place of PSNR.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.bdrate import RateCurve, bd_rate
-from nec.bench.results import Results, Row
+from nec.bench.results import Results, Row, envelope
+
+if TYPE_CHECKING:
+    from scipy.interpolate import PchipInterpolator
 
 METRICS = {"classification": ("accuracy",), "segmentation": ("overall_accuracy", "mean_iou")}
 REPLICATES = 1000
@@ -18,6 +24,47 @@ COVERAGE = 0.95
 FEWEST = 0.9  # an interval needs so large a share of replicates in which the two curves share accuracies
 
 Outcome = NDArray[Any]  # right (n,) bool of the test images, or the confusions (g, k, k) of whole tiles
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A mean difference of rates. `rate`: 0.25 is 25% more bytes; `low` to `high`: the accuracies it is over."""
+
+    rate: float
+    low: float
+    high: float
+
+
+def rate_curve(sizes: Sequence[float], accuracies: Sequence[float]) -> PchipInterpolator | None:
+    """log2 of the bytes an image as a function of accuracy, by a monotone cubic; None for fewer than two points.
+
+    Accuracies measured on some thousand images go up and down from one setting to the next, and the curve must be
+    monotone to have a rate for each accuracy. It goes through the points of the upper envelope: those that are better
+    than every smaller one, since who may spend more bytes may also spend fewer. Noise lifts an envelope a little, that
+    of every method alike.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    sizes, kept = envelope(sizes, accuracies)
+    with np.errstate(all="ignore"):  # accuracies a rounding error apart
+        return PchipInterpolator(kept, np.log2(sizes)) if len(kept) > 1 else None
+
+
+def bd_rate(curve: PchipInterpolator, reference: PchipInterpolator) -> Delta | None:
+    """Bytes that `curve` needs more than `reference` over the accuracies both reach; None where there are none.
+
+    The mean over accuracy of the difference of log2 rates, d, as 2^d - 1.
+
+    >>> half = rate_curve([50, 100, 200], [0.7, 0.8, 0.85])
+    >>> full = rate_curve([100, 200, 400], [0.7, 0.8, 0.85])
+    >>> round(bd_rate(half, full).rate, 6)
+    -0.5
+    """
+    low, high = float(max(curve.x[0], reference.x[0])), float(min(curve.x[-1], reference.x[-1]))
+    if not high - low > 1e-9:  # over an interval of a rounding error's width the quotient may be anything
+        return None
+    difference = float(curve.integrate(low, high) - reference.integrate(low, high)) / (high - low)
+    return Delta(2**difference - 1, low, high) if difference < 64 else None
 
 
 @dataclass(frozen=True)
@@ -115,7 +162,7 @@ def _drawn(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
 class _Curves:
     """Curves of one method: `curves[0]` of the data, then one for each replicate."""
 
-    curves: list[RateCurve | None]
+    curves: list[PchipInterpolator | None]
     seeds: int
     resampled: bool
 
@@ -144,40 +191,40 @@ def _compare_all(
 
 def _curves(rows: Sequence[tuple[Row, Outcome | None]], metric: str, draws: _Draws, resampled: bool) -> _Curves | None:
     """Curves of a method's rows; None for fewer than two settings."""
-    points: dict[tuple[float, str], list[tuple[Row, Outcome | None]]] = {}
+    settings: dict[tuple[float, str], list[tuple[Row, Outcome | None]]] = {}
     for row, outcome in rows:
-        points.setdefault((row.setting, row.label), []).append((row, outcome))
-    if len(points) < 2:
+        settings.setdefault((row.setting, row.label), []).append((row, outcome))
+    if len(settings) < 2:
         return None
-    averaged = [_point(group, metric, draws, resampled) for group in points.values()]
-    sizes, accuracies = (np.stack(values, axis=1).tolist() for values in zip(*averaged, strict=True))
-    seeds = min(len({row.seed for row, _ in group}) for group in points.values())
-    curves = [RateCurve.through(size, accuracy) for size, accuracy in zip(sizes, accuracies, strict=True)]
-    return _Curves(curves, seeds, resampled)
+    sizes, accuracies = [], []  # of each setting, (1 + replicates,)
+    for group in settings.values():
+        shares = _seed_shares([row for row, _ in group], draws)
+        sizes.append(sum(share * row.bytes_per_image for share, (row, _) in zip(shares, group, strict=True)))
+        values = [_values(row, outcome if resampled else None, metric, draws) for row, outcome in group]
+        accuracies.append(sum(share * value for share, value in zip(shares, values, strict=True)))
+    curves = [
+        rate_curve(size, accuracy)
+        for size, accuracy in zip(np.transpose(sizes).tolist(), np.transpose(accuracies).tolist(), strict=True)
+    ]
+    return _Curves(curves, min(len({row.seed for row, _ in group}) for group in settings.values()), resampled)
 
 
-def _point(
-    group: Sequence[tuple[Row, Outcome | None]], metric: str, draws: _Draws, resampled: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bytes and accuracy of one setting in every replicate: means over the seeds drawn."""
-    weights = np.stack([draws.seeds[row.seed] for row, _ in group])
-    weights[:, weights.sum(axis=0) == 0] = 1  # none of the point's own seeds was drawn
-    weights /= weights.sum(axis=0)
-    sizes = np.array([[row.bytes_per_image] for row, _ in group])
-    values = np.stack([_values(row, outcome, metric, draws, resampled) for row, outcome in group])
-    return (weights * sizes).sum(axis=0), (weights * values).sum(axis=0)
+def _seed_shares(rows: Sequence[Row], draws: _Draws) -> NDArray[np.float64]:
+    """(rows, 1 + replicates): what each row of a setting counts in the setting's mean, by how often its seed is drawn.
+
+    Where none of them was drawn all count alike.
+    """
+    counts = np.stack([draws.seeds[row.seed] for row in rows])
+    counts[:, counts.sum(axis=0) == 0] = 1
+    return counts / counts.sum(axis=0)
 
 
-def _values(row: Row, outcome: Outcome | None, metric: str, draws: _Draws, resampled: bool) -> NDArray[np.float64]:
-    """A head's metric in every replicate; the first is as it was reported."""
-    length = 1 + REPLICATES
-    if not resampled:
-        return np.full(length, row.metrics[metric])
-    assert outcome is not None
-    assert draws.units is not None
-    values = resampled_metric(metric, outcome, draws.units)
-    values[0] = row.metrics[metric]
-    return values
+def _values(row: Row, outcome: Outcome | None, metric: str, draws: _Draws) -> NDArray[np.float64]:
+    """A head's metric in every replicate, of the units drawn where its `outcome` is given; the first is as reported."""
+    reported = row.metrics[metric]
+    if outcome is None or draws.units is None:
+        return np.full(1 + REPLICATES, reported)
+    return np.concatenate([[reported], resampled_metric(metric, outcome, draws.units)[1:]])
 
 
 def resampled_metric(metric: str, outcome: Outcome, weights: NDArray[np.floating]) -> NDArray[np.float64]:

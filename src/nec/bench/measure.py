@@ -1,10 +1,10 @@
-"""Encode a subset to real bytes by one method, decode it, check what came back, and embed what were images."""
+"""Encode a subset to real bytes by one method, decode it, check what came back, and how near that is."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.bench.cache import Cache, key_of
-from nec.bench.fidelity import fidelity
 from nec.bench.recipe import MethodPoint
 from nec.bench.subset import PARTS, Subset, Tokens, batches, embedded, model_inputs, writing
 from nec.codec import EmbeddingCodec
-from nec.datasets.base import ArrayDataset
-from nec.encode.embed import Inputs, Stream
+from nec.encoding.embed import embed
 from nec.errors import NecError
 
 if TYPE_CHECKING:
@@ -89,10 +87,7 @@ def measure_images(subset: Subset, model: NecModel, method: Method, out: Path, r
     def source(part: str, start: int, stop: int) -> NDArray[Any]:
         return subset.images(part, start, stop, inputs.size)
 
-    def embed(images: NDArray[Any]) -> NDArray[np.float32]:
-        return _embed(model, images, inputs)
-
-    return _measure(subset, method, source, embed, out, reference, method.nbytes)
+    return _measure(subset, method, source, lambda images: embed(model, images, inputs), out, reference, method.nbytes)
 
 
 def measure_tokens(subset: Subset, coder: Coder, side_information: int, tokens: Tokens, out: Path) -> Measured:
@@ -108,7 +103,7 @@ def _measure(
     subset: Subset,
     coder: Coder,
     source: Batches,
-    embed: Callable[[NDArray[Any]], NDArray[np.float32]],
+    tokens_of: Callable[[NDArray[Any]], NDArray[np.float32]],
     out: Path,
     reference: Tokens,
     side_information: int,
@@ -122,7 +117,7 @@ def _measure(
                     raise NecError(f"{_name(coder)} decodes the same bytes to different values: it cannot be measured")
                 if part == "test":
                     sums.test += len(blob)
-                arrays[part][start:stop] = embed(decoded)
+                arrays[part][start:stop] = tokens_of(decoded)
         faithful = fidelity(arrays["test"], reference["test"])
     return Measured(sums.test / counts["test"], side_information, True, faithful, sums.seconds())
 
@@ -145,11 +140,6 @@ def _round_trip(coder: Coder, batch: NDArray[Any], sums: Bytes) -> tuple[bytes, 
 
 def _name(coder: Coder) -> str:
     return str(getattr(coder, "name", type(coder).__name__))
-
-
-def _embed(model: NecModel, images: NDArray[Any], inputs: Inputs) -> NDArray[np.float32]:
-    stream = Stream(model, ArrayDataset(images), np.arange(len(images)), replace(inputs, size=None), len(images), 1)
-    return next(stream.embed([range(len(images))]))
 
 
 # -- coders that are fitted -------------------------------------------------------------------------------------------
@@ -198,3 +188,56 @@ def measure_adapted(subset: Subset, point: MethodPoint, model: NecModel, cache: 
         return measure_tokens(subset, coder, side_information, tokens, out)
     finally:
         cache.drop("adapted")
+
+
+# -- how near decoded embeddings are to the float ones ----------------------------------------------------------------
+
+NEIGHBOURS = 10
+SAMPLE = 1000  # images: their distances to each other are all computed
+_BLOCK = 128
+
+
+def fidelity(decoded: NDArray[np.floating], reference: NDArray[np.floating]) -> dict[str, float]:
+    """`relative_error` and `neighbour_recall` of decoded token grids (n, y, x, d) against the float ones."""
+    sample = slice(0, SAMPLE)
+    return {
+        "relative_error": relative_error(decoded, reference),
+        "neighbour_recall": neighbour_recall(_pooled(decoded[sample]), _pooled(reference[sample])),
+    }
+
+
+def relative_error(decoded: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
+    """Squared error as a share of the reference's variance around the mean of each channel (last axis)."""
+    count, total = reference.size // reference.shape[-1], np.zeros(reference.shape[-1])
+    square = error = 0.0
+    for start in range(0, len(reference), _BLOCK):
+        block = reference[start : start + _BLOCK].astype(np.float64)
+        total += block.reshape(-1, block.shape[-1]).sum(axis=0)
+        square += float(np.square(block).sum())
+        error += float(np.square(decoded[start : start + _BLOCK] - block).sum())
+    variance = square - float(np.square(total).sum()) / count
+    return error / variance if variance > 0 else float(error > 0)
+
+
+def neighbour_recall(decoded: NDArray[np.floating], reference: NDArray[np.floating], k: int = NEIGHBOURS) -> float:
+    """Share of each vector's `k` nearest others (Euclidean) among `reference` (n, d) that are so among `decoded` too.
+
+    With fewer than k + 1 vectors, k is one less than their number.
+    """
+    k = min(k, len(reference) - 1)
+    if k < 1:
+        return 1.0
+    found, wanted = _nearest(decoded, k), _nearest(reference, k)
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found, wanted, strict=True)]))
+
+
+def _nearest(vectors: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    norms = np.square(centred).sum(axis=1)
+    distances = norms[:, None] + norms - 2 * centred @ centred.T
+    np.fill_diagonal(distances, np.inf)
+    return np.argsort(distances, axis=1, kind="stable")[:, :k]
+
+
+def _pooled(tokens: NDArray[np.floating]) -> NDArray[np.float64]:
+    return tokens.reshape(len(tokens), -1, tokens.shape[-1]).mean(axis=1, dtype=np.float64)

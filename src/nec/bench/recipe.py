@@ -76,6 +76,15 @@ class MethodPoint:
         """For the folder of the adapted model, which may serve several points."""
         return self.name if self.family != "nec-hierarchical" else f"{self.method}-s{self.adapt_seed}"
 
+    @property
+    def shares_float_tokens(self) -> bool:
+        """Whether the consumer has the images bit by bit, or the float tokens: all such points share their heads."""
+        if not self.spec:
+            return self.method in ("float", "original")
+        from nec.bench.methods import methods
+
+        return methods(self.spec)[0].lossless
+
     def identity(self) -> dict[str, Any]:
         """What decides the bytes and the embeddings, beside models and data."""
         identity = {"method": self.method, "spec": self.spec, "quality": self.quality}

@@ -1,19 +1,23 @@
-"""What a benchmark measured: rows, their files, curves over seeds, and the headline figures."""
+"""What a benchmark measured: rows, their files, points over seeds, and the headline figures."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import os
-import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nec.errors import CorruptError, InputError
+from nec.files import write_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION = 1
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
@@ -64,6 +68,79 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A metric at one setting of a method, over its seeds. `std` is the sample's, 0 for one seed."""
+
+    setting: float
+    label: str
+    bytes_per_image: float
+    mean: float
+    std: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One setting of a method with the decoder on or off, over all its seeds.
+
+    Attributes:
+        bytes_per_image: mean over the seeds.
+        seeds: of the heads, as in the rows; with `adapt_seeds` of the adaptations, None where nothing was adapted.
+        metrics: mean, spread and range of each metric over the seeds.
+        values: each metric's value of every seed.
+        fidelity: mean over the rows that have it, by name.
+        confusion: counts [truth][predicted] summed over the seeds, or None.
+        exact: every row's round trip was verified.
+        seconds: mean over the rows, by name.
+    """
+
+    dataset: str
+    method: str
+    label: str
+    setting: float
+    decoder: bool
+    bytes_per_image: float
+    side_information: int
+    seeds: list[int]
+    adapt_seeds: list[int | None]
+    metrics: dict[str, Point]
+    values: dict[str, list[float]]
+    fidelity: dict[str, float]
+    confusion: list[list[int]] | None
+    exact: bool
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Summary:
+        """The rows of one setting, which differ in their seeds."""
+        first, size = rows[0], fmean(row.bytes_per_image for row in rows)
+        names = dict.fromkeys(name for row in rows for name in row.metrics)
+        values = {name: [row.metrics[name] for row in rows if name in row.metrics] for name in names}
+        confusions = [row.confusion for row in rows if row.confusion is not None]
+        return cls(
+            first.dataset, first.method, first.label, first.setting, first.decoder, size,
+            side_information=round(fmean(row.side_information for row in rows)),
+            seeds=[row.seed for row in rows],
+            adapt_seeds=[row.adapt_seed for row in rows],
+            metrics={
+                name: Point(
+                    first.setting, first.label,
+                    fmean(row.bytes_per_image for row in rows if name in row.metrics),
+                    fmean(found), stdev(found) if len(found) > 1 else 0.0, min(found), max(found), len(found),
+                )
+                for name, found in values.items()
+            },
+            values=values,
+            fidelity=_means([row.fidelity or {} for row in rows]),
+            confusion=np.sum(confusions, axis=0).tolist() if confusions else None,
+            exact=all(row.exact for row in rows),
+            seconds=_means([row.seconds for row in rows]),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Results:
     """A whole benchmark: what was run, where, on what, and its rows.
 
@@ -84,13 +161,16 @@ class Results:
     bd_rate: list[dict[str, Any]] = field(default_factory=list)
     version: int = VERSION
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `results.json` holds: the fields, and the headline figures."""
+        return {**asdict(self), "headline": headline(self)}
+
     def write(self, out: str | Path) -> list[Path]:
         """Write `results.json` (with the headline figures) and `results.csv` to the folder `out` -> their paths."""
-        out = Path(out)
-        document = {**asdict(self), "headline": headline(self)}
-        paths = [out / JSON_NAME, out / CSV_NAME]
-        _replace(paths[0], json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        _replace(paths[1], self.csv())
+        paths = [Path(out) / JSON_NAME, Path(out) / CSV_NAME]
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        for path, content in zip(paths, (text, self.frame().to_csv(index=False)), strict=True):
+            write_bytes(path, content.encode())
         return paths
 
     @classmethod
@@ -123,37 +203,45 @@ class Results:
         except (KeyError, TypeError) as error:
             raise CorruptError(f"{where} is damaged: {error}; run nec bench again") from error
 
-    def csv(self) -> str:
-        """One line a row; metrics, fidelity and seconds as columns of their own, confusions left out."""
-        flat = [_flat(row) for row in self.rows]
-        columns = list(dict.fromkeys(name for row in flat for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(flat)
-        return text.getvalue()
+    def frame(self) -> pd.DataFrame:
+        """A line a row; metrics, fidelity and seconds are columns of their own, confusions are left out."""
+        import pandas as pd
+
+        nested = ("metrics", "fidelity", "seconds", "confusion")
+        plain = [{name: value for name, value in vars(row).items() if name not in nested} for row in self.rows]
+        spread = [
+            {**row.metrics, **(row.fidelity or {}), **{f"{name}_seconds": value for name, value in row.seconds.items()}}
+            for row in self.rows
+        ]
+        frame = pd.DataFrame([{**one, **other} for one, other in zip(plain, spread, strict=True)])
+        return frame.astype({"adapt_seed": "Int64"}) if self.rows else frame
+
+    @cached_property
+    def points(self) -> list[Summary]:
+        """Every setting of every method over its seeds: in the rows' order of methods, then by bytes, then decoder."""
+        groups: dict[tuple[str, str, float, str, bool], list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault((row.dataset, row.method, row.setting, row.label, row.decoder), []).append(row)
+        order = {key: i for i, key in enumerate(dict.fromkeys((row.dataset, row.method) for row in self.rows))}
+        found = [Summary.of(rows) for rows in groups.values()]
+        return sorted(found, key=lambda s: (order[s.dataset, s.method], s.bytes_per_image, s.setting, s.decoder))
+
+    def of(self, dataset: str) -> list[Summary]:
+        """The points of a dataset."""
+        return [summary for summary in self.points if summary.dataset == dataset]
 
     def methods(self, dataset: str) -> list[str]:
         """Families of methods with rows of a dataset, in the order of the rows."""
         return list(dict.fromkeys(row.method for row in self.rows if row.dataset == dataset))
 
+    def metrics(self, dataset: str) -> list[str]:
+        """Metrics that rows of a dataset have, the primary one first."""
+        names = dict.fromkeys(name for row in self.rows if row.dataset == dataset for name in row.metrics)
+        return sorted(names, key=lambda name: name != primary_metric(self.task(dataset)))
+
     def task(self, dataset: str) -> str:
         """ "classification" or "segmentation"."""
         return str(self.datasets[dataset]["task"])
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of a curve: one setting of a method, over its seeds. `std` is the sample's, 0 for one seed."""
-
-    setting: float
-    label: str
-    bytes_per_image: float
-    mean: float
-    std: float
-    low: float
-    high: float
-    count: int
 
 
 def primary_metric(task: str) -> str:
@@ -168,12 +256,8 @@ def curve(results: Results, dataset: str, method: str, decoder: bool, metric: st
         metric: a key of `Row.metrics`; the task's primary one if None.
     """
     metric = metric or primary_metric(results.task(dataset))
-    groups: dict[tuple[float, str], list[Row]] = {}
-    for row in results.rows:
-        if (row.dataset, row.method, row.decoder) == (dataset, method, decoder) and metric in row.metrics:
-            groups.setdefault((row.setting, row.label), []).append(row)
-    points = [_point(*key, rows, metric) for key, rows in groups.items()]
-    return sorted(points, key=lambda point: point.bytes_per_image)
+    chosen = [s for s in results.of(dataset) if (s.method, s.decoder) == (method, decoder) and metric in s.metrics]
+    return sorted((s.metrics[metric] for s in chosen), key=lambda point: point.bytes_per_image)
 
 
 def accuracy_at(points: Sequence[Point], size: float) -> float | None:
@@ -185,24 +269,15 @@ def accuracy_at(points: Sequence[Point], size: float) -> float | None:
     if not points or size < points[0].bytes_per_image:
         return None
     sizes, means = _envelope_of(points)
-    for i in range(1, len(sizes)):
-        if size <= sizes[i]:
-            return means[i - 1] + (means[i] - means[i - 1]) * _share(size, sizes[i - 1], sizes[i])
-    return means[-1]
+    return float(np.interp(math.log(size), np.log(sizes), means))
 
 
 def bytes_for(points: Sequence[Point], accuracy: float) -> float | None:
     """Bytes an image at which a curve reaches a mean metric; None where it never does. Inverse of `accuracy_at`."""
-    if not points:
-        return None
     sizes, means = _envelope_of(points)
-    for i, mean in enumerate(means):
-        if mean >= accuracy:
-            if i == 0:
-                return sizes[0]
-            share = (accuracy - means[i - 1]) / (mean - means[i - 1])
-            return math.exp(math.log(sizes[i - 1]) + share * (math.log(sizes[i]) - math.log(sizes[i - 1])))
-    return None
+    if not points or accuracy > means[-1]:
+        return None
+    return sizes[0] if accuracy <= means[0] else math.exp(np.interp(accuracy, means, np.log(sizes)))
 
 
 def envelope(sizes: Sequence[float], means: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -356,38 +431,6 @@ def _envelope_of(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return envelope([point.bytes_per_image for point in points], [point.mean for point in points])
 
 
-def _share(size: float, low: float, high: float) -> float:
-    return 1.0 if high <= low else (math.log(size) - math.log(low)) / (math.log(high) - math.log(low))
-
-
-def _point(setting: float, label: str, rows: Sequence[Row], metric: str) -> Point:
-    values = [row.metrics[metric] for row in rows]
-    mean = math.fsum(values) / len(values)
-    std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
-    size = math.fsum(row.bytes_per_image for row in rows) / len(rows)
-    return Point(setting, label, size, mean, std, min(values), max(values), len(values))
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for item in fields(Row):
-        value = getattr(row, item.name)
-        if item.name == "confusion":
-            continue
-        if item.name in ("metrics", "fidelity"):
-            flat |= value or {}
-        elif item.name == "seconds":
-            flat |= {f"{name}_seconds": seconds for name, seconds in value.items()}
-        else:
-            flat[item.name] = "" if value is None else value
-    return flat
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _means(entries: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    return {name: fmean(entry[name] for entry in entries if name in entry) for name in names}

@@ -13,11 +13,11 @@ from nec.bench.methods import fit_methods, methods
 from nec.bench.methods.measure import measure as measure_methods
 from nec.bench.methods.measure import spread
 from nec.bench.methods.spec import DEFAULT
-from nec.encode import Reading, Running
-from nec.encode.api import BATCH_IMAGES, open_backbone
-from nec.encode.codecs import sample_embeddings
-from nec.encode.embed import Stream, plan_inputs, sample_positions
-from nec.encode.sources import Source, open_images
+from nec.encoding import Reading, Running
+from nec.encoding.api import BATCH_IMAGES, open_backbone
+from nec.encoding.codecs import sample_embeddings
+from nec.encoding.embed import Stream, plan_inputs, sample_positions
+from nec.encoding.sources import Source, open_images
 from nec.errors import InputError
 from nec.models import Backbone
 from nec.progress import Progress

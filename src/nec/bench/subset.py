@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nec.bench.cache import Cache, key_of
 from nec.bench.recipe import DatasetPlan
 from nec.datasets import Dataset, open_dataset
-from nec.encode.embed import Inputs, Stream, plan_inputs
+from nec.encoding.embed import Inputs, Stream, plan_inputs
 from nec.errors import InputError
 from nec.files import atomic_path
 

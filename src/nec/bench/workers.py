@@ -1,4 +1,4 @@
-"""Processes that train heads, and lines that tell how far they are."""
+"""Processes that train heads, the heads that wait there, and lines that tell how far they are."""
 
 from __future__ import annotations
 

@@ -1,35 +1,18 @@
-"""The command `nec`: one module of this package a command.
+"""The command `nec`: parses the shell's words, calls one function of the library, prints its report.
 
-A command's module has `HELP` (one line), `add_arguments(parser)` and `run(args)`, which returns the exit status. It is
-found by its file, and only the one that is asked for is imported; what is heavy it imports inside `run`.
+`commands.py` lists the commands; `generate.py` makes their flags and help from the library's signatures and docstrings.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from types import ModuleType
-from typing import NoReturn
 
 from nec.errors import InputError, NecError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Leave with one line, not with the whole usage."""
-        raise InputError(f"{message} (see `{self.prog} --help`)")
-
-
-def commands() -> list[str]:
-    """Names of the commands: the modules of this package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,48 +28,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder without permission, a network that is gone
         return _fail(str(error), BAD_INPUT)
     except KeyboardInterrupt:
-        print("nec: interrupted", file=sys.stderr)
+        print("nec: interrupted; `--resume` goes on with what was begun", file=sys.stderr)
         return INTERRUPTED
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0 if arguments else BAD_INPUT
-    if arguments[0] == "--version":
-        from nec import __version__
+    from cyclopts import CycloptsError
 
-        print(f"nec {__version__}")
-        return 0
-    name = arguments[0]
-    if name not in commands():
-        raise InputError(f"no such command: {name!r} (commands: {', '.join(commands())})")
-    module = _load(name)
-    parser = _Parser(prog=f"nec {name}", description=module.HELP)
-    module.add_arguments(parser)
+    from nec.cli.commands import app
+
+    if not arguments:
+        app.help_print([])
+        return BAD_INPUT
     try:
-        parsed = parser.parse_args(arguments[1:])
-    except SystemExit as leave:  # --help
-        return int(leave.code or 0)
-    return module.run(parsed)
-
-
-def _load(name: str) -> ModuleType:
-    return import_module(f"{__name__}.{name}")
-
-
-def _overview() -> str:
-    lines = [
-        "usage: nec [--help] [--version] COMMAND ...",
-        "",
-        "Neural compression of Earth observation embeddings.",
-        "",
-        "commands:",
-        *(f"  {name:<10}  {_load(name).HELP}" for name in commands()),
-        "",
-        "`nec COMMAND --help` explains a command.",
-    ]
-    return "\n".join(lines)
+        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        chain = " ".join(["nec", *(error.command_chain or ())])
+        raise InputError(f"{error} (see `{chain} --help`)") from error
+    return status if isinstance(status, int) else 0
 
 
 def _fail(message: str, status: int) -> int:

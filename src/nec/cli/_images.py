@@ -10,7 +10,7 @@ from nec.errors import InputError
 
 if TYPE_CHECKING:
     from nec.datasets import Dataset
-    from nec.encode import Reading, Running
+    from nec.encoding import Reading, Running
 
 DATASET_HELP = (
     "KIND:PATH, a folder or the published zip; KIND is folder, eurosat, ucmerced, millionaid, aid, resisc45, potsdam, "
@@ -66,7 +66,7 @@ def add_window_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_images(args: argparse.Namespace, inputs: list[str]) -> Dataset:
     """The dataset that the arguments name."""
-    from nec.encode.sources import open_images
+    from nec.encoding.sources import open_images
 
     # Remarks of the readers on odd tags and missing geotransforms; what makes a file unusable is raised.
     warnings.filterwarnings("ignore", module=r"PIL\.|rasterio")
@@ -75,7 +75,7 @@ def open_images(args: argparse.Namespace, inputs: list[str]) -> Dataset:
 
 def reading(args: argparse.Namespace) -> Reading:
     """How the source is read, as far as the command declares it."""
-    from nec.encode import Reading
+    from nec.encoding import Reading
 
     given = {name: getattr(args, name) for name in _READING if getattr(args, name, None) is not None}
     lists: dict[str, Any] = {name: given[name].split(",") for name in ("split", "bands") if name in given}
@@ -84,7 +84,7 @@ def reading(args: argparse.Namespace) -> Reading:
 
 def running(args: argparse.Namespace) -> Running:
     """How the run is done, as far as the command declares it."""
-    from nec.encode import Running
+    from nec.encoding import Running
 
     return Running(**{name: getattr(args, name) for name in _RUNNING if getattr(args, name, None) is not None})
 

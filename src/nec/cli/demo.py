@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 HELP = "run the shipped store and model end to end and write a report"
@@ -27,31 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and say where the report lies."""
-    from nec.demo import Options, run_demo
+    from nec.demo import demo
 
-    options = Options(
-        out=args.out,
-        store=args.store,
-        model=args.model,
-        data=args.data,
-        images=args.images,
-        epochs=args.epochs,
-        seed=args.seed,
-        quiet=args.json,
-    )
-    figures = run_demo(options)
-    report = args.out / "report.html"
-    if args.json:
-        print(json.dumps({"report": str(report), **figures}, indent=2))
-        return 0
-    store, scene, best = figures["store"], figures["scene"], figures["heads"]["attention"]
-    print(
-        f"{args.store}: {store['images']:,} images in {store['stored_bytes']:,} bytes ({store['bytes_per_image']:.0f} "
-        f"each)\n"
-        f"accuracy on held-out images: {best['accuracy']:.2%} (linear probe "
-        f"{figures['heads']['linear']['accuracy']:.2%})\n"
-        f"sample scene: {scene['pixel_bytes']:,} -> {scene['stored_bytes']:,} bytes, "
-        f"all {scene['symbols_checked']:,} symbols round-trip\n"
-        f"report: {report} ({figures['seconds']:.0f} s)"
-    )
+    options = {name: getattr(args, name) for name in ("out", "data", "images", "store", "model", "epochs", "seed")}
+    report = demo(**options, progress=not args.json)
+    print(report.to_json() if args.json else report)
     return 0

@@ -77,7 +77,7 @@ def _add_scene_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encode, and print what was made; 1 where tiles could not be read and were not to be skipped."""
-    from nec.encode import SceneOptions, encode
+    from nec.encoding import SceneOptions, encode
 
     mode: Any = MODES.get((args.resume, args.append, args.overwrite))
     if mode is None:

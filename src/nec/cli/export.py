@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write what is asked for and name it."""
-    from nec.export import export
+    from nec.exporting import export
     from nec.store import open
 
     outputs = {"stac": args.stac, "geoparquet": args.geoparquet, "quicklook": args.quicklook, args.format: args.out}

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit, save, and print what was made."""
-    from nec.encode import fit
+    from nec.encoding import fit
 
     model, source = None, args.source[0]
     if len(args.source) > 1:

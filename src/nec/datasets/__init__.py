@@ -1,13 +1,14 @@
-"""Datasets: images with names, labels, classes and recorded splits, from folders, zips and GeoTIFFs.
+"""Datasets: images with names, labels, classes and recorded splits, from folders, zips and files.
 
-`open_dataset("eurosat:EuroSAT_RGB.zip")` opens one; `ArrayDataset` wraps images in memory.
+`open_dataset("eurosat:EuroSAT_RGB.zip")` opens one, `ArrayDataset` wraps images in memory, and `open_input` decides
+whether something is a dataset or scenes.
 Pillow comes with the extra `[torch]` or `[bench]`, rasterio with `[geo]`.
 """
 
 from nec.datasets.base import ArrayDataset, Dataset
 from nec.datasets.files import ImageFiles
 from nec.datasets.masks import IGNORE
-from nec.datasets.open import open_dataset
+from nec.datasets.open import open_dataset, open_input, what_is
 from nec.datasets.splits import group_folds
 
 __all__ = [
@@ -17,4 +18,6 @@ __all__ = [
     "ImageFiles",
     "group_folds",
     "open_dataset",
+    "open_input",
+    "what_is",
 ]

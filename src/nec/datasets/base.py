@@ -29,6 +29,7 @@ class Dataset(ABC):
         windowed: True for scenes, which a model reads window by window at its native input size.
         image_size: published side of the images in pixels where some files differ from it by a few, else None.
         groups: str (n,) the whole tile or scene that an item comes from, which a split must not cut; None without.
+        bands: names of the pixels' bands where files or a sensor tell them, else None.
         mask_classes: names of the classes in the order of the indices in masks; None for a dataset without masks.
         mask_colors: (red, green, blue) of each class of the masks, or None.
         description: JSON-able facts that identify the dataset: kind, file name, count, hash of the listing, split seed.
@@ -59,6 +60,15 @@ class Dataset(ABC):
     def has_masks(self) -> bool:
         """Whether each image has a mask of class indices."""
         return self.mask_classes is not None
+
+    @property
+    def bands(self) -> list[str] | None:
+        return None
+
+    @property
+    def physical(self) -> bool:
+        """Whether pixels are physical values (reflectance), rather than the files' numbers."""
+        return False
 
     @abstractmethod
     def read(self, index: int) -> NDArray[Any]:

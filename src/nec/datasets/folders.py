@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.datasets.base import Dataset, describe_listing
-from nec.datasets.images import decode_image
+from nec.datasets.chips import AS_THEY_ARE, Pixels, georeference
+from nec.datasets.images import is_plain
 from nec.datasets.sources import Source, open_source
 from nec.datasets.splits import PARTS, list_fields, list_lines, listed_split, seeded_split
 from nec.errors import InputError
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """What a published dataset fixes.
 
     Attributes:
@@ -27,6 +28,7 @@ class Layout:
         image_size: published side of the images in pixels.
         lists: published split lists, part -> file name; used where all of them lie in the dataset or beside it.
         tree: class folders may lie in folders that group them, and other images have no class.
+        sensors: number of bands of the files -> the sensor whose they are.
     """
 
     kind: str
@@ -36,24 +38,26 @@ class Layout:
     about: str = ""
     lists: tuple[tuple[str, str], ...] = ()
     tree: bool = False
+    sensors: tuple[tuple[int, str], ...] = ()
 
 
-FOLDER = Layout("folder", about="images, one sub-folder a class, or all in one folder without labels")
+FOLDER = FolderLayout("folder", about="images, one sub-folder a class, or all in one folder without labels")
 
 # Helber et al. 2019, EuroSAT_RGB.zip: EuroSAT_RGB/<Class>/<Class>_<n>.jpg, 27,000 images of 64 px
-EUROSAT = Layout(
+EUROSAT = FolderLayout(
     "eurosat",
     classes=(
         "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial",
         "Pasture", "PermanentCrop", "Residential", "River", "SeaLake",
     ),
     percent=(70, 10, 20),
-    about="EuroSAT RGB, folder or EuroSAT_RGB.zip",
+    about="EuroSAT, folder or EuroSAT_RGB.zip; or its 13 bands as .tif",
+    sensors=((13, "eurosat-ms"),),
 )  # fmt: skip
 
 # Yang & Newsam 2010, UCMerced_LandUse.zip: UCMerced_LandUse/Images/<class>/<class>NN.tif, 100 images a class of 256 px
 # of which a few lack 1 to 3 rows or columns
-UCMERCED = Layout(
+UCMERCED = FolderLayout(
     "ucmerced",
     classes=(
         "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential",
@@ -67,7 +71,7 @@ UCMERCED = Layout(
 )  # fmt: skip
 
 # Cheng et al. 2017, NWPU-RESISC45.zip: NWPU-RESISC45/<class>/<class>_<nnn>.jpg, 700 images a class of 256 px
-RESISC45 = Layout(
+RESISC45 = FolderLayout(
     "resisc45",
     classes=(
         "airplane", "airport", "baseball_diamond", "basketball_court", "beach", "bridge", "chaparral", "church",
@@ -85,7 +89,7 @@ RESISC45 = Layout(
 
 # Xia et al. 2017, AID.zip: AID/<Class>/<class>_<n>.jpg, 220 to 420 images a class of 600 px, published to be split at
 # random into halves
-AID = Layout(
+AID = FolderLayout(
     "aid",
     classes=(
         "Airport", "BareLand", "BaseballField", "Beach", "Bridge", "Center", "Church", "Commercial",
@@ -99,7 +103,7 @@ AID = Layout(
 )  # fmt: skip
 
 # Long et al. 2021: train/<area>/[<group>/]<class>/P<n>.jpg (10,000 images), and test/P<n>.jpg (990,848 without class)
-MILLIONAID = Layout(
+MILLIONAID = FolderLayout(
     "millionaid",
     classes=(
         "apartment", "apron", "bare_land", "baseball_field", "basketball_court", "beach", "bridge", "cemetery",
@@ -122,10 +126,11 @@ class ImageFolder(Dataset):
     def __init__(
         self,
         path: str | Path,
-        layout: Layout = FOLDER,
+        layout: FolderLayout = FOLDER,
         *,
         seed: int = 0,
         split_lists: Mapping[str, str | Path] | None = None,
+        pixels: Pixels = AS_THEY_ARE,
     ) -> None:
         self.kind = layout.kind
         self.image_size = layout.image_size
@@ -136,11 +141,43 @@ class ImageFolder(Dataset):
         listing = describe_listing(self.names, self.file_sizes)
         self.description = {"kind": self.kind, "file": Path(path).resolve().name, **listing}
         lists = split_lists or _published_lists(Path(path), layout)
+        self._pixels = self._of_sensor(pixels, layout)
+        if pixels != AS_THEY_ARE:
+            self.description["pixels"] = {key: value for key, value in asdict(pixels).items() if value is not None}
         self._set_labels(layout, str(path), lists)
         self._set_split(layout, seed, lists)
 
-    def _set_labels(self, layout: Layout, path: str, lists: Mapping[str, str | Path]) -> None:
-        folders = tree_folders(self.names, layout, path) if layout.tree else class_folders(self.names, path)
+    def _of_sensor(self, pixels: Pixels, layout: FolderLayout) -> Pixels:
+        """With the sensor that the layout knows for files of so many bands, unless one was given."""
+        if pixels.sensor or not layout.sensors or not self._files[0].lower().endswith((".tif", ".tiff")):
+            return pixels
+        with AS_THEY_ARE.scene(self.source.read(self._files[0]), self._where(0)) as scene:
+            return replace(pixels, sensor=dict(layout.sensors).get(len(scene.bands)))
+
+    @property
+    def bands(self) -> list[str] | None:
+        """Names of the pixels' bands, of multi-band chips; common names where the sensor is known."""
+        data = self.source.read(self._files[0])
+        if self._pixels == AS_THEY_ARE and is_plain(data):
+            return None
+        with self._pixels.scene(data, self._where(0)) as scene:
+            return [band.common or band.name for band in scene.bands]
+
+    @property
+    def physical(self) -> bool:
+        data = self.source.read(self._files[0])
+        if self._pixels == AS_THEY_ARE and is_plain(data):
+            return False
+        with self._pixels.scene(data, self._where(0)) as scene:
+            return scene.physical
+
+    def _where(self, index: int) -> str:
+        return f"{self.source.path}/{self._files[index]}"
+
+    def _set_labels(self, layout: FolderLayout, path: str, lists: Mapping[str, str | Path]) -> None:
+        self._parts = None if layout.tree or lists else part_folders(self.names)
+        names = self.names if self._parts is None else [name.partition("/")[2] for name in self.names]
+        folders = tree_folders(names, layout, path) if layout.tree else class_folders(names, path)
         if layout.tree and folders is not None:
             listed = _listed_classes(self.names, lists)
             folders = [folder or listed.get(i, "") for i, folder in enumerate(folders)]
@@ -151,19 +188,40 @@ class ImageFolder(Dataset):
             number = {"": -1} | {name: i for i, name in enumerate(self.class_names)}
             self.labels = np.array([number[folder] for folder in folders], dtype=np.int64)
 
-    def _set_split(self, layout: Layout, seed: int, lists: Mapping[str, str | Path]) -> None:
+    def _set_split(self, layout: FolderLayout, seed: int, lists: Mapping[str, str | Path]) -> None:
         if lists:
             self.split = listed_split(self.names, lists)
             files = {part: Path(path).name for part, path in lists.items()}
             self.description["split"] = {"method": "lists", "files": files}
+        elif self._parts is not None:
+            self.split = np.array(self._parts)
+            self.description["split"] = {"method": "folders"}
         elif layout.percent is not None and self.labels is not None:
             self.split = seeded_split(self.names, self.labels, layout.percent, seed)
             self.description["split"] = {"method": "seeded", "percent": list(layout.percent), "seed": seed}
 
     def read(self, index: int) -> NDArray[Any]:
-        """Image `index` as (height, width, bands); see `nec.datasets.images.decode_image` for bands and errors."""
-        file = self._files[index]
-        return decode_image(self.source.read(file), f"{self.source.path}/{file}")
+        """Image `index` as (height, width, bands); see `nec.datasets.chips.Pixels` for bands and errors."""
+        return self._pixels.read(self.source.read(self._files[index]), self._where(index))
+
+    def georeference(self, index: int) -> dict[str, Any] | None:
+        return georeference(self.source.read(self._files[index]), self._where(index))
+
+
+#: Folders above the classes, as PyTorch's ImageFolder has them, and the part of the split that each stands for.
+_PART_FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def part_folders(names: Sequence[str]) -> list[str] | None:
+    """Part of the split of each image, where all lie in folders train, val and test, at least two; else None."""
+    above = [name.partition("/")[0].lower() if "/" in name else "" for name in names]
+    if len(set(above)) < 2 or not set(above) <= set(_PART_FOLDERS):
+        return None
+    return [_PART_FOLDERS[folder] for folder in above]
 
 
 def strip_wrappers(files: list[str]) -> list[str]:
@@ -186,7 +244,7 @@ def class_folders(names: Sequence[str], path: str) -> list[str] | None:
     raise InputError(f"{path} must hold one sub-folder a class, or images only; {odd} lies at another depth")
 
 
-def tree_folders(names: Sequence[str], layout: Layout, path: str) -> list[str]:
+def tree_folders(names: Sequence[str], layout: FolderLayout, path: str) -> list[str]:
     """Class folder of each image, "" of those in no folder, or in one that is no class at the dataset's top."""
     known = set(layout.classes or ())
     folders = []
@@ -200,7 +258,7 @@ def tree_folders(names: Sequence[str], layout: Layout, path: str) -> list[str]:
     return folders
 
 
-def _published_lists(path: Path, layout: Layout) -> dict[str, Path]:
+def _published_lists(path: Path, layout: FolderLayout) -> dict[str, Path]:
     """The layout's split lists where all of them lie in the dataset's folder or beside it, else none."""
     for folder in ([path] if path.is_dir() else []) + [path.parent]:
         found = {part: folder / name for part, name in layout.lists if (folder / name).is_file()}
@@ -216,7 +274,7 @@ def _listed_classes(names: Sequence[str], lists: Mapping[str, str | Path]) -> di
     return {where[line[0]]: line[1] for line in fields if len(line) > 1 and line[0] in where}
 
 
-def _class_names(folders: list[str] | None, layout: Layout, path: str) -> list[str] | None:
+def _class_names(folders: list[str] | None, layout: FolderLayout, path: str) -> list[str] | None:
     if layout.classes is None:
         return None if folders is None else sorted(set(folders))
     if folders is None:

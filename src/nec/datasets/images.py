@@ -15,6 +15,7 @@ from nec.errors import InputError, missing_extra
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
+_MODES = ("L", "RGB", "F", "I", "I;16", "I;16B")
 IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -34,7 +35,7 @@ def decode_image(data: bytes, name: str) -> NDArray[Any]:
         image = image.convert("L")
     if image.mode in ("RGBA", "LA"):
         image = _drop_opaque_alpha(image, name)
-    if image.mode not in ("L", "RGB", "F", "I", "I;16", "I;16B"):
+    if image.mode not in _MODES:
         raise InputError(f"{name} has the colour model {image.mode}, which has no plain bands; convert it to RGB")
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
@@ -55,6 +56,22 @@ def open_image(data: bytes, name: str) -> PillowImage.Image:
     return image
 
 
+def is_plain(data: bytes) -> bool:
+    """Whether Pillow reads all that is in an image file, which of TIFF and JPEG 2000 is a part only.
+
+    GDAL must read many bands, wide numbers, a nodata number, masks in further directories, and all that is damaged.
+    """
+    if not data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")):
+        return True
+    try:
+        image = _pillow().open(io.BytesIO(data))
+        tags = getattr(image, "tag_v2", {})
+        plain = image.mode in (*_MODES, "P", "PA", "1", "LA", "CMYK", "LAB", "YCbCr")
+        return plain and (not tags or (tags.get(277, 1) in (1, 3) and 42113 not in tags and image.n_frames == 1))
+    except Exception:  # Pillow raises nearly anything; GDAL will say what is wrong
+        return False
+
+
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
     image_module = _pillow()
@@ -64,8 +81,7 @@ def _reading(name: str) -> Iterator[None]:
         raise InputError(f"{name} is too large to be decoded whole: {error}") from error
     except Exception as error:  # Pillow's readers raise nearly anything (OSError, SyntaxError, struct.error, ...) here
         if type(error).__name__ == "UnidentifiedImageError":
-            advice = "replace or remove it, and give multi-band GeoTIFFs by their own paths, without KIND:"
-            raise InputError(f"{name} is damaged, or no image that Pillow reads; {advice}") from error
+            raise InputError(f"{name} is damaged, or no image that Pillow reads; replace or remove it") from error
         raise InputError(f"{name} is damaged or truncated ({error}); replace or remove it") from error
 
 

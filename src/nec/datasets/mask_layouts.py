@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nec.datasets.masked import MaskedImages, Scene
+from nec.datasets.masked import MaskedFile, MaskedImages
 from nec.datasets.masks import Color, MaskCoding, check_coding, read_numbers
 from nec.datasets.sources import Source, open_source
 from nec.errors import InputError
@@ -101,7 +101,7 @@ def open_masked(
     )
 
 
-def paired_folders(source: Source, kind: str) -> list[Scene]:
+def paired_folders(source: Source, kind: str) -> list[MaskedFile]:
     """Pair [<group>/]images/<stem>.* with [<group>/]masks/<stem>.*; without groups each image is its own."""
     images, masks = _by_stem(source, "images"), _by_stem(source, "masks")
     if not images or not masks:
@@ -114,7 +114,7 @@ def paired_folders(source: Source, kind: str) -> list[Scene]:
     groups = {key: key[0][len(root) :] for key in keys}
     if kind == DUBAI.kind:  # a single tile is one as well
         groups = {key: key[0].rsplit("/", 1)[-1] for key in keys}
-    return [Scene(images[key], masks[key], images[key][len(root) :], groups[key] or key[1]) for key in keys]
+    return [MaskedFile(images[key], masks[key], images[key][len(root) :], groups[key] or key[1]) for key in keys]
 
 
 def _common_folder(folders: Sequence[str]) -> str:
@@ -150,7 +150,7 @@ def _match(images: Mapping[Any, str], masks: Mapping[Any, str], source: Source) 
 _TILE_FILE = re.compile(r"top_potsdam_(\d+)_(\d+)_(RGB|label|label_noBoundary)\.tiff?$")
 
 
-def published_potsdam(source: Source) -> list[Scene]:
+def published_potsdam(source: Source) -> list[MaskedFile]:
     """Scenes of the published tiles: top_potsdam_<row>_<column>_RGB.tif with ..._label[_noBoundary].tif."""
     found: dict[str, dict[str, str]] = {"RGB": {}, "label": {}, "label_noBoundary": {}}
     for file in source.sizes:
@@ -168,7 +168,7 @@ def published_potsdam(source: Source) -> list[Scene]:
         )
     _match(images, masks, source)
     return [
-        Scene(images[tile], masks[tile], images[tile].rsplit("/", 1)[-1], tile, _potsdam_part(tile, images[tile]))
+        MaskedFile(images[tile], masks[tile], images[tile].rsplit("/", 1)[-1], tile, _potsdam_part(tile, images[tile]))
         for tile in sorted(images, key=lambda tile: [int(part) for part in tile.split("_")])
     ]
 
@@ -184,7 +184,7 @@ def _potsdam_part(tile: str, file: str) -> str:
 _CROP_FILE = re.compile(r"(\d+_\d+)_(\d+)_(\d+)_(\d+)_(\d+)\.[a-z]+$")
 
 
-def prepared_potsdam(source: Source) -> list[Scene]:
+def prepared_potsdam(source: Source) -> list[MaskedFile]:
     """Scenes of img_dir/{train,val}/<tile>_<left>_<top>_<right>_<bottom>.png with the same names in ann_dir.
 
     `val` holds the benchmark's test tiles, and is the part "test" here. The last crops of a row and column begin
@@ -203,11 +203,11 @@ def prepared_potsdam(source: Source) -> list[Scene]:
         left, top, right, bottom = (int(match[group]) for group in (2, 3, 4, 5))
         repeated = (-top % (bottom - top), -left % (right - left)) if bottom > top and right > left else (0, 0)
         part = _potsdam_part(match[1], file)
-        scenes.append(Scene(file, masks[parent, stem], file[len(root) :], match[1], part, repeated))
+        scenes.append(MaskedFile(file, masks[parent, stem], file[len(root) :], match[1], part, repeated))
     return scenes
 
 
-def described_coding(source: Source, scenes: Sequence[Scene]) -> MaskCoding:
+def described_coding(source: Source, scenes: Sequence[MaskedFile]) -> MaskCoding:
     """Coding of an images+masks dataset: by its classes.json, or class numbers up to the largest that occurs."""
     documents = [name for name in source.documents if name.rsplit("/", 1)[-1] == "classes.json"]
     if documents:

@@ -24,7 +24,7 @@ _CACHE_BYTES = 2**29
 
 
 @dataclass(frozen=True)
-class Scene:
+class MaskedFile:
     """An image file with its mask file.
 
     Attributes:
@@ -44,10 +44,10 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Window:
-    """Part of a scene: first row and column, and how many of its first rows and columns an earlier window has too."""
+class Cut:
+    """Part of an image: first row and column, and how many of its first rows and columns an earlier window has too."""
 
-    scene: int
+    file: int
     top: int = 0
     left: int = 0
     repeated: tuple[int, int] = (0, 0)
@@ -68,7 +68,7 @@ class MaskedImages(Dataset):
     def __init__(
         self,
         source: Source,
-        scenes: Sequence[Scene],
+        scenes: Sequence[MaskedFile],
         coding: MaskCoding,
         kind: str,
         *,
@@ -80,34 +80,34 @@ class MaskedImages(Dataset):
     ) -> None:
         if downscale < 1 or (tile is not None and tile < 1):
             raise InputError(f"--tile and --downscale are positive numbers of pixels, not {tile} and {downscale}")
-        self.kind, self.source, self.scenes, self.coding = kind, source, list(scenes), coding
+        self.kind, self.source, self.files, self.coding = kind, source, list(scenes), coding
         self.tile, self.downscale = tile, downscale
         self.mask_classes = list(coding.classes)
         self.mask_colors = None if coding.colors is None else list(coding.colors)
         self._cache = _Cache(_CACHE_BYTES)
-        self.windows: list[Window] = []
+        self.cuts: list[Cut] = []
         self.names, self.file_sizes = [], []
-        for number, scene in enumerate(self.scenes):
+        for number, scene in enumerate(self.files):
             self._add_windows(number, scene)
-        self.groups = np.array([self.scenes[window.scene].group for window in self.windows])
-        listing = {scene.name: source.sizes[scene.image] for scene in self.scenes}
-        listing |= {f"mask of {scene.name}": source.sizes[scene.mask] for scene in self.scenes}
+        self.groups = np.array([self.files[window.file].group for window in self.cuts])
+        listing = {file.name: source.sizes[file.image] for file in self.files}
+        listing |= {f"mask of {file.name}": source.sizes[file.mask] for file in self.files}
         self.description = {
             "kind": kind,
             "file": source.path.resolve().name,
             **describe_listing(list(listing), list(listing.values())),
             "images": len(self.names),
-            "files": len(self.scenes),
+            "files": len(self.files),
             "downscale": downscale,
         }
         if tile is not None:
             self.description["tile"] = tile
         self._set_split(percent, seed, split_lists)
 
-    def _add_windows(self, number: int, scene: Scene) -> None:
+    def _add_windows(self, number: int, scene: MaskedFile) -> None:
         size = self.source.sizes[scene.image]
         if self.tile is None:
-            self.windows.append(Window(number))
+            self.cuts.append(Cut(number))
             self.names.append(scene.name)
             self.file_sizes.append(size)
             return
@@ -123,51 +123,51 @@ class MaskedImages(Dataset):
             for left, columns in _cut(width, self.tile):
                 before = counted
                 counted += (self.tile - rows) * (self.tile - columns)
-                self.windows.append(Window(number, top, left, (rows, columns)))
+                self.cuts.append(Cut(number, top, left, (rows, columns)))
                 self.names.append(f"{scene.name}#{top},{left}")
                 self.file_sizes.append(size * counted // total - size * before // total)
 
     def _set_split(
         self, percent: tuple[int, int, int], seed: int, split_lists: Mapping[str, str | Path] | None
     ) -> None:
-        groups = [scene.group for scene in self.scenes]
+        groups = [file.group for file in self.files]
         if split_lists:
-            parts = listed_split([scene.name for scene in self.scenes], split_lists, groups)
+            parts = listed_split([file.name for file in self.files], split_lists, groups)
             files = {part: Path(path).name for part, path in split_lists.items()}
             self.description["split"] = {"method": "lists", "files": files}
-        elif any(scene.part for scene in self.scenes):
-            parts = np.array([scene.part for scene in self.scenes])
+        elif any(file.part for file in self.files):
+            parts = np.array([file.part for file in self.files])
             self.description["split"] = {"method": "published"}
         else:
             names = sorted(set(groups))
             of_group = dict(zip(names, seeded_split(names, np.zeros(len(names), np.int64), percent, seed), strict=True))
             parts = np.array([of_group[group] for group in groups])
             self.description["split"] = {"method": "seeded, by group", "percent": list(percent), "seed": seed}
-        self.split = parts[[window.scene for window in self.windows]]
+        self.split = parts[[window.file for window in self.cuts]]
 
     def read(self, index: int) -> NDArray[Any]:
         """Item `index` as (height, width, bands)."""
-        window = self.windows[index]
-        return self._cut_out(self._cache.get((window.scene, "image"), lambda: self._image(window.scene)), window)
+        window = self.cuts[index]
+        return self._cut_out(self._cache.get((window.file, "image"), lambda: self._image(window.file)), window)
 
     def read_mask(self, index: int) -> NDArray[np.uint8]:
         """Class indices (height, width) of item `index`; `IGNORE` without a label and where a window repeats pixels."""
-        window = self.windows[index]
-        mask = self._cut_out(self._cache.get((window.scene, "mask"), lambda: self._mask(window.scene)), window)
+        window = self.cuts[index]
+        mask = self._cut_out(self._cache.get((window.file, "mask"), lambda: self._mask(window.file)), window)
         _ignore_repeated(mask, window.repeated)
         return mask
 
-    def _cut_out(self, whole: NDArray[Any], window: Window) -> NDArray[Any]:
+    def _cut_out(self, whole: NDArray[Any], window: Cut) -> NDArray[Any]:
         if self.tile is None:
             return whole.copy()
         return whole[window.top : window.top + self.tile, window.left : window.left + self.tile].copy()
 
     def _image(self, number: int) -> NDArray[Any]:
-        file = self.scenes[number].image
+        file = self.files[number].image
         return downscale_image(decode_image(self.source.read(file), f"{self.source.path}/{file}"), self.downscale)
 
     def _mask(self, number: int) -> NDArray[np.uint8]:
-        scene = self.scenes[number]
+        scene = self.files[number]
         mask = self.coding.decode(self.source.read(scene.mask), f"{self.source.path}/{scene.mask}")
         height, width = self._full_size(scene.image)
         if mask.shape != (height, width):
@@ -183,8 +183,8 @@ class MaskedImages(Dataset):
             return image_size(stream, f"{self.source.path}/{file}")
 
     def _reading_order(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
-        scenes = np.array([self.windows[index].scene for index in order])
-        return np.argsort((scenes - scenes[0]) % len(self.scenes), kind="stable")  # the first's is decoded already
+        scenes = np.array([self.cuts[index].file for index in order])
+        return np.argsort((scenes - scenes[0]) % len(self.files), kind="stable")  # the first's is decoded already
 
 
 def _cut(length: int, tile: int) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 
 from nec.datasets.images import IMAGE_SUFFIXES
 from nec.errors import InputError
+from nec.scenes.rasters import printable
 
 # An image file above this is refused, so that a zip that inflates to terabytes cannot fill the memory.
 LARGEST_FILE = 2**31
@@ -73,41 +74,42 @@ def _is_document(name: str) -> bool:
 
 
 class FolderSource:
-    """Image files in a folder and its sub-folders; links are followed, once each."""
+    """Image files in a folder and its sub-folders; links are followed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        files = sorted(self._walk(path))
-        self.sizes = {name: size for name, size in files if _is_image(name)}
-        self.documents = [name for name, _ in files if _is_document(name)]
+        files = sorted(self._walk(path, frozenset()), key=lambda file: file[0])
+        self._files = {name: full for name, full, _ in files}
+        self.sizes = {name: size for name, _, size in files if _is_image(name)}
+        self.documents = [name for name, _, _ in files if _is_document(name)]
 
-    @staticmethod
-    def _walk(root: Path) -> Iterator[tuple[str, int]]:
-        seen: set[str] = set()
-        for folder, folders, files in os.walk(root, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:  # a link back up
-                folders.clear()
-                continue
-            seen.add(real)
-            folders[:] = [name for name in folders if not name.startswith(".")]  # .git and the like may be vast
-            for file in files:
-                full = Path(folder, file)
-                try:
-                    yield full.relative_to(root).as_posix(), full.stat().st_size
-                except OSError as error:
-                    raise InputError(f"{full} cannot be read: {error.strerror}") from error
+    def _walk(self, folder: Path, above: frozenset[str]) -> Iterator[tuple[str, Path, int]]:
+        """Name, path and size of each image and document. What else lies there is not looked at."""
+        real = os.path.realpath(folder)
+        if real in above:  # a link back up
+            return
+        try:
+            for entry in os.scandir(folder):
+                if entry.name.startswith("."):  # .git and the like may be vast
+                    continue
+                full = folder / entry.name
+                if entry.is_dir():
+                    yield from self._walk(full, above | {real})
+                elif _is_image(entry.name) or _is_document(entry.name):
+                    yield printable(full.relative_to(self.path).as_posix()), full, full.stat().st_size
+        except OSError as error:
+            raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def read(self, name: str) -> bytes:
         try:
-            return (self.path / name).read_bytes()
+            return self._files[name].read_bytes()
         except OSError as error:
             raise InputError(f"{self.path / name} cannot be read: {error.strerror}") from error
 
     @contextmanager
     def stream(self, name: str) -> Iterator[BinaryIO]:
         try:
-            file = (self.path / name).open("rb")
+            file = self._files[name].open("rb")
         except OSError as error:
             raise InputError(f"{self.path / name} cannot be read: {error.strerror}") from error
         with file:

@@ -1,7 +1,7 @@
 """Entropy bottlenecks for training: differentiable rate models of the quantised tokens.
 
 These rate the latents while a model is adapted. The bytes of a product are made by `nec.codec`, whose tables are
-integers; the two meet in `nec.encode.fit`.
+integers; the two meet in `nec.encoding.fit`.
 
 Both bottlenecks are called alike: `bottleneck(latent, noise)` -> (quantised, likelihoods). Noise and likelihoods are
 dicts of tensors by the name of what is coded: "latent", and "hyper" where there is a hyper-latent.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,12 +19,11 @@ from nec.scenes.rasters import (
     Grid,
     Header,
     import_rasterio,
-    invalid_pixels,
-    limit_cache,
     open_raster,
     read_header,
     reading,
     target_grid,
+    valid_pixels,
 )
 from nec.scenes.sensors import band_key
 
@@ -47,12 +48,41 @@ class Band:
 
 @dataclass(frozen=True)
 class Layer:
-    """A band in a file: `path` as GDAL opens it, `index` from 1, `nodata` in place of the file's own."""
+    """A band in a file.
+
+    Attributes:
+        path: as GDAL opens it.
+        index: of the band in the file, from 1.
+        nodata: number of invalid pixels in place of the file's own.
+        scale, offset: what metadata beside the file say, None where they say nothing.
+        convention: (scale, offset) of the sensor, which counts where neither metadata nor the file say anything.
+    """
 
     path: str
     index: int
     band: Band
     nodata: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+    convention: tuple[float, float] = (1.0, 0.0)
+
+    def scaled(self, header: Header, scale: float | None, offset: float | None) -> Layer:
+        """The layer with its band's scale and offset: of the call, of the metadata, of the file, by convention.
+
+        Raises `InputError` for a scale that no value survives.
+        """
+        own = header.scales[self.index - 1], header.offsets[self.index - 1]
+        fallback = self.convention if own == (1.0, 0.0) else own
+        scale, offset = (
+            next(value for value in values if value is not None)
+            for values in ((scale, self.scale, fallback[0]), (offset, self.offset, fallback[1]))
+        )
+        if not scale or not math.isfinite(scale) or not math.isfinite(offset):
+            raise InputError(
+                f"{self.path} has the scale {scale:g} and the offset {offset:g} in band {self.band.name}, which no "
+                "value survives; give scale (and offset)"
+            )
+        return replace(self, band=replace(self.band, scale=scale, offset=offset))
 
 
 @dataclass(frozen=True)
@@ -123,6 +153,7 @@ class Scene:
         physical: whether values are physical (the bands' scale and offset come from the files' metadata, from the
             sensor's convention or from the caller), reflectance for optical sensors; else they are the files' numbers.
         dtypes: types of the files' numbers, one a band.
+        nodata: numbers of invalid pixels, one a band, or None.
         datetime: when it was taken, numpy datetime64 in ms and UTC, or None.
         source_links: STAC links to what the scene was read from: dicts with "rel", "href" and, where known, "type".
     """
@@ -133,10 +164,16 @@ class Scene:
         self.bands = [layer.band for layer in contents.layers]
         self.physical = contents.physical
         self.dtypes = [files[layer.path].dtypes[layer.index - 1] for layer in contents.layers]
+        own = [files[layer.path].nodata[layer.index - 1] for layer in contents.layers]
+        self.nodata = [
+            n if layer.nodata is None else layer.nodata for layer, n in zip(contents.layers, own, strict=True)
+        ]
         self.datetime = contents.datetime
         self.source_links = [dict(link) for link in contents.links]
         self._contents, self._grid, self._files, self._mask = contents, grid, files, mask
-        self._parts = _parts(contents.layers)
+        self._positions: dict[str, list[int]] = {}
+        for position, layer in enumerate(contents.layers):
+            self._positions.setdefault(layer.path, []).append(position)
         self._handles = _Handles()
 
     def __repr__(self) -> str:
@@ -148,18 +185,21 @@ class Scene:
         layers = choose(self._contents.layers, bands, self.name)
         return Scene(replace(self._contents, layers=layers), self._grid, self._files, self._mask)
 
-    def read(self, row: int, column: int, rows: int, columns: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Pixels (rows, columns, bands) float32 of a window, and which of them are valid (rows, columns).
+    def read(
+        self, row: int, column: int, rows: int, columns: int, dtype: type[np.floating[Any]] = np.float32
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels (rows, columns, bands) of a window, and which of them are valid (rows, columns).
 
-        Values are number * scale + offset, and NaN in every band of a pixel that is not valid: outside of the scene,
-        hidden by nodata or a mask, or not finite. Windows may stick out of the scene on any side.
+        Values are number * scale + offset, float32 unless `dtype` asks for float64, and NaN in every band of a pixel
+        that is not valid: outside of the scene, hidden by nodata or a mask, or not finite. Windows may stick out of
+        the scene on any side.
 
         Raises:
             InputError: an empty window; a file that cannot be read, with its name.
         """
         if rows < 1 or columns < 1:
             raise InputError(f"a window of {rows} x {columns} px is empty")
-        pixels = np.full((rows, columns, len(self.bands)), np.nan, np.float32)
+        pixels = np.full((rows, columns, len(self.bands)), np.nan, dtype)
         valid = np.zeros((rows, columns), bool)
         top, left = max(row, 0), max(column, 0)
         bottom, right = min(row + rows, self.shape[0]), min(column + columns, self.shape[1])
@@ -169,39 +209,26 @@ class Scene:
             pixels[~valid] = np.nan
         return pixels, valid
 
-    def keep_blocks(self, rows: int, columns: int, windows: int) -> None:
-        """Let GDAL keep the blocks under so many windows at once of (rows, columns) pixels, and not much more."""
-        layers: list[Layer] = [*self._contents.layers, *([self._mask.layer] if self._mask else [])]
-        total = 0
-        for path in dict.fromkeys(layer.path for layer in layers):
-            header = self._files[path]
-            high, wide = (own / side for own, side in zip(header.grid.shape, self.shape, strict=True))
-            indexes = [layer.index for layer in layers if layer.path == path]
-            total += header.block_bytes(rows * high, columns * wide, indexes)
-        limit_cache(windows * total)
-
-    def _fill(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_], row: int, column: int) -> None:
-        rows, columns = valid.shape
-        window = import_rasterio().windows.Window(column, row, columns, rows)
+    def _fill(self, pixels: NDArray[Any], valid: NDArray[np.bool_], row: int, column: int) -> None:
+        window = (row, column, *valid.shape)
         valid[...] = True
         if self._mask is not None:
             layer = self._mask.layer
-            classes, inside = self._raster(layer.path, layer.nodata, nearest=True).read([layer.index], window)
-            valid &= inside & ~np.isin(classes[0], list(self._mask.hidden))
-        for (path, nodata), positions in self._parts.items():
+            (classes,), inside = self._raster(layer.path, nearest=True).read([(layer.index, layer.nodata)], window)
+            valid &= inside & ~np.isin(classes, list(self._mask.hidden))
+        for path, positions in self._positions.items():
             layers = [self._contents.layers[position] for position in positions]
-            numbers, inside = self._raster(path, nodata).read([layer.index for layer in layers], window)
+            bands, inside = self._raster(path).read([(layer.index, layer.nodata) for layer in layers], window)
             valid &= inside
-            for position, layer, values in zip(positions, layers, numbers, strict=True):
-                pixels[..., position] = _scaled(values, layer.band)
+            for position, layer, numbers in zip(positions, layers, bands, strict=True):
+                pixels[..., position] = _scaled(numbers, layer.band)
         valid &= np.isfinite(pixels).all(axis=-1)
 
-    def _raster(self, path: str, nodata: float | None, nearest: bool = False) -> _Raster:
+    def _raster(self, path: str, nearest: bool = False) -> _Raster:
         opened = self._handles.of_this_thread()
-        key = (path, nodata, nearest)
-        if key not in opened:
-            opened[key] = _Raster(self._files[path], self._grid, nodata, nearest)
-        return opened[key]
+        if (path, nearest) not in opened:
+            opened[path, nearest] = _Raster(self._files[path], self._grid, nearest)
+        return opened[path, nearest]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_handles"}
@@ -217,19 +244,17 @@ def make_scene(
     mask: Mask | None = None,
     resolution: float | None = None,
     crs: str | None = None,
-    headers: dict[str, Header] | None = None,
+    align: Grid | None = None,
+    headers: dict[str, Header],
 ) -> Scene:
-    """Put the layers of `contents` on one grid: the finest file's, or the one that `resolution` and `crs` ask for.
+    """Put the layers of `contents` on one grid: the finest file's, or the one that is asked for.
 
     `headers`: those that were read already.
     """
+    files = {**headers, **(read_headers([mask.layer.path]) if mask and mask.layer.path not in headers else {})}
     paths = list(dict.fromkeys([layer.path for layer in contents.layers] + ([mask.layer.path] if mask else [])))
-    files = {**read_headers([path for path in paths if path not in (headers or {})]), **(headers or {})}
-    for layer in contents.layers:
-        if not 1 <= layer.index <= len(files[layer.path].dtypes):
-            raise InputError(f"{layer.path} has no band {layer.index}")
     grids = [files[layer.path].grid for layer in contents.layers]
-    grid = target_grid(min(grids, key=lambda grid: grid.pixel_size), crs, resolution)
+    grid = align or target_grid(min(grids, key=lambda grid: grid.pixel_size), crs, resolution)
     for path in paths:
         own = files[path].grid
         if not own.same(grid) and (own.crs is None or grid.crs is None):
@@ -242,18 +267,10 @@ def make_scene(
 
 def read_headers(paths: Sequence[str]) -> dict[str, Header]:
     """Headers of several files, read in parallel (a remote file's takes some round trips)."""
-    if not paths:
-        return {}
+    if len(paths) < 2:
+        return {path: read_header(path) for path in paths}
     with ThreadPoolExecutor(min(8, len(paths))) as pool:
         return dict(zip(paths, pool.map(read_header, paths), strict=True))
-
-
-def _parts(layers: Sequence[Layer]) -> dict[tuple[str, float | None], list[int]]:
-    """Positions of the layers that one reading of a file gives."""
-    parts: dict[tuple[str, float | None], list[int]] = {}
-    for position, layer in enumerate(layers):
-        parts.setdefault((layer.path, layer.nodata), []).append(position)
-    return parts
 
 
 def _scaled(values: NDArray[Any], band: Band) -> NDArray[Any]:
@@ -278,7 +295,7 @@ class _Handles:
         self._owner = os.getpid()
         self._local = threading.local()
 
-    def of_this_thread(self) -> dict[tuple[str, float | None, bool], _Raster]:
+    def of_this_thread(self) -> dict[tuple[str, bool], _Raster]:
         if self._owner != os.getpid():
             self._reset()
         if not hasattr(self._local, "opened"):
@@ -286,69 +303,166 @@ class _Handles:
         return self._local.opened
 
 
+#: (first row, first column, rows, columns) in pixels.
+PixelWindow = tuple[int, int, int, int]
+#: Side of the blocks that are resampled at once, and of what they are made of, in pixels at most.
+_BLOCK, _SOURCE = 256, 2048
+#: Bytes of resampled blocks that a thread keeps, since tiles overlap.
+_KEPT_BYTES = 16 * 2**20
+
+
 class _Raster:
-    """An open file seen on a grid: as it is where the grid is its own, resampled otherwise."""
+    """An open file seen on a grid: as it is where the grid is its own, resampled otherwise.
 
-    def __init__(self, header: Header, grid: Grid, nodata: float | None, nearest: bool) -> None:
-        self.path, self.nodata = header.path, nodata
+    Resampled pixels are made in blocks of a fixed place, so that they depend on no window. What is hidden enters no
+    value; a resampled pixel is valid where half of what it is made of is, by weight.
+    """
+
+    def __init__(self, header: Header, grid: Grid, nearest: bool) -> None:
+        self.header, self.grid = header, grid
         self._file = open_raster(header.path)
-        self._values: Any = None
-        self._nearest: Any = None
-        if not header.grid.same(grid):
-            with reading(header.path):
-                self._values = self._warped(grid, _resampling(header.grid, grid, nearest))
-                self._nearest = self._values if nearest else self._warped(grid, "nearest")
+        self._blocks: OrderedDict[Any, tuple[NDArray[Any], NDArray[np.bool_]]] = OrderedDict()
+        self._same = header.grid.same(grid)
+        if not self._same:
+            self._method = _resampling(header.grid, grid, nearest)
+            self._coarser = _coarser(header.grid, grid)
+            self._side = int(np.clip(2 ** int(np.log2(max(1, _SOURCE / self._coarser))), 1, _BLOCK))
 
-    def read(self, indexes: list[int], window: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Numbers (bands, rows, columns) of a window, and which pixels (rows, columns) nothing in the file hides."""
-        with reading(self.path):
-            if self._values is None:
-                bands = self._file.read(indexes, window=window)
-                return bands, ~invalid_pixels(self._file, bands, self.nodata, window)
-            bands = self._values.read(indexes, window=window)
-            valid = np.isfinite(bands).all(axis=0)
-            if self._nearest is not self._values and self._any_rule(indexes):
-                valid &= np.isfinite(self._nearest.read(indexes, window=window)).all(axis=0)
-            return bands, valid
+    def read(
+        self, chosen: Sequence[tuple[int, float | None]], window: PixelWindow
+    ) -> tuple[Sequence[NDArray[Any]], NDArray[np.bool_]]:
+        """Numbers of the bands `chosen` (index, nodata), each (rows, columns), and which pixels are valid."""
+        with reading(self.header.path):
+            if self._same:
+                return self._own(chosen, window)
+            row, column, rows, columns = window
+            out, valid = np.empty((len(chosen), rows, columns), self._kind(chosen)), np.empty((rows, columns), bool)
+            side = self._side
+            for y in range(row // side, -(-(row + rows) // side)):
+                for x in range(column // side, -(-(column + columns) // side)):
+                    numbers, inside = self._block(tuple(chosen), y, x)
+                    top, left = max(row, y * side), max(column, x * side)
+                    bottom, right = min(row + rows, (y + 1) * side), min(column + columns, (x + 1) * side)
+                    ours = np.s_[top - row : bottom - row, left - column : right - column]
+                    theirs = np.s_[top - y * side : bottom - y * side, left - x * side : right - x * side]
+                    out[:, *ours], valid[ours] = numbers[:, *theirs], inside[theirs]
+            return list(out), valid
 
-    def _any_rule(self, indexes: list[int]) -> bool:
-        return self._source_nodata not in (None, 0) and len(indexes) > 1
+    def _own(
+        self, chosen: Sequence[tuple[int, float | None]], window: PixelWindow
+    ) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
+        row, column, rows, columns = window
+        place = import_rasterio().windows.Window(column, row, columns, rows)
+        indexes = [index for index, _ in chosen]
+        alike = len({self.header.dtypes[index - 1] for index in indexes}) == 1
+        bands = [*self._file.read(indexes, window=place)] if alike else [
+            self._file.read(index, window=place) for index in indexes
+        ]  # fmt: skip
+        return bands, valid_pixels(self._file, self.header, chosen, bands, place)
 
-    @property
-    def _source_nodata(self) -> float | None:
-        if self.nodata is not None or self._file.nodata is not None:
-            return self.nodata if self.nodata is not None else self._file.nodata
-        return float("nan") if np.dtype(self._file.dtypes[0]).kind == "f" else None
+    def _kind(self, chosen: Sequence[tuple[int, float | None]]) -> type[np.floating[Any]]:
+        kinds = {_exact(np.dtype(self.header.dtypes[index - 1])) for index, _ in chosen}
+        return np.float64 if np.float64 in kinds else np.float32
 
-    def _warped(self, grid: Grid, resampling: str) -> Any:
+    def _block(
+        self, chosen: tuple[tuple[int, float | None], ...], y: int, x: int
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        key = (chosen, y, x)
+        if key not in self._blocks:
+            self._blocks[key] = made = self._resampled(chosen, y * self._side, x * self._side)
+            while len(self._blocks) > max(1, _KEPT_BYTES // (made[0].nbytes + made[1].nbytes)):
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(key)
+        return self._blocks[key]
+
+    def _resampled(
+        self, chosen: Sequence[tuple[int, float | None]], top: int, left: int
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        window = self._under(top, left)
+        if window is None:
+            nothing = np.full((len(chosen), self._side, self._side), np.nan, self._kind(chosen))
+            return nothing, np.zeros(nothing.shape[1:], bool)
+        bands, valid = self._own(chosen, window)
+        source = np.stack([*bands, valid]).astype(self._kind(chosen))
+        source[:-1, ~valid] = np.nan
+        *numbers, share = self._warped(source, window, top, left)
+        return np.stack(numbers), (share >= 0.5 - 1e-6) & np.isfinite(numbers).all(axis=0)
+
+    def _warped(self, source: NDArray[Any], window: PixelWindow, top: int, left: int) -> NDArray[Any]:
+        """What was read of a window, as a block of the grid; NaN counts as nothing, band by band."""
         rasterio = import_rasterio()
         from rasterio.enums import Resampling
         from rasterio.vrt import WarpedVRT
 
-        nodata = self._source_nodata
-        return WarpedVRT(
-            self._file,
-            src_nodata=nodata,
-            crs=grid.crs,
-            transform=rasterio.Affine(*grid.transform),
-            height=grid.shape[0],
-            width=grid.shape[1],
-            resampling=Resampling[resampling],
-            dtype=np.dtype(_exact(np.dtype(self._file.dtypes[0]))).name,
-            nodata=float("nan"),
-            # Next to no approximation: what a pixel becomes must not depend on the window that it is read in.
-            # (rasterio 1.4 opens nothing at 0.)
-            tolerance=1e-6,
-            # See `invalid_pixels`: zeros hide a pixel together, other values each for itself.
-            UNIFIED_SRC_NODATA="YES" if nodata == 0 else "PARTIAL",
+        count, height, width = source.shape
+        own = rasterio.Affine(*self.header.grid.from_pixel(window[0], window[1]))
+        profile = {"count": count, "height": height, "width": width, "dtype": source.dtype, "nodata": float("nan")}
+        with rasterio.MemoryFile() as memory:
+            with memory.open(driver="GTiff", crs=self.header.grid.crs, transform=own, **profile) as file:
+                file.write(source)
+            with (
+                memory.open() as file,
+                WarpedVRT(
+                    file,
+                    crs=self.grid.crs,
+                    transform=rasterio.Affine(*self.grid.from_pixel(top, left)),
+                    height=self._side,
+                    width=self._side,
+                    resampling=Resampling[self._method],
+                    src_nodata=float("nan"),
+                    nodata=float("nan"),
+                    tolerance=1e-6,  # next to no approximation; rasterio 1.4 opens nothing at 0
+                    UNIFIED_SRC_NODATA="NO",
+                ) as view,
+            ):
+                return view.read()
+
+    def _under(self, top: int, left: int) -> PixelWindow | None:
+        """The window of the file under a block of the grid, with what resampling needs around it; None if outside."""
+        rows, columns = self.grid.shape
+        ys, xs = np.meshgrid(
+            np.linspace(top, min(top + self._side, rows), 17), np.linspace(left, min(left + self._side, columns), 17)
         )
+        rows_under, columns_under = _pixels(self.header.grid, self.grid, ys.ravel(), xs.ravel())
+        if not len(rows_under):
+            return None
+        margin = math.ceil(2 * self._coarser) + 3
+        height, width = self.header.grid.shape
+        first_row, last_row = (max(0, int(np.floor(rows_under.min())) - margin),
+                               min(height, int(np.ceil(rows_under.max())) + margin))  # fmt: skip
+        first, last = (max(0, int(np.floor(columns_under.min())) - margin),
+                       min(width, int(np.ceil(columns_under.max())) + margin))  # fmt: skip
+        if first_row >= last_row or first >= last:
+            return None
+        return first_row, first, last_row - first_row, last - first
+
+
+def _pixels(
+    own: Grid, grid: Grid, rows: NDArray[np.floating], columns: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Places (row, column) of `grid` as those of `own`, without those that have none."""
+    x, y = grid.place(rows, columns)
+    if own.crs != grid.crs:
+        from rasterio.warp import transform
+
+        x, y = map(np.asarray, transform(grid.crs, own.crs, x, y))
+        there = np.isfinite(x) & np.isfinite(y)
+        x, y = x[there], y[there]
+    return own.pixel(x, y)
+
+
+def _coarser(own: Grid, grid: Grid) -> float:
+    """How many of a file's pixels lie along one of the grid's, in its middle."""
+    row, column = grid.shape[0] / 2, grid.shape[1] / 2
+    rows, columns = _pixels(own, grid, np.array([row, row + 1, row]), np.array([column, column, column + 1]))
+    if len(rows) < 3:
+        return 1.0
+    (dy, ey), (dx, ex) = rows[1:] - rows[0], columns[1:] - columns[0]
+    return float(abs(dy * ex - dx * ey) ** 0.5)
 
 
 def _resampling(own: Grid, grid: Grid, nearest: bool) -> str:
     """How a file is resampled: classes to the nearest, values bilinearly, by averaging where pixels become coarser."""
     if nearest:
         return "nearest"
-    coarser = grid.pixel_size / own.pixel_size
-    if own.crs != grid.crs:  # other units; both cover about the same area
-        coarser = (own.shape[0] * own.shape[1] / (grid.shape[0] * grid.shape[1])) ** 0.5
-    return "average" if coarser > 1.5 else "bilinear"
+    return "average" if _coarser(own, grid) > 1.5 else "bilinear"

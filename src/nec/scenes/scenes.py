@@ -12,16 +12,30 @@ import numpy as np
 
 from nec.errors import InputError
 from nec.scenes import stac
-from nec.scenes.rasters import RASTER_SUFFIXES, Header, gdal_path, numbers
+from nec.scenes.dates import time_in_name, time_in_tag
+from nec.scenes.rasters import (
+    RASTER_SUFFIXES,
+    Header,
+    existing,
+    gdal_path,
+    grid_like,
+    is_remote,
+    local_path,
+    numbers,
+    public_link,
+)
 from nec.scenes.safe import read_safe
 from nec.scenes.scene import Band, Contents, Layer, Mask, Scene, choose, make_scene, read_headers
 from nec.scenes.sensors import (
+    LANDSAT_SURFACE,
     SCL_CLASSES,
     SCL_HIDDEN,
     SENSORS,
     band_in_name,
-    channel,
     check_sensor,
+    find_channel,
+    find_sensor,
+    parse_baseline,
     scl_values,
     sentinel_2_offset,
     sentinel_2_product,
@@ -41,14 +55,16 @@ def open_scene(
     mask: str | Path | Sequence[str] | None = None,
     resolution: float | None = None,
     crs: str | None = None,
+    align: Any = None,
     sensor: str | None = None,
 ) -> Scene:
     """Open a scene; only headers are read. `docs/rasters.md` has examples and the conventions.
 
     Args:
-        source: path or URL (http, https, s3, gs, az) of a GeoTIFF, COG or JPEG 2000; a list of those whose bands make
-            one scene; a folder of them or a Sentinel-2 .SAFE; a STAC Item as path or URL of its JSON, as a dict or as
-            a `pystac.Item`; "catalog.json#ID" for the Item ID of a catalogue or collection.
+        source: path or URL (http, https, s3, gs, az) of a GeoTIFF, COG or JPEG 2000; a list of those
+            whose bands make one scene, also as text with commas between; a folder of them or a Sentinel-2 .SAFE; a
+            STAC Item as path or URL of its JSON, as a dict or as a `pystac.Item`; "catalog.json#ID" for the Item ID of
+            a catalogue or collection.
         bands: names ("B04"), common names ("red") or positions from 1; None takes all (of a STAC Item: those that
             have a common name or wavelength).
         scale, offset: value = number * scale + offset, one for all bands or one for each band taken. They replace what
@@ -58,6 +74,8 @@ def open_scene(
             classes (`nec.scenes.sensors.SCL_CLASSES`) hide those; a path or URL hides where that raster is 0.
         resolution: side of the pixels, in units of the CRS; bilinear, or averaged where pixels become coarser.
         crs: coordinate reference system to resample to ("EPSG:32633" or WKT).
+        align: a grid to resample to instead: an odc-geo `GeoBox`, a scene, a raster store, or anything with `crs`,
+            `transform` and `shape`. What the scene does not cover is not valid.
         sensor: names the bands of files that do not, by their order: one of `nec.scenes.sensors.SENSORS`. One of
             Sentinel-2 also makes reflectance of the numbers (1/10000; since baseline 04.00, where known, less 0.1).
 
@@ -67,14 +85,26 @@ def open_scene(
     """
     if sensor is not None:
         check_sensor(sensor)
+    if align is not None and (resolution is not None or crs is not None):
+        raise InputError("align gives a grid, so resolution and crs cannot be given as well")
     contents, headers = _contents(source, sensor, bands)
     if bands is not None:
         contents = replace(contents, layers=choose(contents.layers, bands, contents.name))
+    missing = {layer.path for layer in contents.layers} - set(headers)
+    headers = {**headers, **read_headers([layer.path for layer in contents.layers if layer.path in missing])}
     layers = [replace(layer, nodata=nodata if nodata is not None else layer.nodata) for layer in contents.layers]
-    contents = replace(contents, layers=_rescaled(layers, scale, offset))
-    scaled = all((layer.band.scale, layer.band.offset) != (1.0, 0.0) for layer in contents.layers)
-    contents = replace(contents, physical=scaled or scale is not None or offset is not None)
-    return make_scene(contents, mask=_mask(mask, contents), resolution=resolution, crs=crs, headers=headers)
+    layers = _scaled(layers, headers, scale, offset)
+    scaled = all((layer.band.scale, layer.band.offset) != (1.0, 0.0) for layer in layers)
+    physical = scaled or scale is not None or offset is not None
+    contents = replace(contents, layers=tuple(layers), physical=physical)
+    return make_scene(
+        contents,
+        mask=_mask(mask, contents),
+        resolution=resolution,
+        crs=crs,
+        align=None if align is None else grid_like(align),
+        headers=headers,
+    )
 
 
 def _contents(source: Any, sensor: str | None, bands: Sequence[str | int] | None) -> tuple[Contents, dict[str, Header]]:
@@ -82,25 +112,36 @@ def _contents(source: Any, sensor: str | None, bands: Sequence[str | int] | None
         if isinstance(source, Sequence):
             return _files([str(path) for path in source], sensor)
         return stac.item_contents(stac.as_item(source), bands), {}
-    text = str(source)
-    if stac.looks_like_item(text):
-        return stac.item_contents(stac.read_item(text), bands), {}
-    if "://" not in text and Path(text).expanduser().is_dir():
-        return _folder(Path(text).expanduser(), sensor)
+    source = local_path(source)
+    path = existing(source)
+    listed = [] if path is not None or isinstance(source, Path) else source.split(",")
+    if len(listed) > 1 and all(_is_a_raster(part) for part in listed):  # a URL's query may hold commas, too
+        return _files(listed, sensor)
+    if path is not None and path.is_dir():
+        return _folder(path, sensor)
+    if stac.looks_like_item(str(source)):
+        return stac.item_contents(stac.read_item(str(source)), bands), {}
     return _files([source], sensor)
+
+
+def _is_a_raster(text: str) -> bool:
+    return "://" in text or text.lower().endswith(RASTER_SUFFIXES) or existing(text) is not None
 
 
 def _folder(folder: Path, sensor: str | None) -> tuple[Contents, dict[str, Header]]:
     safe = read_safe(folder)
     if safe is not None:
         return safe, {}
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in RASTER_SUFFIXES and not path.name.startswith(".")
-    )
+    files = rasters_in(folder)
     if not files:
         raise InputError(f"{folder} holds no rasters ({', '.join(RASTER_SUFFIXES)}) and no Sentinel-2 product")
     contents, headers = _files([str(file) for file in files], sensor)
     return replace(contents, name=folder.name), headers
+
+
+def rasters_in(folder: Path) -> list[Path]:
+    """The raster files that lie in a folder itself, in order; what programs leave beside them is none."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES and not p.name.startswith("."))
 
 
 def _files(sources: Sequence[str | Path], sensor: str | None) -> tuple[Contents, dict[str, Header]]:
@@ -110,7 +151,9 @@ def _files(sources: Sequence[str | Path], sensor: str | None) -> tuple[Contents,
     if len(set(paths)) != len(paths):
         raise InputError(f"{next(path for path in paths if paths.count(path) > 1)} is given twice")
     headers = read_headers(paths)
-    layers = [layer for path in paths for layer in _layers(headers[path], sensor, alone=len(paths) == 1)]
+    named = [name for path in paths for name in (*headers[path].names, band_in_name(_stem(path))) if name]
+    told = find_sensor(" ".join(word for path in paths for word in (path, *headers[path].tags.values())), named)
+    layers = [layer for path in paths for layer in _layers(headers[path], sensor, told, alone=len(paths) == 1)]
     layers, classes = _without_classes(layers)
     if not layers:
         raise InputError(f"{paths[0]} holds classes only, and no band of an image")
@@ -119,39 +162,41 @@ def _files(sources: Sequence[str | Path], sensor: str | None) -> tuple[Contents,
         Contents(
             name=stem if len(paths) == 1 else _common_name(paths),
             layers=tuple(_distinct(layers)),
-            datetime=_datetime(stem, headers[paths[0]].tags),
-            links=tuple({"rel": "derived_from", "href": str(source)} for source in sources),
+            datetime=_datetime(paths[0], headers[paths[0]].tags),
+            links=tuple({"rel": "derived_from", "href": public_link(str(source))} for source in sources),
             classes=classes,
         ),
         headers,
     )
 
 
-def _layers(header: Header, sensor: str | None, alone: bool) -> list[Layer]:
+def _layers(header: Header, sensor: str | None, told: str | None, alone: bool) -> list[Layer]:
+    """Bands of a file. `sensor`: whose they are; `told`: whose they seem to be, which names them and no more."""
     stem = _stem(header.path)
     product = sentinel_2_product(" ".join([stem, header.path, *header.tags.values()]))
     kind = sensor or (product[0] if product else None)
-    names = _names(header, stem, kind, alone)
-    declared = any(scale != 1 for scale in header.scales) or any(offset != 0 for offset in header.offsets)
-    convention = None if declared else _sentinel_2_scaling(header.tags, kind, product)
+    surface = "_L2SP_" in stem and "SR_B" in stem and (told or "").startswith("landsat")
+    convention = LANDSAT_SURFACE if surface else _sentinel_2_scaling(header.tags, kind, product) or (1.0, 0.0)
+    if set(header.dtypes) == {"uint8"}:  # a picture made of the product, such as its TCI
+        convention = (1.0, 0.0)
     layers = []
-    for position, name in enumerate(names):
-        known = _known(kind, name)
-        scale, offset = convention or (header.scales[position], header.offsets[position])
-        if band_in_name(name) == "SCL":
-            scale, offset = 1.0, 0.0
+    for position, name in enumerate(_names(header, stem, kind, alone, asked=sensor is not None), 1):
+        if position == header.alpha and len(header.names) > 1 and name == f"band{position}":
+            continue
+        known = find_channel(sensor or told, name)
         band = Band(
-            known.name if known else name,
-            header.wavelengths[position] or (known.wavelength_um if known else None),
-            scale,
-            offset,
-            known.common if known else name if name in ("red", "green", "blue", "nir") else None,
+            known.name if known and (sensor or told or "").startswith(("sentinel", "eurosat", "naip")) else name,
+            header.wavelengths[position - 1] or (known.wavelength_um if known else None),
+            common=known.common if known else name if name in ("red", "green", "blue", "nir") else None,
         )
-        layers.append(Layer(header.path, position + 1, band))
+        if band_in_name(name) == "SCL":
+            layers.append(Layer(header.path, position, band, scale=1.0, offset=0.0))
+        else:
+            layers.append(Layer(header.path, position, band, convention=convention))
     return layers
 
 
-def _names(header: Header, stem: str, sensor: str | None, alone: bool) -> list[str]:
+def _names(header: Header, stem: str, sensor: str | None, alone: bool, asked: bool) -> list[str]:
     """Names of a file's bands: its own, the sensor's order, a Sentinel-2 band in the file's name, or a number."""
     count = len(header.names)
     given = [name for name in header.names if name]
@@ -159,22 +204,16 @@ def _names(header: Header, stem: str, sensor: str | None, alone: bool) -> list[s
     if count == 1 and in_stem:
         return [in_stem]
     if sensor and len(given) < count:
-        if len(SENSORS[sensor]) != count:
+        if len(SENSORS[sensor]) == count:
+            return [known.name for known in SENSORS[sensor]]
+        if asked:
             raise InputError(
                 f"{header.path} has {count} band(s) without names, and {sensor} has {len(SENSORS[sensor])}; leave "
                 "sensor out and choose bands by position"
             )
-        return [known.name for known in SENSORS[sensor]]
     if count == 1 and not alone:
         return [given[0] if given else stem]
     return [name or f"band{position}" for position, name in enumerate(header.names, 1)]
-
-
-def _known(sensor: str | None, name: str) -> Any:
-    if sensor:
-        return channel(sensor, name)
-    # Sentinel-2's names are its own; "B4" may also be Landsat's, so only its two-digit form tells.
-    return channel("sentinel-2-l1c", name) if re.fullmatch(r"B(0[1-9]|8A|1[0-2])", name) else None
 
 
 def _sentinel_2_scaling(
@@ -182,14 +221,17 @@ def _sentinel_2_scaling(
 ) -> tuple[float, float] | None:
     """(scale, offset) of Sentinel-2 from the tags of the product's metadata, its name, or the bare convention."""
     spacecraft = " ".join([tags.get("SPACECRAFT_NAME", ""), tags.get("PRODUCT_TYPE", "")])
-    if not (sensor or "").startswith("sentinel-2") and not re.search(r"Sentinel-2|S2MSI", spacecraft):
+    if not (sensor or "").startswith(("sentinel-2", "eurosat-ms")) and not re.search(r"Sentinel-2|S2MSI", spacecraft):
         return None
-    scale = 1 / float(tags.get("BOA_QUANTIFICATION_VALUE") or tags.get("QUANTIFICATION_VALUE") or 10000)
     added = tags.get("BOA_ADD_OFFSET") or tags.get("RADIO_ADD_OFFSET")
-    if added is not None:
-        return scale, float(added) * scale
-    baseline = tags.get("PROCESSING_BASELINE")
-    return scale, sentinel_2_offset(float(baseline) if baseline else product[2] if product else 0.0, scale)
+    try:
+        scale = 1 / float(tags.get("BOA_QUANTIFICATION_VALUE") or tags.get("QUANTIFICATION_VALUE") or 10000)
+        if added is not None:
+            return scale, float(added) * scale
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"tags of Sentinel-2 that are no numbers: {error}; give scale and offset") from error
+    baseline = parse_baseline(tags.get("PROCESSING_BASELINE"))
+    return scale, sentinel_2_offset(baseline if baseline is not None or not product else product[2], scale)
 
 
 def _without_classes(layers: list[Layer]) -> tuple[list[Layer], Layer | None]:
@@ -210,13 +252,13 @@ def _distinct(layers: list[Layer]) -> list[Layer]:
     ]
 
 
-def _rescaled(layers: list[Layer], scale: Any, offset: Any) -> tuple[Layer, ...]:
-    scales = numbers(scale, len(layers), "scale") or [layer.band.scale for layer in layers]
-    offsets = numbers(offset, len(layers), "offset") or [layer.band.offset for layer in layers]
-    return tuple(
-        replace(layer, band=replace(layer.band, scale=s, offset=o))
-        for layer, s, o in zip(layers, scales, offsets, strict=True)
-    )
+def _scaled(layers: list[Layer], headers: Mapping[str, Header], scale: Any, offset: Any) -> list[Layer]:
+    none: list[None] = [None] * len(layers)
+    scales, offsets = numbers(scale, len(layers), "scale") or none, numbers(offset, len(layers), "offset") or none
+    for layer in layers:
+        if not 1 <= layer.index <= len(headers[layer.path].dtypes):
+            raise InputError(f"{layer.path} has no band {layer.index}")
+    return [layer.scaled(headers[layer.path], s, o) for layer, s, o in zip(layers, scales, offsets, strict=True)]
 
 
 def _mask(mask: str | Path | Sequence[str] | None, contents: Contents) -> Mask | None:
@@ -230,21 +272,16 @@ def _mask(mask: str | Path | Sequence[str] | None, contents: Contents) -> Mask |
     return Mask(contents.classes, scl_values(list(names)))
 
 
-def _datetime(stem: str, tags: Mapping[str, str]) -> np.datetime64 | None:
-    """From the sensing time in a file's name, or TIFF's own tag; a tag that is no date counts as none."""
-    found = re.search(r"(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})", stem)
-    text = "{}-{}-{}T{}:{}:{}".format(*found.groups()) if found else ""
-    tag = re.fullmatch(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})", tags.get("TIFFTAG_DATETIME", "").strip("\0 "))
-    if not text and tag:
-        text = "{}-{}-{}T{}".format(*tag.groups())
-    try:
-        return np.datetime64(text, "ms") if text else None
-    except ValueError:
-        return None
+def _datetime(path: str, tags: Mapping[str, str]) -> np.datetime64 | None:
+    """From the file's name, TIFF's own tag, or the name of the folder of a product (S2A_..., LC08_...)."""
+    time = time_in_name(_stem(path))
+    if time is None:
+        time = time_in_tag(tags.get("TIFFTAG_DATETIME", ""))
+    return time if time is not None else time_in_name(Path(path).parent.name)
 
 
 def _stem(path: str) -> str:
-    return Path(path.partition("?")[0]).stem
+    return Path(path.partition("?")[0] if is_remote(path) else path).stem
 
 
 def _common_name(paths: Sequence[str]) -> str:

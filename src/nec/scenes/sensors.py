@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nec.errors import InputError
@@ -44,6 +45,18 @@ SENSORS: dict[str, tuple[Channel, ...]] = {
         Channel("blue", "blue", 0.48),
         Channel("nir", "nir", 0.85),
     ),
+    # The chips of EuroSAT's 13 bands hold B8A last.
+    "eurosat-ms": (*(channel for channel in _SENTINEL_2 if channel.name != "B8A"), _SENTINEL_2[8]),
+    # Landsat 8 and 9, as USGS numbers the bands; the harmonised ones (HLS L30) write B04 for B4.
+    "landsat-oli": (
+        Channel("B1", "coastal", 0.443),
+        Channel("B2", "blue", 0.482),
+        Channel("B3", "green", 0.561),
+        Channel("B4", "red", 0.655),
+        Channel("B5", "nir08", 0.865),
+        Channel("B6", "swir16", 1.609),
+        Channel("B7", "swir22", 2.201),
+    ),
     "landsat-etm": (
         Channel("B1", "blue", 0.483),
         Channel("B2", "green", 0.56),
@@ -81,12 +94,20 @@ SCL_HIDDEN = (
 
 # A band in a file's name: T33UXP_20250302T095029_B04_10m.jp2, B8A.tif, S2A_..._SCL.tif
 _BAND_IN_NAME = re.compile(r"(?:^|[_.-])(B(?:0?[1-9]|8A|1[0-2])|SCL)(?=$|[_.-])", re.IGNORECASE)
+#: Sensors by what file names, tags and Items say; the first that is found. Names only: no scale follows from them.
+_SIGNS = (
+    (r"S2[A-D]_MSIL1C|S2MSI1C", "sentinel-2-l1c"),
+    (r"S2[A-D]_MSIL2A|S2MSI2A", "sentinel-2-l2a"),
+    (r"HLS\.S30|Sentinel-?2|(?<![A-Z0-9])S2[A-D](?![A-Z0-9])|(?<![A-Z0-9])T\d\d[A-Z]{3}_\d{8}T\d{6}", "sentinel-2-l1c"),
+    (r"(?<![A-Z0-9])L[CO]0[89]_|HLS\.L30|landsat[-_ ]?[89]", "landsat-oli"),
+    (r"(?<![A-Z0-9])L[ET]0[457]_|landsat[-_ ]?[457]", "landsat-etm"),
+)
 _PRODUCT_NAME = re.compile(r"S2[A-D]_MSIL(1C|2A)_(\d{8}T\d{6})_N(\d{2})(\d{2})_")
 
 
 def channel(sensor: str, name: str) -> Channel | None:
     """The band of a sensor by its name ("B4" is "B04") or common name, in any case; None if it has none such."""
-    wanted = band_key(name)
+    wanted = band_key(name.upper().removeprefix("SR_"))
     return next((c for c in SENSORS[sensor] if wanted in (band_key(c.name), c.common)), None)
 
 
@@ -109,6 +130,23 @@ def band_in_name(stem: str) -> str | None:
     return found[-1].upper() if found else None
 
 
+def find_sensor(text: str, names: Iterable[str] = ()) -> str | None:
+    """The sensor that a file's name and tags, or an Item's properties, tell of; None where they do not.
+
+    The number of a band alone is no evidence: B05 is red edge in Sentinel-2 and near infrared in HLS. Among the
+    `names` of the bands, B8A is Sentinel-2's own.
+    """
+    found = next((sensor for sign, sensor in _SIGNS if re.search(sign, text, re.IGNORECASE)), None)
+    return found or ("sentinel-2-l1c" if "B8A" in {name.upper() for name in names} else None)
+
+
+def find_channel(sensor: str | None, name: str) -> Channel | None:
+    """The band of a sensor; without one, what all sensors that write B01 to B04 in two digits mean by that."""
+    if sensor is not None:
+        return channel(sensor, name)
+    return channel("sentinel-2-l1c", name) if re.fullmatch(r"B0[1-4]", name) else None
+
+
 def sentinel_2_product(text: str) -> tuple[str, str, float] | None:
     """(sensor, sensing time "20250302T095029", baseline) of a name S2B_MSIL2A_20250302T095029_N0511_..., or None."""
     found = _PRODUCT_NAME.search(text)
@@ -118,12 +156,23 @@ def sentinel_2_product(text: str) -> tuple[str, str, float] | None:
     return f"sentinel-2-l{level.lower()}", time, float(f"{int(major)}.{minor}")
 
 
-def sentinel_2_offset(baseline: float, scale: float = 1e-4, applied: bool = False) -> float:
+def parse_baseline(text: object) -> float | None:
+    """Processing baseline of Sentinel-2 ("05.11", "N0511") as a number; None for what is none ("1.2.3")."""
+    found = re.fullmatch(r"N?(\d\d?)\.?(\d\d)", str(text).strip())
+    return float(f"{int(found[1])}.{found[2]}") if found else None
+
+
+def sentinel_2_offset(baseline: float | None, scale: float = 1e-4, applied: bool = False) -> float:
     """What to add to number * scale: -1000 numbers since processing baseline 04.00, unless it is in the pixels already.
 
-    ESA: "Copernicus Sentinel-2: Major Products Upgrade Upcoming" (2021), for level 1C and 2A alike.
+    ESA: "Copernicus Sentinel-2: Major Products Upgrade Upcoming" (2021), for level 1C and 2A alike. Products that
+    Sen2Cor made outside of ESA have baselines of 99.xx, which say nothing.
     """
-    return -1000 * scale if baseline >= 4.0 and not applied else 0.0
+    return -1000 * scale if baseline is not None and 4.0 <= baseline < 90 and not applied else 0.0
+
+
+#: (scale, offset) of surface reflectance in Landsat's collection 2, level 2 (USGS, LSDS-1619).
+LANDSAT_SURFACE = (2.75e-5, -0.2)
 
 
 def scl_values(names: list[str]) -> frozenset[int]:

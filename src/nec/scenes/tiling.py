@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.codec import EmbeddingCodec
 from nec.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,6 +141,26 @@ class Tiling:
         p = self.patch_px
         patches = valid.reshape(valid.shape[0] // p, p, valid.shape[1] // p, p)
         return patches.mean(axis=(1, 3)) >= share
+
+
+def split_positions(codec: EmbeddingCodec, tile_tokens: int) -> tuple[NDArray[np.float32] | None, EmbeddingCodec]:
+    """What to subtract from a tile's tokens (tile, tile, d), and the codec for what is left.
+
+    A transformer repeats much of its position embeddings in its tokens: kept, they would print each tile's borders into
+    a scene. `nec fit` finds them as the codec's means by position, which belong to the model and not to a scene, so all
+    scenes and dates are levelled alike. None, and the codec as it is, where the codec has no means by position:
+    `nec fit` keeps them where they explain 3% of the variance. Raises `InputError` where they are for tiles of another
+    size.
+    """
+    if codec.positions is None:
+        return None, codec
+    if codec.positions.shape[:2] != (tile_tokens, tile_tokens):
+        y, x = codec.positions.shape[:2]
+        raise InputError(
+            f"the codec has means for {y} x {x} places, and tiles have {tile_tokens} x {tile_tokens} tokens; fit it "
+            "again on images of the model's own size (nec fit)"
+        )
+    return codec.positions.astype(np.float32), codec.without_positions()
 
 
 def default_halo(tile_tokens: int) -> int:

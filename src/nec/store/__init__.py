@@ -4,13 +4,13 @@ from nec.labels import IGNORE
 from nec.store.arrays import Embeddings, Masks
 from nec.store.check import VerifyReport, verify
 from nec.store.counting import CountingStore
-from nec.store.decode import decode
+from nec.store.facts import Info, info
 from nec.store.images import ImageStore
-from nec.store.info import Info, info
 from nec.store.opening import open, open_product, open_store
 from nec.store.rasters import RasterStore
 from nec.store.shards import EncodedShard, ShardEncoder
 from nec.store.spec import ImageSpec, RasterSpec
+from nec.store.unpack import decode
 from nec.store.writer import ImageWriter, RasterWriter
 
 __all__ = [

@@ -16,9 +16,9 @@ from product_samples import GRID, ROUNDING, TIMES, TRANSFORM, D, write_date
 
 import nec
 from nec.cli import main
-from nec.export import geoparquet, stac
-from nec.export.geoparquet import hilbert
-from nec.export.quicklook import Colouring, quicklook
+from nec.exporting import geoparquet, stac
+from nec.exporting.geoparquet import hilbert
+from nec.exporting.quicklook import Colouring, quicklook
 from nec.store import RasterSpec, RasterWriter, open_product
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -353,7 +353,7 @@ def test_quicklooks(product_path: Path, tmp_path: Path, valid: np.ndarray, monke
     assert main(["export", str(product_path), "--quicklook", str(tmp_path / "q.png")]) == 0
     with rasterio.open(tmp_path / "q.png") as file:
         assert file.shape == (18 * GRID[0], 18 * GRID[1])  # 540 pixels: at least 512
-    monkeypatch.setattr("nec.export.quicklook.MOST", 10)
+    monkeypatch.setattr("nec.exporting.quicklook.MOST", 10)
     small, step = quicklook(product, 0)
     assert step == 3
     np.testing.assert_array_equal(small, picture[::3, ::3])

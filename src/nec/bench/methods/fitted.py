@@ -1,4 +1,7 @@
-"""What baselines share that are fitted to a sample of embeddings: the affine transform, its bytes, and the frame."""
+"""Baselines that are fitted to a sample of embeddings: the affine transform and frame that they share, and PCA.
+
+Principal components are quantised to 8 bits, or by reverse water-filling and entropy coding.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.methods import frame
-from nec.bench.methods.codes import pack_codes, unpack_codes
+from nec.bench.methods import storage
 from nec.bench.methods.method import Method, check_embeddings
+from nec.bench.methods.storage import pack_codes, unpack_codes
 from nec.codec.frame import crc32c
-from nec.codec.transform import Coefficients, Selection, Transform, fit_transform
+from nec.codec.tables import Bank, Reader, Writer, integer_table
+from nec.codec.transform import Coefficients, Rotation, Selection, Transform, fit_transform
 from nec.errors import CorruptError, InputError
 
 FIT_TOKENS = 1 << 16
 _HEADER = struct.Struct("<I")  # CRC-32C of the side information that the frame was written with
-
-Codes = NDArray[np.uint8]
 
 
 class FittedMethod(Method):
@@ -59,11 +61,11 @@ class FittedMethod(Method):
                 f"{self.name} was fitted to tokens of {transform.dimensions} values, and these have {values.shape[3]}"
             )
         body = self._pack(self._codes(transform.project(values).reshape(-1, transform.rank)))
-        return frame.pack(self.family, values, _HEADER.pack(self._check()) + body)
+        return storage.pack(self.family, values, _HEADER.pack(self._check()) + body)
 
     def decode(self, blob: bytes) -> NDArray[np.float32]:
         transform = self._fitted()
-        header, payload = frame.unpack(blob, self.family)
+        header, payload = storage.unpack(blob, self.family)
         if len(payload) < _HEADER.size or header.dtype != np.dtype("<f4") or header.shape[3] != transform.dimensions:
             raise CorruptError(f"frame of {self.family} is damaged, or of embeddings of another model")
         if _HEADER.unpack_from(payload)[0] != self._check():
@@ -153,3 +155,153 @@ def whole(family: str, value: float, what: str, low: int, high: int) -> int:
     if not (float(value).is_integer() and low <= value <= high):
         raise InputError(f"{family} takes {what} from {low} to {high}, not {value:g}")
     return int(value)
+
+
+_REACH = 255  # of the residuals that tables are counted over
+_CENTROIDS = 256  # centroids are stored in units of a 256th of the step
+
+
+class PcaInt8(FittedMethod):
+    """The leading principal components as 8-bit integers, each over its own range in the sample; zstd where it pays."""
+
+    family = "pca-int8"
+    bits = 8
+
+    def __init__(self, rank: float) -> None:
+        self.rank = whole(self.family, rank, "a rank", 1, 65535)
+        self.setting, self.label = float(self.rank), f"rank {self.rank}"
+
+    @property
+    def columns(self) -> int:
+        return self.rank
+
+    def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
+        transform = principal(sample, check_rank(self.family, self.rank, sample.shape[3]))
+        most = np.abs(coefficients_of(transform, sample)).max(axis=0)
+        return transform, {"steps": np.where(most > 0, most / 127, 1).astype(np.float32)}
+
+    def _codes(self, coefficients: NDArray[np.float64]) -> NDArray[np.uint8]:
+        return (np.rint(coefficients / self.tables["steps"]).clip(-127, 127) + 128).astype(np.uint8)
+
+    def _coefficients(self, codes: NDArray[Any]) -> NDArray[np.floating]:
+        return (codes.astype(np.float64) - 128) * self.tables["steps"]
+
+
+class PcaEntropy(FittedMethod):
+    """Principal components under reverse water-filling, entropy-coded with one static table a component.
+
+    A Gaussian source of independent components of variance v is coded best, for an error D, with an error of
+    min(v, w) in each, w the water level (Cover & Thomas, Elements of Information Theory, 10.3.3): components below the
+    level are left out, the others quantised with one step whose error is w = step^2 / 12. The setting is D, a share
+    of the variance; the step is the one that gives D on the sample. Symbols go through ANS (constriction)
+    with tables counted on the sample, each decodes to its mean in the sample.
+    """
+
+    family = "pca-entropy"
+
+    def __init__(self, error: float) -> None:
+        if not 0 < error < 1:
+            raise InputError(f"pca-entropy takes an error between 0 and 1, a share of the variance, not {error:g}")
+        self.setting, self.label = float(error), f"error {error:g}"
+
+    @property
+    def columns(self) -> int:
+        return self._fitted().rank
+
+    def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
+        whole_basis = principal(sample, sample.shape[3])
+        coefficients = coefficients_of(whole_basis, sample)
+        variances = (coefficients**2).mean(axis=0)
+        step = _step_for(coefficients, variances, self.setting)
+        # Axes are sorted by the covariance, before their rounding to half precision: those up to the last above stay.
+        rank = max(1, int(np.max(np.flatnonzero(variances > step**2 / 12), initial=0)) + 1)
+        assert whole_basis.basis is not None
+        basis = whole_basis.basis[:rank]
+        transform = Transform(whole_basis.mean, 1.0, Rotation(basis), whole_basis.positions)
+        return transform, {"step": np.array(step, np.float32), **_tables(coefficients_of(transform, sample) / step)}
+
+    def _codes(self, coefficients: NDArray[np.float64]) -> NDArray[np.int32]:
+        scaled = np.rint(coefficients / self.tables["step"])
+        if np.abs(scaled).max(initial=0) >= 1 << 24:
+            raise InputError(f"{self.name}: values lie too far beyond those it was fitted to")
+        return scaled.astype(np.int32)
+
+    def _coefficients(self, codes: NDArray[Any]) -> NDArray[np.floating]:
+        radii = self.tables["radii"].astype(np.int64)
+        starts = np.concatenate([[0], np.cumsum(2 * radii + 1)])[:-1]
+        inside = np.abs(codes) <= radii
+        place = starts + np.where(inside, codes + radii, 0)
+        shift = np.where(inside, self.tables["centroids"][place] / _CENTROIDS, 0)
+        return (codes + shift) * np.float64(self.tables["step"])
+
+    def _bank(self) -> Bank:
+        return Bank(self.tables["radii"], self.tables["frequencies"].astype(np.int64))
+
+    def _pack(self, codes: NDArray[Any]) -> bytes:
+        bank, writer = self._bank(), Writer()
+        writer.push_block(bank, _components(codes.shape), codes)
+        return writer.finish().astype("<u4").tobytes()
+
+    def _unpack(self, body: bytes, tokens: int) -> NDArray[Any]:
+        if len(body) % 4:
+            raise CorruptError("code stream is damaged: it is no row of 32-bit words")
+        bank, reader = self._bank(), Reader(np.frombuffer(body, "<u4").astype(np.uint32))
+        codes = reader.pull_block(bank, _components((tokens, len(bank))))
+        reader.check_finished()
+        return codes
+
+
+def _components(shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """The table of each symbol (tokens, components): one a component."""
+    return np.broadcast_to(np.arange(shape[1], dtype=np.uint16), shape)
+
+
+def _step_for(coefficients: NDArray[np.float64], variances: NDArray[np.float64], error: float) -> float:
+    """Step whose quantiser, decoding to means, leaves this share of the variance, by bisection of its logarithm."""
+    total = max(float(variances.sum()), 1e-30)
+    some = coefficients[:: max(1, len(coefficients) // 8192)]
+    low, high = np.log(np.sqrt(total) * 1e-5), np.log(np.sqrt(total) * 20)
+    for _ in range(24):
+        step = float(np.exp((low + high) / 2))
+        kept = variances > step**2 / 12
+        left = float(variances[~kept].sum()) + _error(some[:, kept], step)
+        low, high = (low, (low + high) / 2) if left > error * total else ((low + high) / 2, high)
+    return float(np.float32(np.exp(low)))
+
+
+def _error(coefficients: NDArray[np.float64], step: float) -> float:
+    """Squared error a token of a uniform quantiser whose innermost symbols decode to their means."""
+    scaled = coefficients / step
+    symbols = np.rint(scaled)
+    total = 0.0
+    for value in range(-2, 3):
+        chosen = symbols == value
+        count = chosen.sum(axis=0)
+        rest = np.where(chosen, scaled - symbols, 0)
+        sums = rest.sum(axis=0)
+        total += float(((rest**2).sum(axis=0) - sums**2 / np.maximum(count, 1)).sum())
+    outer = np.abs(symbols) > 2
+    total += float((np.where(outer, scaled - symbols, 0) ** 2).sum())
+    return total * step**2 / len(coefficients)
+
+
+def _tables(scaled: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Frequencies and centroids of each column's symbols."""
+    symbols = np.rint(scaled)
+    radii, frequencies, centroids = [], [], []
+    for values, rest in zip(symbols.T, (scaled - symbols).T, strict=True):
+        places = np.clip(values, -_REACH, _REACH).astype(np.int64) + _REACH
+        counts = np.bincount(places, minlength=2 * _REACH + 1)
+        sums = np.bincount(places, rest, minlength=2 * _REACH + 1)
+        table = integer_table(counts / counts.sum())
+        radius = (len(table) - 2) // 2
+        inside = slice(_REACH - radius, _REACH + radius + 1)
+        means = sums[inside] / (counts[inside] + 4)  # held towards the middle where few symbols were seen
+        radii.append(radius)
+        frequencies.append(table)
+        centroids.append(np.rint(means * _CENTROIDS).clip(-127, 127))
+    return {
+        "radii": np.array(radii, np.uint8),
+        "frequencies": np.concatenate(frequencies).astype(np.uint16),
+        "centroids": np.concatenate(centroids).astype(np.int8),
+    }

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.methods.binary import Itq, SignBits
-from nec.bench.methods.images import Jpeg, Jpeg2000, Png
+from nec.bench.methods.fitted import PcaEntropy, PcaInt8
+from nec.bench.methods.images import Avif, Htj2k, Jpeg, Jpeg2000, JpegXl, Png, WebP
 from nec.bench.methods.method import Method
-from nec.bench.methods.modern import Avif, Htj2k, JpegXl, WebP
 from nec.bench.methods.ours import CodecMethod
-from nec.bench.methods.pca import PcaEntropy, PcaInt8
-from nec.bench.methods.raw import Raw
-from nec.bench.methods.uqe import UQE
-from nec.bench.methods.vector import ProductQuantiser, ResidualQuantiser
+from nec.bench.methods.raw import UQE, Raw
+from nec.bench.methods.vectors import Itq, ProductQuantiser, ResidualQuantiser, SignBits
 from nec.errors import InputError
 
 if TYPE_CHECKING:
