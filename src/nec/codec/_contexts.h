@@ -45,7 +45,7 @@ typedef struct {
 
 /* `far_count` is a constant where this is inlined: 4 or 8. Returns the largest index. */
 static INLINE INT NAME(expect)(const NAME(Around) *a, int far_count, const INT *restrict at, ptrdiff_t channels,
-                               INT low, INT *restrict index, int32_t *restrict fold, uint8_t *restrict fraction) {
+                               INT low, INT *restrict index, int32_t *restrict fold, INT *restrict fraction) {
     const int32_t *n0 = a->near[0], *n1 = a->near[1], *n2 = a->near[2], *n3 = a->near[3];
     const int32_t *f0 = a->far[0], *f1 = a->far[1], *f2 = a->far[2], *f3 = a->far[3];
     const int32_t *f4 = a->far[4], *f5 = a->far[5], *f6 = a->far[6], *f7 = a->far[7];
@@ -70,14 +70,14 @@ static INLINE INT NAME(expect)(const NAME(Around) *a, int far_count, const INT *
         largest = NAME(larger)(largest, found);
         index[c] = found;
         fold[c] = (int32_t)(base * 2) | (rest < 0); /* |base| < 2^26 */
-        fraction[c] = (uint8_t)((rest < 0 ? -rest : rest) >> 6); /* 0..64 */
+        fraction[c] = (rest < 0 ? -rest : rest) >> 6; /* 0..64; as wide as the rest, for the vector lanes */
     }
     return largest;
 }
 
 /* Tables of a row of indices; their raw low bits too, where an index passes the last one. */
 static INLINE void NAME(choose)(const Model *m, Block *block, ptrdiff_t at, const INT *restrict index, INT largest,
-                                const uint8_t *restrict fraction, ptrdiff_t lanes) {
+                                const INT *restrict fraction, ptrdiff_t lanes) {
     uint16_t *restrict table = block->table + at;
     INT top = m->top;
     if (largest > top) {
@@ -101,14 +101,13 @@ static INLINE void NAME(choose)(const Model *m, Block *block, ptrdiff_t at, cons
 
 CLONES static int NAME(from_neighbours)(const Model *m, const Level *level, const Grid *g, const Step *s, Block *block) {
     ptrdiff_t live = s->live, images = s->last - s->first, half = s->step / 2;
-    INT *at = malloc(sizeof(INT) * (size_t)live * 7);
+    INT *at = malloc(sizeof(INT) * (size_t)live * 8);
     int32_t *zeros = calloc((size_t)live, sizeof(int32_t));
-    uint8_t *fraction = malloc((size_t)live);
-    if (!at || !zeros || !fraction) {
-        free(at), free(zeros), free(fraction);
+    if (!at || !zeros) {
+        free(at), free(zeros);
         return NO_MEMORY;
     }
-    INT *index = at + 6 * live;
+    INT *index = at + 6 * live, *fraction = index + live;
     NAME(gather)(at, level, s->kind, 0, live, 1, NULL);
     const Offsets *near = &NEAR[s->shape], *far = &FAR[s->shape];
     ptrdiff_t place = 0;
@@ -137,7 +136,7 @@ CLONES static int NAME(from_neighbours)(const Model *m, const Level *level, cons
                     for (int i = 0; i < counts[set]; i++) sets[set][i] += g->channels;
             }
         }
-    free(at), free(zeros), free(fraction);
+    free(at), free(zeros);
     return 0;
 }
 
