@@ -106,7 +106,7 @@ def test_bad_inputs_of_encode(folder: Path, tmp_path: Path, capsys: pytest.Captu
     refused([str(folder), str(folder)], "several inputs must all be image files")
     refused([str(folder)], "give one of them", "tiny", "--resume", "--overwrite")
     refused([str(folder)], "--mask belongs to scenes", "tiny", "--mask", "scl")
-    refused([str(folder)], "not allowed with", "tiny", "--quality", "1", "--target-bytes", "5")
+    refused([str(folder)], "give one of them", "tiny", "--quality", "1", "--target-bytes", "5")
     refused([str(folder)], "invalid choice", "tiny", "--engine", "spark")
 
 

@@ -17,7 +17,7 @@ MakeStore = Callable[..., Any]
 @pytest.fixture
 def store(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = make_store()
-    monkeypatch.setattr("nec.store.open_store", lambda location: fake)
+    monkeypatch.setattr("nec.store.open", lambda location: fake)
     return fake
 
 

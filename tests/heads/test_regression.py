@@ -164,7 +164,7 @@ def test_commands(
     store = make_store()
     store.masks = np.repeat(store.labels[:, None, None], 4, axis=1).astype(np.uint8) * np.ones((1, 4, 4), np.uint8)
     store.mask_classes = ["a", "b", "c"]
-    monkeypatch.setattr("nec.store.open_store", lambda location: store)
+    monkeypatch.setattr("nec.store.open", lambda location: store)
     arguments = [command, "fake.zarr", "--targets", "fractions", "--head", "linear"]
     assert main([*arguments, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
