@@ -107,7 +107,7 @@ def test_bad_inputs_of_encode(folder: Path, tmp_path: Path, capsys: pytest.Captu
     refused([str(folder)], "give one of them", "tiny", "--resume", "--overwrite")
     refused([str(folder)], "--mask belongs to scenes", "tiny", "--mask", "scl")
     refused([str(folder)], "give one of them", "tiny", "--quality", "1", "--target-bytes", "5")
-    refused([str(folder)], "invalid choice", "tiny", "--engine", "spark")
+    refused([str(folder)], "Choose from", "tiny", "--engine", "spark")
 
 
 def test_bad_rasters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
