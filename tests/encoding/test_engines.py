@@ -262,7 +262,7 @@ def _killed(command: list[str], seconds: float) -> bool:
 # -- the command
 
 
-def test_the_command(model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(model: Any, tmp_path: Path, bucket: Any, capsys: pytest.CaptureFixture[str]) -> None:
     from rasterio import Affine
 
     save_model(model, tmp_path / "tiny", half=False)
@@ -276,10 +276,10 @@ def test_the_command(model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     later = ["--time", "2026-07-01", "--time", "2026-08-01", "--append", "--quality", "4"]
     assert main([*command[:2], f"scene:{path}", *command[2:], *later]) == 0
     assert len(open_product(out).times) == 4
-    bucket = ["--out", "memory://bucket/p.zarr", "--time", "2026-05-01", "--quality", "4"]
-    assert main([*command[:4], *bucket]) == 0
-    assert "memory://bucket/p.zarr: 1 date(s)" in capsys.readouterr().out
-    assert main([*command[:4], *bucket]) == 2
+    away = ["--out", bucket.url, "--time", "2026-05-01", "--quality", "4"]
+    assert main([*command[:4], *away]) == 0
+    assert f"{bucket.url}: 1 date(s)" in capsys.readouterr().out
+    assert main([*command[:4], *away]) == 2
     assert "is complete: choose another name, or give --overwrite" in capsys.readouterr().err
     write_scene(tmp_path / "moved.tif", transform=Affine(10, 0, 500003, 0, -10, 4600000))
     before = files(out)
