@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import nec
-from nec.cli import commands
+from nec.cli.commands import COMMANDS
 from nec.exporting import FORMATS, Format
 from nec.models.adapters import ADAPTERS
 from nec.store import ImageStore
@@ -107,7 +107,7 @@ def test_links_and_commands_of_the_documents_exist() -> None:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
             assert (document.parent / target).exists(), f"{document.name} points to {target}"
         for command in re.findall(r"(?:^|`)nec ([a-z]+)\b", text, re.MULTILINE):
-            assert command in commands(), f"{document.name} names nec {command}"
+            assert command in COMMANDS, f"{document.name} names nec {command}"
 
 
 def test_names_of_the_documents_exist() -> None:
