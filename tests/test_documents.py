@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import nec
-from nec.cli.commands import COMMANDS
+from nec.cli.commands import COMMANDS, app
 from nec.exporting import FORMATS, Format
 from nec.models.adapters import ADAPTERS
 from nec.store import ImageStore
@@ -111,6 +111,26 @@ def test_links_and_commands_of_the_documents_exist() -> None:
             assert not anchor or anchor in anchors(path), f"{document.name} points to {target}#{anchor}"
         for command in re.findall(r"(?:^|`)nec ([a-z]+)\b", text, re.MULTILINE):
             assert command in COMMANDS, f"{document.name} names nec {command}"
+
+
+def command_lines(document: Path) -> list[str]:
+    """Lines of code, and code within lines, that begin with `nec`, without comments."""
+    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+    code = re.findall(r"```(?:bash)?\n(.*?)```", text, re.DOTALL)
+    lines = [part for block in code for line in block.splitlines() for part in line.split("  #")[0].split(" && ")]
+    lines += re.findall(r"(?<!`)`(nec [^`]+)`(?!`)", text) + re.findall(r"^    (nec .*)$", text, re.MULTILINE)
+    return [line.strip() for line in lines if line.strip().startswith("nec ")]
+
+
+def test_flags_of_the_documents_exist() -> None:
+    for document in [*DOCUMENTS, ROOT / "recipes" / "README.md"]:
+        for line in command_lines(document):
+            command = line.split()[1]
+            if command not in COMMANDS:  # `nec --help`
+                continue
+            known = {name for argument in app[command].assemble_argument_collection() for name in argument.names}
+            flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", line))
+            assert flags <= {*known, "--help"}, f"{document.name}: {line}"
 
 
 def anchors(document: Path) -> set[str]:
