@@ -6,6 +6,7 @@ import csv
 import doctest
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import nec
+from nec.cli import main
 from nec.cli.commands import COMMANDS, app
 from nec.exporting import FORMATS, Format
 from nec.models.adapters import ADAPTERS
@@ -31,7 +33,10 @@ PLAIN = [path for path in DOCUMENTS if path.stem not in ("bench", "format", "mod
 
 
 def blocks(document: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    """Blocks of code that are marked as `language`, in order."""
+    text = document.read_text(encoding="utf-8")
+    fences = re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [code for marked, code in fences if marked == language]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,15 @@ def test_python_examples_run(document: Path, number: int, folder: Path) -> None:
     code = blocks(document, "python")[number]
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
     assert result.returncode == 0, result.stderr
+
+
+def test_commands_of_the_readme_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = [code for code in blocks(README, "") if "nec fit" in code]
+    lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines() if line.startswith("nec ")]
+    assert [line[0] for line in lines] == ["fit", "encode", "verify", "classify", "predict"]
+    (tmp_path / "my-images").symlink_to(folder / "my-images")
+    monkeypatch.chdir(tmp_path)
+    assert [main(line) for line in lines] == [0] * len(lines)
 
 
 def module(name: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +129,9 @@ def test_links_and_commands_of_the_documents_exist() -> None:
 
 def command_lines(document: Path) -> list[str]:
     """Lines of code, and code within lines, that begin with `nec`, without comments."""
-    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
-    code = re.findall(r"```(?:bash)?\n(.*?)```", text, re.DOTALL)
-    lines = [part for block in code for line in block.splitlines() for part in line.split("  #")[0].split(" && ")]
+    text = document.read_text(encoding="utf-8")
+    code = "".join([*blocks(document, ""), *blocks(document, "bash")]).replace("\\\n", " ")
+    lines = [part for line in code.splitlines() for part in line.split("  #")[0].split(" && ")]
     lines += re.findall(r"(?<!`)`(nec [^`]+)`(?!`)", text) + re.findall(r"^    (nec .*)$", text, re.MULTILINE)
     return [line.strip() for line in lines if line.strip().startswith("nec ")]
 
