@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nec.errors import InputError, missing_extra
+from nec.models import adapters
 from nec.models.adapters import ADAPTERS
 from nec.models.backbone import Backbone
 from nec.store.assets import resolve
@@ -50,7 +51,8 @@ def load_model(
             raise InputError(f"config holds the sizes of a checkpoint file, and {name} knows its own: leave it out")
         if not rest:
             raise InputError(f"{name} lacks a name: {ADAPTERS[kind]}")
-        load = getattr(import_module(f"nec.models.{'onnx' if kind == 'onnx' else 'adapters'}"), f"load_{kind}")
+        module = adapters if hasattr(adapters, f"load_{kind}") else import_module(f"nec.models.{kind}")
+        load = getattr(module, f"load_{kind}")
         try:
             made: Backbone = load(rest, device=device, precision=precision, **options)
         except TypeError as error:
