@@ -53,12 +53,12 @@ class VerifyReport(Report):
         return "\n".join([*lines, f"{self.found} of {self.chunks} chunks are whole: {'ok' if self.ok else 'DAMAGED'}"])
 
 
-def verify(location: Location, *, progress: Progress | None = None) -> VerifyReport:
+def verify(location: Location, *, progress: bool = False) -> VerifyReport:
     """Read and decode every chunk of a store and check every checksum.
 
     Args:
         location: what `nec.open` takes.
-        progress: told of every image, or every shard of a raster.
+        progress: show on stderr how far it is.
 
     Returns:
         What is damaged; `ok` if nothing is.
@@ -72,11 +72,14 @@ def verify(location: Location, *, progress: Progress | None = None) -> VerifyRep
         store = open_any(location)
     except CorruptError as error:
         return VerifyReport(False, 0, 0, [{"where": "zarr.json", "reason": str(error)}])
-    check = _Check(store, progress or Progress(None, "", "", quiet=True))
-    if isinstance(store, RasterStore):
-        check.raster(store)
-    else:
-        check.images(store)
+    of_raster = isinstance(store, RasterStore)
+    total, unit = (len(store) * len(store.tiling.all_shards()), "shards") if of_raster else (len(store), "images")
+    with Progress(total, "verifying", unit, quiet=not progress) as bar:
+        check = _Check(store, bar)
+        if isinstance(store, RasterStore):
+            check.raster(store)
+        else:
+            check.images(store)
     return VerifyReport(not check.corrupt, check.chunks, check.found, check.corrupt)
 
 
@@ -89,7 +92,6 @@ class _Check:
         self.corrupt: list[Fault] = list(_metadata_faults(store))
 
     def images(self, store: ImageStore) -> None:
-        self.progress.total = len(store)
         for name in side_arrays(store.metadata):
             try:
                 getattr(store, name)
@@ -110,7 +112,6 @@ class _Check:
             self.progress.update(window.stop - window.start)
 
     def raster(self, store: RasterStore) -> None:
-        self.progress.total, self.progress.unit = len(store) * len(store.tiling.all_shards()), "shards"
         self.corrupt += _coordinate_faults(store)
         for time in range(len(store)):
             frames = store.frames(time)

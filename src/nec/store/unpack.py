@@ -20,7 +20,7 @@ from nec.store.opening import open as open_any
 from nec.store.rasters import RasterStore
 
 
-def decode(location: Location, out: str | Path, *, overwrite: bool = False, quiet: bool = True) -> Path:
+def decode(location: Location, out: str | Path, *, overwrite: bool = False, progress: bool = False) -> Path:
     """Write a store's embeddings as plain float32.
 
     Args:
@@ -28,7 +28,7 @@ def decode(location: Location, out: str | Path, *, overwrite: bool = False, quie
         out: .npy: embeddings (n, y, x, d) float32; .npz and .zarr: these, names, labels, split, groups and masks; of a
             raster (time, y, x, d), NaN where not valid, and in .zarr (time, d, y, x) with coordinates.
         overwrite: replace `out` if it exists.
-        quiet: show no progress.
+        progress: show on stderr how far it is.
 
     Returns:
         `out`, which appears whole or not at all.
@@ -44,10 +44,10 @@ def decode(location: Location, out: str | Path, *, overwrite: bool = False, quie
     of_raster = isinstance(store, RasterStore)
     total, unit = (len(store) * store.grid[0], "rows") if of_raster else (len(store), "images")
     with (
-        Progress(total, "decoding", unit, quiet=quiet) as progress,
+        Progress(total, "decoding", unit, quiet=not progress) as bar,
         atomic_path(out, overwrite=overwrite) as temporary,
     ):
-        _WRITERS[out.suffix][of_raster](store, temporary, progress)
+        _WRITERS[out.suffix][of_raster](store, temporary, bar)
     return out
 
 
