@@ -6,7 +6,7 @@ Pillow comes with the extra `[torch]` or `[bench]`, rasterio with `[geo]`.
 """
 
 from nec.datasets.base import ArrayDataset, Dataset
-from nec.datasets.files import ImageFiles
+from nec.datasets.folders import ImageFiles
 from nec.datasets.masks import IGNORE
 from nec.datasets.open import open_dataset, open_input, what_is
 from nec.datasets.splits import group_folds

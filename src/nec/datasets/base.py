@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nec.datasets.images import resize
+from nec.datasets.images import check_finite, resize
 from nec.datasets.masks import IGNORE, Color, resize_mask
 from nec.errors import InputError
 
@@ -249,18 +249,3 @@ def describe_listing(names: Sequence[str], sizes: Sequence[int]) -> dict[str, An
     for name, size in zip(names, sizes, strict=True):
         digest.update(f"{name}\t{size}\n".encode())
     return {"images": len(names), "listing_sha256": digest.hexdigest()}
-
-
-def check_finite(image: NDArray[Any], name: str) -> None:
-    """`InputError` with count and first place of NaN or infinite pixels of a (height, width, bands) image."""
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        reject_pixels(~np.isfinite(image).all(axis=-1), name, "NaN or infinite")
-
-
-def reject_pixels(bad: NDArray[np.bool_], name: str, what: str) -> None:
-    """`InputError` that counts the `bad` pixels (height, width) and tells where they begin and end."""
-    rows, columns = np.nonzero(bad)
-    raise InputError(
-        f"{name} has {len(rows)} {what} pixel(s) of {bad.size}, first at row {rows[0]}, column {columns[0]}, within "
-        f"rows {rows.min()}-{rows.max()}, columns {columns.min()}-{columns.max()}; fill or crop them first"
-    )

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.datasets.base import Dataset, describe_listing
-from nec.datasets.chips import AS_THEY_ARE, Pixels, georeference
-from nec.datasets.images import is_plain
+from nec.datasets.images import AS_THEY_ARE, Pixels, georeference, is_plain
 from nec.datasets.sources import Source, open_source
 from nec.datasets.splits import PARTS, list_fields, list_lines, listed_split, seeded_split
 from nec.errors import InputError
+from nec.scenes.rasters import printable
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class ImageFolder(Dataset):
             self.description["split"] = {"method": "seeded", "percent": list(layout.percent), "seed": seed}
 
     def read(self, index: int) -> NDArray[Any]:
-        """Image `index` as (height, width, bands); see `nec.datasets.chips.Pixels` for bands and errors."""
+        """Image `index` as (height, width, bands); see `nec.datasets.images.Pixels` for bands and errors."""
         return self._pixels.read(self.source.read(self._files[index]), self._where(index))
 
     def georeference(self, index: int) -> dict[str, Any] | None:
@@ -283,3 +283,23 @@ def _class_names(folders: list[str] | None, layout: FolderLayout, path: str) -> 
     if foreign:
         raise InputError(f"{path} has the folder {foreign[0]!r}, which is no class of {layout.kind}; try folder:{path}")
     return list(layout.classes)
+
+
+class ImageFiles(Dataset):
+    """Image files (PNG, JPEG, TIFF, ...) of any size, by their file names. `InputError` for names that are alike."""
+
+    kind = "files"
+
+    def __init__(self, paths: Sequence[Path], pixels: Pixels = AS_THEY_ARE) -> None:
+        self.paths, self._pixels = list(paths), pixels
+        self.names = [printable(path.name) for path in paths]
+        if len(set(self.names)) != len(self.names):
+            raise InputError("two of the image files have the same name: give them in two runs")
+        self.file_sizes = [path.stat().st_size for path in paths]
+        self.description = {"kind": self.kind, **describe_listing(self.names, self.file_sizes)}
+
+    def read(self, index: int) -> NDArray[Any]:
+        return self._pixels.read(self.paths[index].read_bytes(), str(self.paths[index]))
+
+    def georeference(self, index: int) -> dict[str, Any] | None:
+        return georeference(self.paths[index].read_bytes(), str(self.paths[index]))

@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 
 from nec.datasets.base import ArrayDataset, Dataset
-from nec.datasets.chips import Pixels
-from nec.datasets.files import ImageFiles
-from nec.datasets.folders import AID, EUROSAT, FOLDER, MILLIONAID, RESISC45, UCMERCED, FolderLayout, ImageFolder
-from nec.datasets.images import IMAGE_SUFFIXES
+from nec.datasets.folders import (
+    AID,
+    EUROSAT,
+    FOLDER,
+    MILLIONAID,
+    RESISC45,
+    UCMERCED,
+    FolderLayout,
+    ImageFiles,
+    ImageFolder,
+)
+from nec.datasets.images import IMAGE_SUFFIXES, Pixels
 from nec.datasets.mask_layouts import DUBAI, IMAGES_MASKS, POTSDAM, MaskLayout, open_masked
 from nec.datasets.sources import open_source
 from nec.errors import InputError
@@ -186,7 +194,7 @@ def open_dataset(
         tile: side in pixels of the windows that images with masks are cut into (Potsdam's tiles: 512 if None).
         downscale: images with masks are averaged over so many by so many pixels first.
         bands, sensor, scale, offset, nodata: which bands of the images are taken, and what their numbers mean, see
-            `nec.datasets.chips.Pixels`.
+            `nec.datasets.images.Pixels`.
 
     Raises:
         InputError: unknown kind, missing path, no images, another layout than the kind's.

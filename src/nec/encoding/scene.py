@@ -22,9 +22,8 @@ from nec.encoding.scene_work import CodedPart, Part, SceneWork, Shard
 from nec.errors import InputError
 from nec.models.backbone import Backbone
 from nec.progress import Progress
-from nec.scenes.normalization import Normalization, match
 from nec.scenes.scene import Scene
-from nec.scenes.tiling import Tiling, default_halo, read_tile, split_positions, token_transform
+from nec.scenes.tiles import Normalization, TileGrid, default_halo, match, read_tile, split_positions, token_transform
 from nec.store import RasterSpec, RasterWriter, ShardEncoder
 from nec.store.georeference import metres
 from nec.store.rasters import date as date_of
@@ -137,7 +136,7 @@ def _encode_scene(
 
 
 def sample_tiles(
-    scene: Scene, backbone: Backbone, tiling: Tiling, normalization: Normalization, job: Job
+    scene: Scene, backbone: Backbone, tiling: TileGrid, normalization: Normalization, job: Job
 ) -> NDArray[np.float32]:
     """Embeddings (n, y, x, d) of a seeded sample of a scene's tiles that are valid throughout."""
     rows, columns = tiling.grid
@@ -156,17 +155,17 @@ def sample_tiles(
     return np.stack(made[:SAMPLE_TILES])
 
 
-def _tiling(scene: Scene, backbone: Backbone, halo: int | None) -> Tiling:
+def _tiling(scene: Scene, backbone: Backbone, halo: int | None) -> TileGrid:
     (tile, width), (patch, across) = backbone.input_size, backbone.patch
     if tile != width or patch != across:
         raise InputError(f"{backbone.name} takes {width}x{tile} px in patches of {across}x{patch}: tiles are squares")
-    return Tiling(scene.shape, tile, patch, default_halo(tile // patch) if halo is None else halo)
+    return TileGrid(scene.shape, tile, patch, default_halo(tile // patch) if halo is None else halo)
 
 
 def _spec(
     scene: Scene,
     backbone: Backbone,
-    tiling: Tiling,
+    tiling: TileGrid,
     codec: EmbeddingCodec,
     seen: dict[str, Any],
     quality: float,

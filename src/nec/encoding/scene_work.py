@@ -15,10 +15,9 @@ from nec.encoding.engine import read_ahead
 from nec.encoding.reports import FailedTile
 from nec.errors import InputError, NecError
 from nec.models.backbone import Backbone
-from nec.scenes.normalization import Normalization
-from nec.scenes.retry import retry, transient
+from nec.scenes.rasters import retry, transient
 from nec.scenes.scene import Scene
-from nec.scenes.tiling import Tile, Tiling, TokenWindow, read_tile
+from nec.scenes.tiles import Normalization, Tile, TileGrid, TokenWindow, read_tile
 
 if TYPE_CHECKING:
     from nec.store.shards import EncodedChunks, ShardEncoder
@@ -84,7 +83,7 @@ class SceneWork:
     Attributes:
         scene: with the bands of the model, in its order.
         encoder: of the product.
-        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.scenes.tiling.split_positions`, or None.
+        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.scenes.tiles.split_positions`, or None.
         batch_size: tiles that go through the model at once; batches begin at each part's first tile.
         readers: threads that read.
         skip_failed: mark the tokens of tiles that cannot be read as not valid, instead of leaving their shard out.
@@ -92,7 +91,7 @@ class SceneWork:
 
     backbone: Backbone
     scene: Scene
-    tiling: Tiling
+    tiling: TileGrid
     normalization: Normalization
     encoder: ShardEncoder
     places: NDArray[np.float32] | None = None

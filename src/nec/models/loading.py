@@ -9,7 +9,7 @@ from typing import Any
 from nec.errors import InputError, missing_extra
 from nec.models.adapters import ADAPTERS
 from nec.models.backbone import Backbone
-from nec.store.assets import resolve
+from nec.store.opening import resolve
 
 
 def load_model(

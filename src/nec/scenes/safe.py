@@ -9,10 +9,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from nec.errors import InputError
-from nec.scenes.dates import parse_time
 from nec.scenes.rasters import RASTER_SUFFIXES
 from nec.scenes.scene import Band, Contents, Layer
-from nec.scenes.sensors import SENSORS, band_in_name, channel, parse_baseline, sentinel_2_offset
+from nec.scenes.sensors import SENSORS, band_in_name, channel, parse_baseline, parse_time, sentinel_2_offset
 
 # `band_id` of the metadata's offsets counts the bands of level 1C, in both levels.
 _BAND_IDS = [channel.name for channel in SENSORS["sentinel-2-l1c"]]

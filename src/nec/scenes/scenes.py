@@ -12,7 +12,6 @@ import numpy as np
 
 from nec.errors import InputError
 from nec.scenes import stac
-from nec.scenes.dates import time_in_name, time_in_tag
 from nec.scenes.rasters import (
     RASTER_SUFFIXES,
     Header,
@@ -39,6 +38,8 @@ from nec.scenes.sensors import (
     scl_values,
     sentinel_2_offset,
     sentinel_2_product,
+    time_in_name,
+    time_in_tag,
 )
 
 if TYPE_CHECKING:

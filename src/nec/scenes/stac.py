@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nec.errors import InputError, NecError, missing_extra
-from nec.scenes.dates import parse_time
 from nec.scenes.rasters import RASTER_SUFFIXES, existing, gdal_path, public_link, read_header
 from nec.scenes.scene import Band, Contents, Layer
 from nec.scenes.sensors import (
@@ -22,6 +21,7 @@ from nec.scenes.sensors import (
     channel,
     find_sensor,
     parse_baseline,
+    parse_time,
     sentinel_2_offset,
 )
 

@@ -1,92 +1,41 @@
-"""Where a store is written: a folder of this machine, or a bucket (`bucket.py`). One writer has it at a time."""
+"""Where a store is written: a folder of this machine, or a bucket (`bucket.py`). One writer has it at a time.
+
+A backend holds a store's files by key; every file appears whole or not at all. Its journal is what a writer notes while
+it works, so that a run that was killed goes on where it stopped.
+"""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from nec.errors import CorruptError, InputError
 from nec.files import PARTIAL, flush, make_folder, remove, write_bytes
 from nec.store.document import read_document
-from nec.store.journal import Journal as FolderJournal
 from nec.store.location import ZarrStore, is_url, open_location
 from nec.store.lock import LOCK, WriterLock
 from nec.store.shards import Mark, mark
 
+if TYPE_CHECKING:
+    from nec.store.bucket import Bucket
 
-class Lock(Protocol):
-    """What keeps other writers out."""
-
-    def release(self) -> None:
-        """Let the next writer in; a second call does nothing."""
-        ...
+JOURNAL = ".nec-journal"
 
 
-class Journal(Protocol):
-    """What a writer notes while it works."""
-
-    def note(self, shard: tuple[int, ...], numbers: tuple[int, ...] = ()) -> None:
-        """Add an entry, which stands in for an earlier one of the same shard."""
-        ...
-
-    def entries(self, length: int) -> Iterator[list[int]]:
-        """[*shard, *numbers] of the entries that have so many integers."""
-        ...
-
-    def remove(self) -> None:
-        """Forget everything."""
-        ...
+def parse_entry(text: str, length: int) -> list[int] | None:
+    """The `length` integers in `text`; None where it holds anything else."""
+    try:
+        entry = json.loads(text)
+    except ValueError:
+        return None
+    whole = isinstance(entry, list) and len(entry) == length and all(type(value) is int for value in entry)
+    return entry if whole else None
 
 
-class Backend(Protocol):
-    """A store's files by key. Every file appears whole or not at all; what passes (a 503) is tried again."""
-
-    @property
-    def path(self) -> Path | str:
-        """Where it is, as `nec.open` takes it."""
-        ...
-
-    @property
-    def journal(self) -> Journal:
-        """What the writer notes while it works."""
-        ...
-
-    def begin(self, skeleton: Callable[[Path], None], *, overwrite: bool) -> Lock:
-        """Make a store of the files that `skeleton` writes into a folder -> the lock on it.
-
-        Raises:
-            InputError: something is in the way, or another writer has it open.
-        """
-        ...
-
-    def lock(self) -> Lock:
-        """Keep other writers out; `InputError` where there is nothing, or another writer has it."""
-        ...
-
-    def write(self, key: str, data: bytes) -> None:
-        """Put `data` at `key`, instead of what was there."""
-        ...
-
-    def publish(self, files: Iterable[tuple[str, bytes]]) -> None:
-        """Write metadata, in this order, after all that was written before is safe from a power cut."""
-        ...
-
-    def remove(self, key: str) -> None:
-        """Remove `key`; nothing happens where there is none."""
-        ...
-
-    def intact(self, marks: Mapping[str, Mark]) -> set[str]:
-        """The keys at which there is what was noted; a mark of 0 bytes notes that there is no such file."""
-        ...
-
-    def destroy(self) -> bool:
-        """Remove the store -> whether it is gone."""
-        ...
-
-
-def backend_of(location: str | Path) -> Backend:
+def backend_of(location: str | Path) -> Folder | Bucket:
     """The folder or bucket at `location`; `InputError` for a URL that cannot be written to."""
     if is_url(location):
         from nec.store.bucket import Bucket
@@ -109,14 +58,19 @@ def reason_to_keep(store: ZarrStore, path: str, overwrite: bool) -> str | None:
 
 
 class Folder:
-    """A `Backend` on a disk of this machine."""
+    """A store on a disk of this machine; `path` is where, as `nec.open` takes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.journal = FolderJournal(path)
+        self.journal = Journal(path)
         self._unsafe: set[str] = set()  # keys of files that a power cut might still lose
 
     def begin(self, skeleton: Callable[[Path], None], *, overwrite: bool) -> WriterLock:
+        """Make a store of the files that `skeleton` writes into a folder -> the lock on it.
+
+        Raises:
+            InputError: something is in the way, or another writer has it open.
+        """
         replaces = self._replaces(overwrite)
         make_folder(self.path.parent)
         fresh = self._temporary()
@@ -157,16 +111,19 @@ class Folder:
         return lock
 
     def lock(self) -> WriterLock:
+        """Keep other writers out; `InputError` where there is nothing, or another writer has it."""
         open_location(self.path)  # which says what is missing
         return WriterLock(self.path)
 
     def write(self, key: str, data: bytes) -> None:
+        """Put `data` at `key`, instead of what was there."""
         file = self.path / key
         file.parent.mkdir(exist_ok=True)
         write_bytes(file, data)
         self._unsafe.add(key)
 
     def publish(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write metadata, in this order, after all that was written before is safe from a power cut."""
         for leftover in [*self.path.rglob(f"*{PARTIAL}"), *self.path.rglob(".*.tmp")]:
             remove(leftover)
         for key in self._unsafe:
@@ -184,10 +141,12 @@ class Folder:
         flush(self.path.absolute().parent)
 
     def remove(self, key: str) -> None:
+        """Remove `key`; nothing happens where there is none."""
         remove(self.path / key)
         self._unsafe.discard(key)
 
     def intact(self, marks: Mapping[str, Mark]) -> set[str]:
+        """The keys at which there is what was noted; a mark of 0 bytes notes that there is no such file."""
         return {key for key, noted in marks.items() if self._is_intact(key, noted)}
 
     def _is_intact(self, key: str, noted: Mark) -> bool:
@@ -200,4 +159,34 @@ class Folder:
         return True
 
     def destroy(self) -> bool:
+        """Remove the store -> whether it is gone."""
         return remove(self.path)
+
+
+class Journal:
+    """One JSON list a line. A line that was cut short by a kill or a full disk counts as never written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL
+
+    def note(self, shard: tuple[int, ...], numbers: tuple[int, ...] = ()) -> None:
+        """Add a line; of several of the same shard the last counts."""
+        line = json.dumps([*shard, *numbers]) + "\n"
+        with open(self.path, "ab+") as file:
+            if file.seek(0, 2):
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":  # a torn line: ours must not join it
+                    line = "\n" + line
+            file.write(line.encode())
+
+    def entries(self, length: int) -> Iterator[list[int]]:
+        """The lines that hold a list of `length` integers, in order."""
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+        for line in text.splitlines():
+            entry = parse_entry(line, length)
+            if entry is not None:
+                yield entry
+
+    def remove(self) -> None:
+        """Forget everything; nothing happens where there is no journal."""
+        self.path.unlink(missing_ok=True)

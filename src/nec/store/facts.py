@@ -11,10 +11,10 @@ import numpy as np
 
 from nec.errors import InputError
 from nec.report import Report
-from nec.store import assets
 from nec.store.images import ImageStore
 from nec.store.location import Location
 from nec.store.opening import open as open_any
+from nec.store.opening import resolve, shipped
 from nec.store.rasters import RasterStore
 
 
@@ -65,8 +65,8 @@ def info(location: Location) -> Info:
             return Info(_codec(path))
         if path.is_dir() and not any((path / marker).is_file() for marker in ("zarr.json", "config.json")):
             raise InputError(f"{path} is neither a store (it has no zarr.json) nor a model (it has no config.json)")
-        if (path / "config.json").is_file() or (not path.exists() and str(location) in assets.shipped("models")):
-            return Info(_model(assets.resolve(location, "models")))
+        if (path / "config.json").is_file() or (not path.exists() and str(location) in shipped("models")):
+            return Info(_model(resolve(location, "models")))
     store = open_any(location, allow_incomplete=True)
     return Info(_raster(store) if isinstance(store, RasterStore) else _images(store))
 

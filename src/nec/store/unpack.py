@@ -13,8 +13,7 @@ import zarr
 from nec.errors import InputError
 from nec.files import atomic_path
 from nec.progress import Progress
-from nec.store.arrays import ImageArray
-from nec.store.images import ImageStore
+from nec.store.images import ImageArray, ImageStore
 from nec.store.location import Location
 from nec.store.opening import open as open_any
 from nec.store.rasters import RasterStore

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
 from nec.errors import CorruptError, IncompleteError, InputError
 from nec.files import checksum, json_bytes
-from nec.store.backend import Backend, Lock, backend_of
+from nec.store.backend import Folder, backend_of
 from nec.store.document import embeddings_key, group_document, image_key, list_key, valid_key
 from nec.store.images import ImageStore
 from nec.store.rasters import RasterStore, date, iso
@@ -22,6 +22,10 @@ from nec.store.shards import EncodedShard, Mark, ShardEncoder, chunks_in_shard, 
 from nec.store.skeleton import metadata_files, time_files, with_dates, write_skeleton
 from nec.store.spec import ImageSpec, RasterSpec, StoreSpec, as_json
 from nec.store.tiling import Shard
+
+if TYPE_CHECKING:
+    from nec.store.bucket import Bucket, BucketLock
+    from nec.store.lock import WriterLock
 
 FailedTile = tuple[int, int, int]  # first row, first column and side, in pixels of the scene
 _Store = TypeVar("_Store", ImageStore, RasterStore)
@@ -43,7 +47,7 @@ class ShardWriter(Generic[_Store, _Spec]):
     _same: ClassVar[tuple[str, ...]]  # attributes that must not differ when a store is resumed
     _numbers: ClassVar[int]  # that are noted of a shard
 
-    def __init__(self, backend: Backend, lock: Lock) -> None:
+    def __init__(self, backend: Folder | Bucket, lock: WriterLock | BucketLock) -> None:
         self._backend = backend
         self._lock = lock
         self.path = backend.path
@@ -171,7 +175,7 @@ class ImageWriter(ShardWriter[ImageStore, ImageSpec]):
     _same = ("format_version", "images", "quality", "codec", "model", "classes", "masks", "checksums")
     _numbers = 2
 
-    def __init__(self, backend: Backend, lock: Lock) -> None:
+    def __init__(self, backend: Folder | Bucket, lock: WriterLock | BucketLock) -> None:
         super().__init__(backend, lock)
         if self.store.complete:
             listed = {shard: self.store.written(shard) or () for shard in self.tiling.all_shards()}
