@@ -26,7 +26,6 @@ class Dataset(ABC):
         class_names: in the order of the labels, or None.
         split: str (n,) of "train", "val", "test" or "" (in no part), or None where no split is defined.
         file_sizes: bytes of each image file, as a user would store it (array images: their memory).
-        windowed: True for scenes, which a model reads window by window at its native input size.
         image_size: published side of the images in pixels where some files differ from it by a few, else None.
         groups: str (n,) the whole tile or scene that an item comes from, which a split must not cut; None without.
         bands: names of the pixels' bands where files or a sensor tell them, else None.
@@ -41,7 +40,6 @@ class Dataset(ABC):
     class_names: list[str] | None = None
     split: NDArray[np.str_] | None = None
     file_sizes: list[int]
-    windowed: bool = False
     image_size: int | None = None
     groups: NDArray[np.str_] | None = None
     mask_classes: list[str] | None = None

@@ -125,18 +125,25 @@ def _scenes_of(item: Any) -> list[Any] | None:
     if path is not None:
         return _scenes_in(path) if path.is_dir() else [path] if _is_scene(path) else None
     text = str(item)
-    kind, colon, rest = text.partition(":")
     if text.startswith(_SCENE):
-        if not rest:
+        if text == _SCENE:
             raise InputError("scene: lacks a path: scene:PATH")
-        return [rest]
-    if colon and kind in KINDS:
+        return [text.removeprefix(_SCENE)]
+    if _kind(text) is not None:
         return None
-    if colon and len(kind) > 1 and "/" not in kind and not rest.startswith("//"):
-        raise InputError(f"{kind!r} in {text!r} is no known kind of dataset; known are {', '.join(KINDS)}")
     if "://" in text or text.startswith("/vsi") or "," in text or existing(text.partition("#")[0]):
         return [text]
+    if Path(text).suffix.lower() in RASTER_SUFFIXES:  # opening it says that it does not exist
+        return [text]
     raise InputError(f"{text} does not exist")
+
+
+def _kind(text: str) -> FolderLayout | MaskLayout | None:
+    """The kind that KIND:PATH names, None for a path; `InputError` for an unknown one."""
+    kind, colon, rest = text.partition(":")
+    if colon and len(kind) > 1 and "/" not in kind and not rest.startswith("//") and kind not in KINDS:
+        raise InputError(f"{kind!r} in {text!r} is no known kind of dataset; known are {', '.join(KINDS)}")
+    return KINDS.get(kind) if colon else None
 
 
 def _scenes_in(folder: Path) -> list[Path] | None:
@@ -228,16 +235,14 @@ def parse(spec: str | Path) -> tuple[FolderLayout | MaskLayout | None, Path]:
     """
     spec = local_path(spec)
     bare = existing(spec)
-    if bare is None and not isinstance(spec, Path):
-        kind, colon, path = spec.partition(":")
-        if colon and kind in KINDS:
-            if not path:
-                raise InputError(f"{spec} lacks a path: {kind}:PATH, {KINDS[kind].about}")
-            return KINDS[kind], Path(path).expanduser()
-        if "://" in spec:
-            raise InputError(f"{spec}: URLs are not read yet as datasets; download the file and give its path")
-        if colon and len(kind) > 1 and "/" not in kind:
-            raise InputError(f"{kind!r} in {spec!r} is no known kind of dataset; known are {', '.join(KINDS)}")
+    layout = None if bare is not None or isinstance(spec, Path) else _kind(spec)
+    if layout is not None:
+        path = str(spec).partition(":")[2]
+        if not path:
+            raise InputError(f"{spec} lacks a path: {layout.kind}:PATH, {layout.about}")
+        return layout, Path(path).expanduser()
+    if bare is None and "://" in str(spec):
+        raise InputError(f"{spec}: URLs are not read yet as datasets; download the file and give its path")
     if bare is None:
         raise InputError(f"{spec} does not exist")
     if bare.is_dir() or zipfile.is_zipfile(bare):

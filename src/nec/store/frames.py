@@ -203,22 +203,20 @@ class Frames:
     def _fetch_parts(self, shard: Shard, chunks: list[_Chunk]) -> list[bytes | CorruptError]:
         """The frames of some chunks of a shard: its index first, then their bytes, neighbours in one request."""
         extents = self._extents(shard, chunks)
-        there = sorted({extent for extent in extents if isinstance(extent, tuple)})
         runs: list[list[int]] = []
-        for offset, length in there:
+        for offset, length in sorted({extent for extent in extents if isinstance(extent, tuple)}):
             if runs and runs[-1][1] == offset:
                 runs[-1][1] += length
             else:
                 runs.append([offset, offset + length])
-        key = self.key(shard)
-        asked: list[tuple[str, ByteRequest | None]] = [(key, RangeByteRequest(start, stop)) for start, stop in runs]
+        asked: list[tuple[str, ByteRequest | None]] = [(self.key(shard), RangeByteRequest(*run)) for run in runs]
         blocks = read_keys(self.store, asked) if asked else []
-        found: dict[tuple[int, int], bytes | CorruptError] = {}
-        for (start, stop), block in zip(runs, blocks, strict=True):
-            for extent in there:
-                if start <= extent[0] < stop or extent == (start, 0):
-                    found[extent] = _piece(memoryview(block or b""), start, extent)
-        return [found[extent] if isinstance(extent, tuple) else extent for extent in extents]
+
+        def piece(extent: tuple[int, int]) -> bytes | CorruptError:
+            at = max(i for i, run in enumerate(runs) if run[0] <= extent[0])
+            return _piece(memoryview(blocks[at] or b""), runs[at][0], extent)
+
+        return [piece(extent) if isinstance(extent, tuple) else extent for extent in extents]
 
     def _extents(self, shard: Shard, chunks: list[_Chunk]) -> list[tuple[int, int] | CorruptError]:
         slots = math.prod(self.tiling.slots)

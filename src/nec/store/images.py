@@ -103,7 +103,7 @@ class ImageArray(ABC):
         return self.take(np.arange(start, stop, step))
 
     def _gather(self, indices: np.ndarray, kept: dict[int, np.ndarray]) -> np.ndarray:
-        """Images at `indices`; each chunk that they touch is decoded once.
+        """Images at `indices`; each chunk that they touch is decoded once, neighbours in a shard together.
 
         `kept` holds the images of the last chunk of the batch before, with which a batch in order begins; the last
         chunk of this one replaces it.
@@ -111,30 +111,22 @@ class ImageArray(ABC):
         out = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if not len(indices):
             return out
-        chunk_of = indices // self.tiling.chunk[0]
-        order = np.argsort(chunk_of, kind="stable")
-        chunks, starts = np.unique(chunk_of[order], return_index=True)
-        wanted = dict(zip(chunks.tolist(), np.split(order, starts[1:]), strict=True))  # chunk: places in `indices`
+        size = self.tiling.chunk[0]
+        chunk_of = indices // size
+        touched = np.unique(chunk_of).tolist()
+        fresh = [chunk for chunk in touched if chunk not in kept]
         last: dict[int, np.ndarray] = {}
-        for chunk, images in self._decoded(list(wanted), kept):
-            places = wanted[chunk]
-            out[places] = images[indices[places] - chunk * self.tiling.chunk[0]]
-            if chunk == chunk_of[-1]:
-                last[chunk] = images.copy()  # it may be a view of a whole shard
+        for run in [*([chunk] for chunk in touched if chunk in kept), *_runs(fresh, self.tiling.slots[0])]:
+            start = run[0] * size
+            block = kept[run[0]] if run[0] in kept else self.read(start, min((run[-1] + 1) * size, len(self)))
+            here = (chunk_of >= run[0]) & (chunk_of <= run[-1])
+            out[here] = block[indices[here] - start]
+            if here[-1]:
+                first = int(chunk_of[-1]) * size - start
+                last[int(chunk_of[-1])] = block[first : first + size].copy()  # it may be a view of a whole shard
         kept.clear()
         kept.update(last)
         return out
-
-    def _decoded(self, chunks: list[int], kept: dict[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-        """(chunk, its images), those in `kept` first; neighbours in one shard are read together."""
-        for chunk in chunks:
-            if chunk in kept:
-                yield chunk, kept[chunk]
-        size = self.tiling.chunk[0]
-        for run in _runs([chunk for chunk in chunks if chunk not in kept], self.tiling.slots[0]):
-            block = self.read(run[0] * size, min((run[-1] + 1) * size, len(self)))
-            for i, chunk in enumerate(run):
-                yield chunk, block[i * size : (i + 1) * size]
 
 
 class Embeddings(ImageArray):
