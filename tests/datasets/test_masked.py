@@ -18,7 +18,7 @@ from PIL import Image
 import nec.datasets.masked as masked
 from nec.cli import main
 from nec.datasets import IGNORE, group_folds, open_dataset
-from nec.datasets.mask_layouts import DUBAI_CODING, POTSDAM_CODING, POTSDAM_TEST, POTSDAM_TRAIN
+from nec.datasets.masked import DUBAI_CODING, POTSDAM_CODING, POTSDAM_TEST, POTSDAM_TRAIN
 from nec.errors import InputError
 
 DUBAI_COLORS = [*(DUBAI_CODING.colors or ()), (0x9B, 0x9B, 0x9B), (0, 0, 0)]

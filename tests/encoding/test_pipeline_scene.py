@@ -24,7 +24,7 @@ from nec.scenes import open_scene
 from nec.scenes.rasters import retry, transient
 from nec.scenes.tiles import Normalization, TileGrid
 from nec.store import RasterWriter, ShardEncoder, open_product, verify
-from nec.store.tiling import Tiling
+from nec.store.shards import Tiling
 from scenes import COLUMNS, LAYOUT, ROWS, faulty, pixels, write_scene
 
 GRID = (23, 30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -157,19 +158,20 @@ class ImageFolder(Dataset):
     @property
     def bands(self) -> list[str] | None:
         """Names of the pixels' bands, of multi-band chips; common names where the sensor is known."""
-        data = self.source.read(self._files[0])
-        if self._pixels == AS_THEY_ARE and is_plain(data):
-            return None
-        with self._pixels.scene(data, self._where(0)) as scene:
-            return [band.common or band.name for band in scene.bands]
+        return self._first[0]
 
     @property
     def physical(self) -> bool:
+        return self._first[1]
+
+    @cached_property
+    def _first(self) -> tuple[list[str] | None, bool]:
+        """Bands of the first file, and whether its values are physical."""
         data = self.source.read(self._files[0])
         if self._pixels == AS_THEY_ARE and is_plain(data):
-            return False
+            return None, False
         with self._pixels.scene(data, self._where(0)) as scene:
-            return scene.physical
+            return [band.common or band.name for band in scene.bands], scene.physical
 
     def _where(self, index: int) -> str:
         return f"{self.source.path}/{self._files[index]}"

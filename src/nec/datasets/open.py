@@ -22,13 +22,12 @@ from nec.datasets.folders import (
     ImageFolder,
 )
 from nec.datasets.images import IMAGE_SUFFIXES, Pixels
-from nec.datasets.mask_layouts import DUBAI, IMAGES_MASKS, POTSDAM, MaskLayout, open_masked
+from nec.datasets.masked import DUBAI, IMAGES_MASKS, POTSDAM, MaskLayout, open_masked
 from nec.datasets.sources import open_source
 from nec.errors import InputError
 from nec.scenes import Scene, open_scene
+from nec.scenes.opening import is_safe, rasters_in
 from nec.scenes.rasters import RASTER_SUFFIXES, existing, local_path
-from nec.scenes.safe import is_safe
-from nec.scenes.scenes import rasters_in
 
 KINDS: dict[str, FolderLayout | MaskLayout] = {
     layout.kind: layout

@@ -178,21 +178,17 @@ def open_raster(path: str) -> Any:
 @contextmanager
 def reading(path: str) -> Iterator[None]:
     """GDAL's settings for reading `path`; its errors become an `InputError` that names the file."""
-    rasterio = import_rasterio()
-    from rasterio._err import CPLE_BaseError
-
     try:
         if is_remote(path):
-            with rasterio.Env(**_unset(REMOTE_OPTIONS)):
+            with import_rasterio().Env(**_unset(REMOTE_OPTIONS)):
                 yield
         else:
             yield
-    except InputError:
+    except NecError:
         raise
     except MemoryError as error:
         raise InputError(f"{path}: a window is too large for the memory; resample it to coarser pixels") from error
-    # rasterio lets errors of GDAL, PROJ, NumPy and of its own tables through.
-    except (rasterio.errors.RasterioError, CPLE_BaseError, OSError, ValueError, LookupError, TypeError) as error:
+    except Exception as error:  # rasterio lets errors of GDAL, which have no public type, PROJ and NumPy through
         why = " ".join(str(error.__cause__ or error).split())
         raise InputError(f"{path} is missing, damaged or not a readable raster: {why}") from error
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nec.errors import InputError, NecError
-from nec.store.backend import JOURNAL, parse_entry, reason_to_keep
+from nec.store.backend import JOURNAL, LOCK, WriterLock, own_folder, parse_entry, reason_to_keep
 from nec.store.location import BUCKETS, object_store, open_location, reason_of
-from nec.store.lock import LOCK, WriterLock, own_folder
 from nec.store.shards import Mark
 
 _GROUP = "zarr.json"

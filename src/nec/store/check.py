@@ -21,8 +21,7 @@ from nec.store.location import DAMAGE, Location, read_key
 from nec.store.opening import open as open_any
 from nec.store.rasters import RasterStore
 from nec.store.reader import Store
-from nec.store.shards import Mark, chunks_in_shard, mark
-from nec.store.tiling import Shard
+from nec.store.shards import Mark, Shard, chunks_in_shard, mark
 
 Fault = dict[str, Any]
 

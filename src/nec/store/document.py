@@ -24,7 +24,7 @@ from zarr.storage import StorePath
 from nec.errors import CorruptError, InputError, NecError
 from nec.files import checksum, parse_json
 from nec.store.location import ZarrStore, read_key
-from nec.store.tiling import Tiling
+from nec.store.shards import Tiling
 
 FORMAT_VERSION = 1
 EMBEDDINGS, LABELS, NAMES, SPLIT, GROUPS, MASKS = "embeddings", "labels", "names", "split", "groups", "masks"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,17 @@ from nec.store.opening import resolve, shipped
 from nec.store.rasters import RasterStore
 
 
-class Info(Report, Mapping[str, Any]):
-    """Facts, which differ by `kind`: "store", "product" (a raster), "codec" or "model". A read-only mapping.
+class Info(dict[str, Any], Report):
+    """Facts, which differ by `kind`: "store", "product" (a raster), "codec" or "model".
 
     Sizes are in bytes. Of a store, `stored_bytes` (the embeddings) and `side_information` are all there is.
     """
 
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self._facts = dict(facts)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._facts[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._facts)
-
-    def __len__(self) -> int:
-        return len(self._facts)
-
-    def __repr__(self) -> str:
-        return f"Info({self._facts})"
-
     def to_dict(self) -> dict[str, Any]:
-        return dict(self._facts)
+        return dict(self)
 
     def __str__(self) -> str:
-        return "\n".join(_table(self._facts))
+        return "\n".join(_table(self))
 
 
 def info(location: Location) -> Info:

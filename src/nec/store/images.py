@@ -31,8 +31,7 @@ from nec.store.document import (
 from nec.store.frames import Frames
 from nec.store.location import DAMAGE, Location, reachable, size_of_key
 from nec.store.reader import Store
-from nec.store.shards import Mark
-from nec.store.tiling import Shard, Tiling
+from nec.store.shards import Mark, Shard, Tiling
 
 
 class ImageArray(ABC):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import nec
 from nec.errors import InputError
+from nec.store.document import kind_of, read_document
 from nec.store.images import ImageStore
-from nec.store.location import Location, is_url
+from nec.store.location import Location, is_url, open_location
 from nec.store.rasters import RasterStore
-from nec.store.reader import kind_at
 
 
 def open(location: Location, *, allow_incomplete: bool = False) -> ImageStore | RasterStore:
@@ -35,7 +35,8 @@ def open(location: Location, *, allow_incomplete: bool = False) -> ImageStore | 
         MissingExtraError: a URL needs a package that is not installed.
     """
     where = _resolved(location)
-    return _KINDS.get(kind_at(where), ImageStore)(where, allow_incomplete=allow_incomplete)
+    kind = kind_of(read_document(open_location(where), str(where), None))
+    return _KINDS.get(kind, ImageStore)(where, allow_incomplete=allow_incomplete)
 
 
 def open_store(location: Location, allow_incomplete: bool = False) -> ImageStore:

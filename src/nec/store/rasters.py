@@ -17,8 +17,7 @@ from nec.store.frames import Frames
 from nec.store.georeference import Transform, bounds, token_size, window_of
 from nec.store.location import DAMAGE, Location, reachable, read_key, size_of_key
 from nec.store.reader import Store
-from nec.store.shards import Mark
-from nec.store.tiling import Shard, Tiling, Window, overlap, within
+from nec.store.shards import Mark, Shard, Tiling, Window, overlap, within
 
 if TYPE_CHECKING:
     import xarray

@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from nec.errors import IncompleteError
-from nec.store.document import EMBEDDINGS, codec_of, kind_of, open_group, read_document
+from nec.store.document import EMBEDDINGS, codec_of, open_group, read_document
 from nec.store.location import Location, ZarrStore, open_location, size_of_key
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
-    from nec.store.tiling import Tiling
+    from nec.store.shards import Tiling
 
 
 class Store:
@@ -89,8 +89,3 @@ class Store:
 
     def _side_bytes(self) -> dict[str, int]:
         raise NotImplementedError
-
-
-def kind_at(location: Location) -> str:
-    """Which kind of store lies there: "store" or "product"; raises as `nec.open`."""
-    return kind_of(read_document(open_location(location), str(location), None))

@@ -18,14 +18,13 @@ from nec.store.backend import Folder, backend_of
 from nec.store.document import embeddings_key, group_document, image_key, list_key, valid_key
 from nec.store.images import ImageStore
 from nec.store.rasters import RasterStore, date, iso
-from nec.store.shards import EncodedShard, Mark, ShardEncoder, chunks_in_shard, mark
+from nec.store.shards import EncodedShard, Mark, Shard, ShardEncoder, chunks_in_shard, mark
 from nec.store.skeleton import metadata_files, time_files, with_dates, write_skeleton
 from nec.store.spec import ImageSpec, RasterSpec, StoreSpec, as_json
-from nec.store.tiling import Shard
 
 if TYPE_CHECKING:
+    from nec.store.backend import WriterLock
     from nec.store.bucket import Bucket, BucketLock
-    from nec.store.lock import WriterLock
 
 FailedTile = tuple[int, int, int]  # first row, first column and side, in pixels of the scene
 _Store = TypeVar("_Store", ImageStore, RasterStore)
