@@ -43,6 +43,10 @@ class VerifyReport(Report):
     found: int
     corrupt: list[Fault] = field(default_factory=list)
 
+    @property
+    def failed(self) -> bool:
+        return not self.ok
+
     def __str__(self) -> str:
         lines = []
         for fault in self.corrupt:
