@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.datasets.base import Dataset, describe_listing
-from nec.datasets.images import AS_THEY_ARE, Pixels, georeference, is_plain
+from nec.datasets.images import AS_THEY_ARE, PixelOptions, georeference, is_plain
 from nec.datasets.sources import Source, open_source
 from nec.datasets.splits import PARTS, list_fields, list_lines, listed_split, seeded_split
 from nec.errors import InputError
@@ -131,7 +131,7 @@ class ImageFolder(Dataset):
         *,
         seed: int = 0,
         split_lists: Mapping[str, str | Path] | None = None,
-        pixels: Pixels = AS_THEY_ARE,
+        pixels: PixelOptions = AS_THEY_ARE,
     ) -> None:
         self.kind = layout.kind
         self.image_size = layout.image_size
@@ -148,7 +148,7 @@ class ImageFolder(Dataset):
         self._set_labels(layout, str(path), lists)
         self._set_split(layout, seed, lists)
 
-    def _of_sensor(self, pixels: Pixels, layout: FolderLayout) -> Pixels:
+    def _of_sensor(self, pixels: PixelOptions, layout: FolderLayout) -> PixelOptions:
         """With the sensor that the layout knows for files of so many bands, unless one was given."""
         if pixels.sensor or not layout.sensors or not self._files[0].lower().endswith((".tif", ".tiff")):
             return pixels
@@ -203,7 +203,7 @@ class ImageFolder(Dataset):
             self.description["split"] = {"method": "seeded", "percent": list(layout.percent), "seed": seed}
 
     def read(self, index: int) -> NDArray[Any]:
-        """Image `index` as (height, width, bands); see `nec.datasets.images.Pixels` for bands and errors."""
+        """Image `index` as (height, width, bands); see `nec.datasets.images.PixelOptions` for bands and errors."""
         return self._pixels.read(self.source.read(self._files[index]), self._where(index))
 
     def georeference(self, index: int) -> dict[str, Any] | None:
@@ -292,7 +292,7 @@ class ImageFiles(Dataset):
 
     kind = "files"
 
-    def __init__(self, paths: Sequence[Path], pixels: Pixels = AS_THEY_ARE) -> None:
+    def __init__(self, paths: Sequence[Path], pixels: PixelOptions = AS_THEY_ARE) -> None:
         self.paths, self._pixels = list(paths), pixels
         self.names = [printable(path.name) for path in paths]
         if len(set(self.names)) != len(self.names):

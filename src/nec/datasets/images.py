@@ -138,7 +138,7 @@ def resize(image: NDArray[Any], size: int | tuple[int, int]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelOptions:
     """Which bands of image files are taken, and what their numbers mean, as `nec.scenes.open_scene` has it.
 
     Attributes:
@@ -180,7 +180,7 @@ class Pixels:
                 raise InputError(str(error).replace(memory.name, name)) from error
 
 
-AS_THEY_ARE = Pixels()
+AS_THEY_ARE = PixelOptions()
 
 
 def georeference(data: bytes, name: str) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from nec.datasets.folders import (
     ImageFiles,
     ImageFolder,
 )
-from nec.datasets.images import IMAGE_SUFFIXES, Pixels
+from nec.datasets.images import IMAGE_SUFFIXES, PixelOptions
 from nec.datasets.masked import DUBAI, IMAGES_MASKS, POTSDAM, MaskLayout, open_masked
 from nec.datasets.sources import open_source
 from nec.errors import InputError
@@ -200,7 +200,7 @@ def open_dataset(
         tile: side in pixels of the windows that images with masks are cut into (Potsdam's tiles: 512 if None).
         downscale: images with masks are averaged over so many by so many pixels first.
         bands, sensor, scale, offset, nodata: which bands of the images are taken, and what their numbers mean, see
-            `nec.datasets.images.Pixels`.
+            `nec.datasets.images.PixelOptions`.
 
     Raises:
         InputError: unknown kind, missing path, no images, another layout than the kind's.
@@ -208,11 +208,11 @@ def open_dataset(
     specs = [spec] if isinstance(spec, str | Path) else list(spec)
     if not specs:
         raise InputError("no input was given: name a dataset (KIND:PATH) or image files")
-    pixels = Pixels(bands, sensor, scale, offset, nodata)
+    pixels = PixelOptions(bands, sensor, scale, offset, nodata)
     parsed = [parse(item) for item in specs]
     layout, path = parsed[0]
     if len(parsed) == 1 and isinstance(layout, MaskLayout):
-        if pixels != Pixels():
+        if pixels != PixelOptions():
             raise InputError(f"images with masks are read as they are, and {specs[0]} has masks: leave bands out")
         return open_masked(path, layout, seed=seed, split_lists=split_lists, tile=tile, downscale=downscale)
     if tile is not None or downscale != 1:

@@ -24,8 +24,9 @@ from nec.scenes.rasters import (
     local_path,
     numbers,
     public_link,
+    target_grid,
 )
-from nec.scenes.scene import Band, Contents, Layer, Mask, Scene, choose, make_scene, read_headers
+from nec.scenes.scene import Band, Contents, Layer, Mask, Scene, choose, read_headers
 from nec.scenes.sensors import (
     LANDSAT_SURFACE,
     SCL_CLASSES,
@@ -94,21 +95,24 @@ def open_scene(
     contents, headers = _contents(source, sensor, bands)
     if bands is not None:
         contents = replace(contents, layers=choose(contents.layers, bands, contents.name))
-    missing = {layer.path for layer in contents.layers} - set(headers)
-    headers = {**headers, **read_headers([layer.path for layer in contents.layers if layer.path in missing])}
+    hides = _mask(mask, contents)
+    paths = list(dict.fromkeys([layer.path for layer in contents.layers] + ([hides.layer.path] if hides else [])))
+    headers = {**headers, **read_headers([path for path in paths if path not in headers])}
     layers = [replace(layer, nodata=nodata if nodata is not None else layer.nodata) for layer in contents.layers]
     layers = _scaled(layers, headers, scale, offset)
     scaled = all((layer.band.scale, layer.band.offset) != (1.0, 0.0) for layer in layers)
     physical = scaled or scale is not None or offset is not None
+    finest = min((headers[layer.path].grid for layer in layers), key=lambda grid: grid.pixel_size)
+    grid = target_grid(finest, crs, resolution) if align is None else grid_like(align)
+    for path in paths:
+        own = headers[path].grid
+        if not own.same(grid) and (own.crs is None or grid.crs is None):
+            raise InputError(
+                f"{path} has another pixel grid than the scene, and without a coordinate reference system in both "
+                "it cannot be resampled; assign one first"
+            )
     contents = replace(contents, layers=tuple(layers), physical=physical)
-    return make_scene(
-        contents,
-        mask=_mask(mask, contents),
-        resolution=resolution,
-        crs=crs,
-        align=None if align is None else grid_like(align),
-        headers=headers,
-    )
+    return Scene(contents, grid, {path: headers[path] for path in paths}, hides)
 
 
 def _contents(source: Any, sensor: str | None, bands: Sequence[str | int] | None) -> tuple[Contents, dict[str, Header]]:

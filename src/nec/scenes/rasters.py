@@ -453,13 +453,10 @@ def transient(error: BaseException) -> bool:
     )
 
 
-def retry(action: Callable[[], _Result], *, attempts: int = ATTEMPTS, first: float | None = None) -> _Result:
-    """Result of `action`, which is called again, up to `attempts` times, after an error that may pass.
-
-    The pauses between are `first` (0.5) seconds, then twice that, and so on.
-    """
-    pause = FIRST_SECONDS if first is None else first
-    for _ in range(attempts - 1):
+def retry(action: Callable[[], _Result]) -> _Result:
+    """Result of `action`, which is called up to five times where an error may pass."""
+    pause = FIRST_SECONDS
+    for _ in range(ATTEMPTS - 1):
         try:
             return action()
         except (OSError, NecError) as error:

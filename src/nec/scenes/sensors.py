@@ -165,13 +165,13 @@ def parse_baseline(text: object) -> float | None:
     return float(f"{int(found[1])}.{found[2]}") if found else None
 
 
-def sentinel_2_offset(baseline: float | None, scale: float = 1e-4, applied: bool = False) -> float:
-    """What to add to number * scale: -1000 numbers since processing baseline 04.00, unless it is in the pixels already.
+def sentinel_2_offset(baseline: float | None, scale: float = 1e-4) -> float:
+    """What to add to number * scale: -1000 numbers since processing baseline 04.00.
 
     ESA: "Copernicus Sentinel-2: Major Products Upgrade Upcoming" (2021), for level 1C and 2A alike. Products that
     Sen2Cor made outside of ESA have baselines of 99.xx, which say nothing.
     """
-    return -1000 * scale if baseline is not None and 4.0 <= baseline < 90 and not applied else 0.0
+    return -1000 * scale if baseline is not None and 4.0 <= baseline < 90 else 0.0
 
 
 #: (scale, offset) of surface reflectance in Landsat's collection 2, level 2 (USGS, LSDS-1619).
