@@ -156,16 +156,13 @@ def _scenes_in(folder: Path) -> list[Path] | None:
     rasters = rasters_in(folder)
     if not rasters or any(path.suffix.lower() in IMAGE_SUFFIXES for path in visible if path not in rasters):
         return None
-    if any(path.is_dir() and not _is_empty_of_images(path) for path in visible):
+    below = (file for path in visible if path.is_dir() for file in path.rglob("*"))
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in below):
         return None
     from nec.scenes.scene import read_headers
 
     headers = read_headers([str(path.absolute()) for path in rasters])
     return [folder] if all(len(header.dtypes) == 1 for header in headers.values()) else rasters
-
-
-def _is_empty_of_images(folder: Path) -> bool:
-    return not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
 
 
 def _is_scene(path: Path) -> bool:

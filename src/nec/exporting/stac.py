@@ -55,7 +55,8 @@ def write(
     if store.crs is None:
         raise InputError(f"{store.path} has no CRS: a catalogue needs longitude and latitude")
     name = name or re.sub(r"[^\w.-]+", "-", Path(store.path).name.removesuffix(".zarr"))
-    href = href or _href(store, folder)
+    beside = Path(os.path.relpath(Path(store.path).absolute(), folder.absolute())).as_posix()
+    href = href or (store.path if is_url(store.path) else beside)
     polygon, box = footprint(store)
     import shapely
 
@@ -68,12 +69,6 @@ def write(
         for item in items:
             write_json(temporary / f"{item['id']}.json", item)
     return folder
-
-
-def _href(store: RasterStore, folder: Path) -> str:
-    if is_url(store.path):
-        return store.path
-    return Path(os.path.relpath(Path(store.path).absolute(), folder.absolute())).as_posix()
 
 
 def _links(store: RasterStore, href: str, model_url: str | None, source_urls: Sequence[str]) -> list[dict[str, str]]:

@@ -162,7 +162,8 @@ def _files(sources: Sequence[str | Path], sensor: str | None) -> tuple[Contents,
     named = [name for path in paths for name in (*headers[path].names, band_in_name(_stem(path))) if name]
     told = find_sensor(" ".join(word for path in paths for word in (path, *headers[path].tags.values())), named)
     layers = [layer for path in paths for layer in _layers(headers[path], sensor, told, alone=len(paths) == 1)]
-    layers, classes = _without_classes(layers)
+    classes = next((layer for layer in layers if layer.band.name.upper() == "SCL"), None)
+    layers = [layer for layer in layers if layer is not classes]
     if not layers:
         raise InputError(f"{paths[0]} holds classes only, and no band of an image")
     stem = _stem(paths[0])
@@ -240,11 +241,6 @@ def _sentinel_2_scaling(
         raise InputError(f"tags of Sentinel-2 that are no numbers: {error}; give scale and offset") from error
     baseline = parse_baseline(tags.get("PROCESSING_BASELINE"))
     return scale, sentinel_2_offset(baseline if baseline is not None or not product else product[2], scale)
-
-
-def _without_classes(layers: list[Layer]) -> tuple[list[Layer], Layer | None]:
-    classes = next((layer for layer in layers if layer.band.name.upper() == "SCL"), None)
-    return [layer for layer in layers if layer is not classes], classes
 
 
 def _distinct(layers: list[Layer]) -> list[Layer]:

@@ -95,7 +95,11 @@ class Frames:
     def faults(self, shard: Shard, slots: Sequence[int]) -> list[tuple[int, str]]:
         """(slot, reason) of those chunks of a shard that cannot be read."""
         windows = self.tiling.chunk_windows(*shard)
-        chunks = [self._whole_chunk(shard, slot, windows[slot]) for slot in slots]
+        chunks = [
+            _Chunk(shard, slot, window, within(window, window), within(window, window))
+            for slot in slots
+            if (window := windows[slot]) is not None
+        ]
         faults: dict[int, str] = {}
 
         def decode(pair: tuple[_Chunk, bytes | CorruptError]) -> None:
@@ -106,12 +110,6 @@ class Frames:
 
         _in_threads(decode, list(zip(chunks, self._fetch_parts(shard, chunks), strict=True)) if chunks else [])
         return sorted(faults.items())
-
-    @staticmethod
-    def _whole_chunk(shard: Shard, slot: int, window: Window | None) -> _Chunk:
-        assert window is not None
-        inside = within(window, window)
-        return _Chunk(shard, slot, window, inside, inside)
 
     def coded(self) -> list[bytes]:
         """The frame of each chunk as it is stored, for counting and comparing."""

@@ -73,9 +73,13 @@ class ImageArray(ABC):
         if any(not isinstance(part, int | np.integer | slice) for part in rest):
             raise InputError(f"index {key!r}: only the first axis takes a list of indices")
         if isinstance(first, int | np.integer):
-            index = _check_index(int(first), len(self))
+            (index,) = _check_indices([first], len(self))
             return self.read(index, index + 1)[0][tuple(rest)]
-        block = self._slice(first) if isinstance(first, slice) else self.take(first)
+        if isinstance(first, slice):
+            start, stop, step = first.indices(len(self))
+            block = self.read(start, stop) if step == 1 else self.take(np.arange(start, stop, step))
+        else:
+            block = self.take(first)
         return block[(slice(None), *rest)]
 
     def take(self, indices: Any) -> np.ndarray:
@@ -94,12 +98,6 @@ class ImageArray(ABC):
         for start in range(0, len(chosen), size):
             part = chosen[start : start + size]
             yield part, self._gather(part, kept)
-
-    def _slice(self, part: slice) -> np.ndarray:
-        start, stop, step = part.indices(len(self))
-        if step == 1:
-            return self.read(start, stop)
-        return self.take(np.arange(start, stop, step))
 
     def _gather(self, indices: np.ndarray, kept: dict[int, np.ndarray]) -> np.ndarray:
         """Images at `indices`; each chunk that they touch is decoded once, neighbours in a shard together.
@@ -211,12 +209,6 @@ def _expand(key: Any, ndim: int) -> tuple[Any, ...]:
         at = places[0]
         parts = (*parts[:at], *[slice(None)] * (ndim + 1 - len(parts)), *parts[at + 1 :])
     return parts or (slice(None),)
-
-
-def _check_index(index: int, length: int) -> int:
-    if not -length <= index < length:
-        raise IndexError(f"image {index} is outside the store's {length} images")
-    return index % length
 
 
 def _check_indices(indices: Any, length: int) -> np.ndarray:

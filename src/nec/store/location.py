@@ -84,11 +84,9 @@ def _open_zip(path: Path) -> ZarrStore:
     names = [entry.filename for entry in entries if entry.filename.split("/")[-1] == "zarr.json"]
     if not names:
         raise InputError(f"{path} is not a store: it has no zarr.json")
-    return _below(_opened(zarr.storage.ZipStore(path, mode="r")), min(names, key=_depth).rpartition("/")[0])
-
-
-def _depth(name: str) -> int:
-    return name.count("/")
+    return _below(
+        _opened(zarr.storage.ZipStore(path, mode="r")), min(names, key=lambda name: name.count("/")).rpartition("/")[0]
+    )
 
 
 def _open_url(url: str) -> ZarrStore:

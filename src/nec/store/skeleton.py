@@ -51,7 +51,8 @@ def write_skeleton(folder: Path, spec: StoreSpec) -> None:
         _create_rasters(group, spec)
         _create_coordinates(group, spec)
     elif isinstance(spec, ImageSpec):
-        _create_images(group, spec)
+        chunks, shards = ((*sizes, *spec.shape[1:]) for sizes in (spec.tiling.chunk, spec.tiling.shard))
+        _array(group, EMBEDDINGS, IMAGE_AXES, shape=spec.shape, chunks=chunks, shards=shards, **_coded(spec))
         for name, values in spec.side_values().items():
             _create_side(group, name, values, spec)
         _create_masks(group, spec)
@@ -155,11 +156,6 @@ def _coordinate(
 ) -> None:
     chunks, words = (chunk or len(values),), dict(attributes)
     _array(group, name, (name,), values, dtype=values.dtype, chunks=chunks, fill_value=0, attributes=words)
-
-
-def _create_images(group: zarr.Group, spec: ImageSpec) -> None:
-    chunks, shards = ((*sizes, *spec.shape[1:]) for sizes in (spec.tiling.chunk, spec.tiling.shard))
-    _array(group, EMBEDDINGS, IMAGE_AXES, shape=spec.shape, chunks=chunks, shards=shards, **_coded(spec))
 
 
 def _create_side(group: zarr.Group, name: str, values: Any, spec: ImageSpec) -> None:
