@@ -41,7 +41,7 @@ test: $(VENV)/dev
 # NumPy 1.26 has wheels for Python 3.11 and 3.12.
 oldest:
 	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
-	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check $(OLDEST) pytest pytest-xdist hypothesis
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check $(OLDEST) cyclopts docstring-parser google-crc32c pytest pytest-xdist hypothesis
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	$(VENV)-oldest/bin/python -m pytest -n $(TEST_JOBS) --dist worksteal tests/codec tests/store --ignore tests/store/raster
 

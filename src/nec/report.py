@@ -18,6 +18,11 @@ class Report:
         """Whether what was asked for did not come about; the command then leaves with status 1."""
         return False
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know beside the figures; the commands print it on stderr."""
+        return []
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, nested reports included."""
         return asdict(self)  # type: ignore[call-overload]

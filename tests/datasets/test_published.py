@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nec.cli._images import INPUT_HELP
 from PIL import Image
 
-from nec.cli._images import INPUT_HELP
 from nec.datasets import open_dataset
 from nec.datasets.folders import AID, MILLIONAID, RESISC45, FolderLayout
 from nec.datasets.open import KINDS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from nec.errors import InputError, NecError
@@ -40,6 +41,8 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments:
         app.help_print([])
         return BAD_INPUT
+    # Remarks of the readers on odd tags and missing geotransforms; what makes a file unusable is raised.
+    warnings.filterwarnings("ignore", module=r"PIL\.|rasterio")
     try:
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

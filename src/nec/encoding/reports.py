@@ -107,6 +107,14 @@ class ScenesReport(EncodeReport):
         return self.dates_complete
 
     @property
+    def notes(self) -> list[str]:
+        """The tiles that could not be read."""
+        return [
+            f"unreadable tile at row {tile.row}, column {tile.column} ({tile.side} px): {tile.error}"
+            for tile in self.failed_tiles
+        ]
+
+    @property
     def tiles_per_second(self) -> float:
         """Tiles by seconds."""
         return self.tiles / self.seconds

@@ -208,6 +208,11 @@ class HeadReport(Report):
     seconds: float
     warning: str | None = None
 
+    @property
+    def notes(self) -> list[str]:
+        """The warning."""
+        return [f"warning: {self.warning}"] if self.warning else []
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, the figures among them."""
         values = super().to_dict()

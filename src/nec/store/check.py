@@ -45,6 +45,7 @@ class VerifyReport(Report):
 
     @property
     def failed(self) -> bool:
+        """Whether something is damaged."""
         return not self.ok
 
     def __str__(self) -> str:
