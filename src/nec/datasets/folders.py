@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.datasets.base import Dataset, describe_listing
+from nec.datasets.base import PARTS, Dataset, describe_listing, list_fields, list_lines, listed_split, seeded_split
 from nec.datasets.images import AS_THEY_ARE, PixelOptions, georeference, is_plain
 from nec.datasets.sources import Source, open_source
-from nec.datasets.splits import PARTS, list_fields, list_lines, listed_split, seeded_split
 from nec.errors import InputError
 from nec.scenes.rasters import printable
 

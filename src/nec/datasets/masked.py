@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.datasets.base import Dataset, describe_listing
+from nec.datasets.base import Dataset, describe_listing, listed_split, seeded_split
 from nec.datasets.images import decode_image, image_size
 from nec.datasets.masks import IGNORE, Color, MaskCoding, check_coding, downscale_image, downscale_mask, read_numbers
 from nec.datasets.sources import Source, open_source
-from nec.datasets.splits import listed_split, seeded_split
 from nec.errors import InputError
 
 # Decoded images and masks that are kept, so that the windows of an image cost one decoding. Dubai fits in half scale.

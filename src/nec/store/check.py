@@ -13,14 +13,13 @@ from nec.errors import CorruptError
 from nec.files import parse_json
 from nec.progress import Progress
 from nec.report import Report
-from nec.store.document import MASKS, TIME, X, Y, list_key, member, side_arrays, valid_key
+from nec.store.document import MASKS, TIME, Store, X, Y, list_key, member, side_arrays, valid_key
 from nec.store.frames import Frames
 from nec.store.georeference import centres
 from nec.store.images import ImageStore
 from nec.store.location import DAMAGE, Location, read_key
 from nec.store.opening import open as open_any
 from nec.store.rasters import RasterStore
-from nec.store.reader import Store
 from nec.store.shards import Mark, Shard, chunks_in_shard, mark
 
 Fault = dict[str, Any]

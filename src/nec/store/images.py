@@ -21,6 +21,7 @@ from nec.store.document import (
     MASKS,
     NAMES,
     SPLIT,
+    Store,
     image_key,
     mask_tiling,
     member,
@@ -30,7 +31,6 @@ from nec.store.document import (
 )
 from nec.store.frames import Frames
 from nec.store.location import DAMAGE, Location, reachable, size_of_key
-from nec.store.reader import Store
 from nec.store.shards import Mark, Shard, Tiling
 
 

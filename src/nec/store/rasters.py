@@ -11,11 +11,10 @@ import zarr
 
 from nec.errors import CorruptError, InputError, missing_extra
 from nec.files import checksum, parse_json
-from nec.store.document import EMBEDDINGS, TIME, VALID, X, Y, embeddings_key, list_key, member, valid_key
+from nec.store.document import EMBEDDINGS, TIME, VALID, Store, X, Y, embeddings_key, list_key, member, valid_key
 from nec.store.frames import Frames
 from nec.store.georeference import Transform, bounds, token_size, window_of
 from nec.store.location import DAMAGE, Location, reachable, read_key, size_of_key
-from nec.store.reader import Store
 from nec.store.shards import Mark, Shard, Tiling, Window, overlap, within
 
 if TYPE_CHECKING:
