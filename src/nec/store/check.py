@@ -103,11 +103,12 @@ class _Check:
         masks = store.masks
         for chunk in range(0 if masks is None else masks.tiling.chunks):
             assert masks is not None
-            reason = masks.fault(chunk)
-            if reason is not None:
-                (images,) = masks.tiling.shard_window(chunk)
+            (images,) = masks.tiling.shard_window(chunk)
+            try:
+                masks.read(images.start, images.stop)
+            except CorruptError as error:
                 where = {"where": f"{MASKS}/c.{chunk}.0.0", "images": [images.start, images.stop - 1]}
-                self.corrupt.append({**where, "reason": reason})
+                self.corrupt.append({**where, "reason": str(error)})
         for shard in store.tiling.all_shards():
             slots = [slot for slot, window in enumerate(store.tiling.chunk_windows(*shard)) if window is not None]
             self._shard(store.embeddings.frames, shard, slots, store.written(shard))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import groupby
 from typing import Any, ClassVar
@@ -178,25 +179,22 @@ class Masks(ImageArray):
         values = np.concatenate([self._chunk(chunk) for chunk in chunks])
         return values[start - chunks[0] * size :][: stop - start]
 
-    def fault(self, chunk: int) -> str | None:
-        """Why a chunk cannot be read, or None if it can."""
-        try:
-            self._chunk(chunk)
-        except CorruptError as error:
-            return str(error)
-        return None
-
     def _chunk(self, chunk: int) -> np.ndarray:
         (images,) = self.tiling.shard_window(chunk)
-        place = f"{self._where}: the masks of images {images.start} to {images.stop - 1}"
-        try:
-            with reachable(self._where):
-                values = np.asarray(self._array[images])
-        except DAMAGE as error:
-            raise CorruptError(f"{place} are damaged ({error}); copy the store again from its origin") from error
-        if checksum(values.tobytes()) != self._checksums[chunk]:
-            raise CorruptError(f"{place} are damaged or missing; copy the store again from its origin")
+        with _damage(f"{self._where}: the masks of images {images.start} to {images.stop - 1}"), reachable(self._where):
+            values = np.asarray(self._array[images])
+            if checksum(values.tobytes()) != self._checksums[chunk]:
+                raise ValueError("their checksum differs")
         return values
+
+
+@contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """`CorruptError` that says what is damaged."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise CorruptError(f"{what} are damaged or missing ({error}); copy the store again from its origin") from error
 
 
 def _expand(key: Any, ndim: int) -> tuple[Any, ...]:
@@ -339,17 +337,11 @@ class ImageStore(Store):
 
     def _side(self, name: str) -> np.ndarray:
         """Read labels, names, split or groups and check them against the checksum in the sealed attributes."""
-        try:
-            with reachable(self.path):
-                values = np.asarray(member(self.group, name)[:])
+        with _damage(f"{self.path}: {name}"), reachable(self.path):
+            values = np.asarray(member(self.group, name)[:])
             text = [str(value) for value in values] if name in (NAMES, GROUPS) else values
-            intact = values_checksum(text) == self.attrs["checksums"][name]
-        except DAMAGE as error:
-            raise CorruptError(
-                f"{self.path}: {name} are damaged ({error}); copy the store again from its origin"
-            ) from error
-        if not intact:
-            raise CorruptError(f"{self.path}: {name} are damaged or missing; copy the store again from its origin")
+            if values_checksum(text) != self.attrs["checksums"][name]:
+                raise ValueError("their checksum differs")
         return values
 
     def batches(self, size: int, indices: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
