@@ -4,6 +4,8 @@
 # make test-adapters  the backbones of timm, TorchGeo, TerraTorch and transformers, in an environment of their own
 # make lint    ruff and mypy
 # make bench   the codec's bytes and speed beside alternatives, in one run
+# make kernel  the compiled coder anew, after a change of its source
+# make sanitize  the coder's tests and a million random frames under the address and undefined-behaviour sanitizers
 # make fuzz    a million mutated frames, coarse grids and metadata each, guided by coverage (hours)
 # make model   rebuild the shipped models and store from EuroSAT_RGB.zip (an hour and a half on 2 cores)
 
@@ -20,9 +22,9 @@ OLDEST := numpy==1.26.4 zarr==3.1.4 constriction==0.4.1
 
 ADAPTERS := timm==1.0.31 transformers==5.24.0 torchgeo==0.8.1 requests
 
-.PHONY: demo test oldest test-adapters lint format bench fuzz model clean
+.PHONY: demo test oldest test-adapters lint format bench kernel sanitize fuzz model clean
 
-$(VENV)/user: pyproject.toml constraints.txt
+$(VENV)/user: pyproject.toml constraints.txt setup.py $(wildcard src/nec/codec/_*.[ch])
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nec needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e '.[all]'
@@ -64,16 +66,32 @@ format: $(VENV)/dev
 bench: $(VENV)/user
 	$(BIN)/python benchmarks/codec.py
 
+kernel:
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77'
+	$(BIN)/python setup.py --quiet build_ext --inplace --force
+
 RUNS_OF_FUZZ ?= 1000000
+SANITIZERS := -fsanitize=address,undefined
+SANITIZED := $(VENV)/sanitized
+
+# A copy of the package whose kernel stops at the first access out of bounds and the first undefined operation.
+sanitize: $(VENV)/dev
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r src setup.py pyproject.toml README.md LICENSE $(SANITIZED)
+	cd $(SANITIZED) && NEC_NEED_KERNEL=1 NEC_LDFLAGS="$(SANITIZERS)" \
+		NEC_CFLAGS="$(SANITIZERS) -O1 -g -fno-sanitize-recover=all -DNEC_ONE_TARGET" \
+		$(abspath $(BIN))/python setup.py --quiet build_ext --inplace --force
+	PYTHONPATH=$(SANITIZED)/src LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/fuzz/fuzz_codec.py legal --runs $(RUNS_OF_FUZZ) --random
 
 fuzz: $(VENV)/dev
 	-$(PIP) atheris
 	$(BIN)/python tests/fuzz/fuzz_codec.py frame --runs $(RUNS_OF_FUZZ)
 	$(BIN)/python tests/fuzz/fuzz_codec.py coarse --runs $(RUNS_OF_FUZZ)
 	$(BIN)/python tests/fuzz/fuzz_codec.py metadata --runs $(RUNS_OF_FUZZ)
+	$(BIN)/python tests/fuzz/fuzz_codec.py legal --runs $(RUNS_OF_FUZZ) --random
 
 model: $(VENV)/user
 	PATH="$(abspath $(BIN)):$$PATH" EUROSAT="$(EUROSAT)" RUNS="$(RUNS)" sh recipes/eurosat-tiny.sh
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-adapters $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf src/nec/codec/_kernel.*.so $(VENV) $(VENV)-oldest $(VENV)-adapters $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,12 +1,13 @@
 """Speed of the entropy stage beside CompressAI's coder and zstd, on the same symbols and in one run.
 
-    python benchmarks/coder.py EMBEDDINGS.npz [--compressai WHEEL] [--images N] [--rounds R] [--threads T]
+    python benchmarks/coder.py EMBEDDINGS.npz [--compressai WHEEL] [--images N] [--rounds R] [--threads T] [--plain]
 
 CompressAI pins numpy<2 and torch-geometric, but its coder is one extension module that needs neither: give the wheel
 (`pip download --no-deps compressai==1.2.8`), whose `ans` module is taken out and loaded. It codes all symbols under the
-tables of our factorised prior, once with its Python lists made before the clock starts and once with arrays. Codecs are
-fitted on other images than are coded. Speeds are million symbols a second of processor time, medians of interleaved
-rounds; with --threads, of wall time, chunks of 64 images spread over threads. Absolute figures depend on the machine.
+tables of our factorised prior at each level, once with its Python lists made before the clock starts (module) and once
+with arrays, as its callers have them. Codecs are fitted on other images than are coded. Speeds are million symbols a
+second of processor time, medians of interleaved rounds, and ratios to both in the same run; --threads gives the wall
+time of chunks of 64 images spread over threads. Absolute figures depend on the machine.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def compressai(ans: ModuleType, codec: EmbeddingCodec, symbols: Ints, level: int
     The module alone; then with arrays made into lists and back, as CompressAI's entropy models do for every image.
     """
     prior = codec._prior
-    wave = prior.levels(1, 1)[0][0]
+    wave = prior.resolutions(1, 1)[0][0]
     context = prior.context(wave, np.zeros((1, 1, 1, codec.rank), np.int64), prior.relatives(wave, 1, 1), level)
     used = np.unique(context.table)
     cdfs = [[0, *np.cumsum(prior.bank.table(int(t))).tolist()] for t in used]
@@ -79,11 +80,9 @@ def compressai(ans: ModuleType, codec: EmbeddingCodec, symbols: Ints, level: int
     )
 
 
-def ours(codec: EmbeddingCodec, symbols: Ints, quality: float, compiled: bool) -> Pair:
+def ours(codec: EmbeddingCodec, symbols: Ints, quality: float, plain: bool = False) -> Pair:
     def run(task: Callable[[], Any]) -> Any:
-        if compiled:
-            return task()
-        with patch.object(coder, "compiled", lambda: None):
+        with patch.object(coder, "KERNEL", None if plain else coder.KERNEL):
             return task()
 
     return (
@@ -98,18 +97,18 @@ def zstd(symbols: Ints) -> Pair:
     return lambda: compressor.encode(narrow), lambda data: np.frombuffer(compressor.decode(data), narrow.dtype)
 
 
-def measured(pairs: dict[str, Pair], rounds: int, symbols: Ints) -> dict[str, tuple[int, float, float]]:
+def measured(pairs: dict[str, Pair], rounds: int, symbols: dict[str, Ints]) -> dict[str, tuple[int, float, float]]:
     """Bytes, and seconds encoding and decoding, of each."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in pairs}
     sizes = {}
-    for turn in range(rounds + 1):  # the first one compiles and warms up
+    for turn in range(rounds + 1):  # the first one warms up
         for name, (encode, decode) in pairs.items():
             began = time.process_time()
             data = encode()
             between = time.process_time()
             back = decode(data)
             ended = time.process_time()
-            if turn == 0 and not np.array_equal(np.reshape(np.asarray(back), symbols.shape), symbols):
+            if turn == 0 and not np.array_equal(np.reshape(np.asarray(back), symbols[name].shape), symbols[name]):
                 raise SystemExit(f"{name} did not give the symbols back")
             if turn:
                 times[name].append((between - began, ended - between))
@@ -140,8 +139,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="also the speed of so many threads against one")
+    parser.add_argument("--plain", action="store_true", help="also the plain coder")
     args = parser.parse_args()
-    coder.PATIENCE = 0
     with np.load(args.embeddings) as file:
         values = file["embeddings"].astype(np.float32)
     values = values[np.random.default_rng(0).permutation(len(values))]
@@ -151,33 +150,30 @@ def main() -> None:
         for prior, spatial in (("factorized", None), ("hierarchical", None), ("hierarchical", "haar"))
     )
     ans = load_ans(args.compressai) if args.compressai else None
-    print(f"{len(coded)} images of {coded.shape[1:]}; {os.cpu_count()} cores; compiled: {coder.kernel() is not None}")
+    print(f"{len(coded)} images of {coded.shape[1:]}; {os.cpu_count()} cores; coder: {coder.active()}")
     for level in LEVELS:
         quality = 2 ** (level / 8)
         symbols = factorised.symbols(coded, quality)
         coefficients = pyramid.symbols(coded, quality)
-        pairs = dict(
-            zip(
-                ("CompressAI", "CompressAI, arrays"),
-                compressai(ans, factorised, symbols, level) if ans else (),
-                strict=False,
+        rivals = compressai(ans, factorised, symbols, level) if ans else ()
+        pairs = dict(zip(("module", "arrays"), rivals, strict=False))
+        for plain in (False, True) if args.plain else (False,):
+            pairs["factorised" + ", plain" * plain] = ours(factorised, symbols, quality, plain)
+            pairs["hierarchical" + ", plain" * plain] = ours(
+                hierarchical, hierarchical.symbols(coded, quality), quality, plain
             )
-        )
-        pairs |= {
-            "factorised": ours(factorised, symbols, quality, True),
-            "factorised, plain": ours(factorised, symbols, quality, False),
-            "hierarchical": ours(hierarchical, symbols, quality, True),
-            "hierarchical, plain": ours(hierarchical, symbols, quality, False),
-            "zstd 3": zstd(symbols),
-        }
-        rows = measured(pairs, args.rounds, symbols)
-        rows |= measured({"pyramid": ours(pyramid, coefficients, quality, True)}, args.rounds, coefficients)
-        base = next(iter(rows.values()))
+            pairs["pyramid" + ", plain" * plain] = ours(pyramid, coefficients, quality, plain)
+        pairs["zstd 3"] = zstd(symbols)
+        expected = {name: coefficients if name.startswith("pyramid") else symbols for name in pairs}
+        rows = measured(pairs, args.rounds, expected)
         print(f"\nlevel {level}: {len(np.flatnonzero(symbols.any((0, 1, 2))))} live channels of {symbols.shape[3]}")
-        print(f"{'':22}{'bits/value':>11}{'M/s encode':>12}{'M/s decode':>12}{'times ' + next(iter(rows)):>22}")
+        head = "".join(f"{f'times {name}':>18}" for name in rows if name in ("module", "arrays"))
+        print(f"{'':22}{'bits/value':>11}{'M/s encode':>12}{'M/s decode':>12}{head}")
         for name, (size, encode, decode) in rows.items():
             speeds = f"{symbols.size / encode / 1e6:12.1f}{symbols.size / decode / 1e6:12.1f}"
-            print(f"{name:22}{8 * size / symbols.size:11.3f}{speeds}{base[1] / encode:13.1f}{base[2] / decode:9.1f}")
+            for base in (rows[name] for name in ("module", "arrays") if name in rows):
+                speeds += f"{base[1] / encode:10.1f}{base[2] / decode:8.1f}"
+            print(f"{name:22}{8 * size / symbols.size:11.3f}{speeds}")
         if args.threads:
             faster = scaling(hierarchical, symbols, quality, args.threads)
             print("{} threads: {:.2f} times encoding, {:.2f} times decoding".format(args.threads, *faster))

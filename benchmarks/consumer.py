@@ -3,17 +3,15 @@
     python benchmarks/consumer.py [STORE] [--images-zip EuroSAT_RGB.zip] [--model MODEL] [--count N]
 
 Prints images a second of wall and of processor time for one pass in random batches of 128, and the wall time from
-starting Python to the first batch: as it is (a process begins with the plain coder), and with the compiled one at once.
+starting Python to the first batch.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import os
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,11 +20,9 @@ from pathlib import Path
 import numpy as np
 
 import nec
-from nec.codec import coder
 
 BATCH = 128
 FIRST = "import sys, nec; nec.open_store(sys.argv[1]).embeddings[:128]"
-AT_ONCE = f"from nec.codec import coder; coder.PATIENCE = 0; {FIRST}"
 
 
 def rate(name: str, batches: Callable[[], Iterator[int]]) -> None:
@@ -60,9 +56,9 @@ def from_images(archive: Path, model_name: str, count: int) -> Iterator[int]:
                 yield len(model.embed(model.normalize(images)))
 
 
-def first_batch(name: str, program: str, store: str, cache: str) -> None:
+def first_batch(name: str, program: str, store: str) -> None:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program, store], check=True, env={**os.environ, "NUMBA_CACHE_DIR": cache})
+    subprocess.run([sys.executable, "-c", program, store], check=True)
     print(f"{name:34}{time.perf_counter() - began:12.2f} s to the first batch")
 
 
@@ -73,15 +69,11 @@ def main() -> None:
     parser.add_argument("--model", default="eurosat-tiny")
     parser.add_argument("--count", type=int, default=4096)
     args = parser.parse_args()
-    coder.PATIENCE = 0
-    list(from_store(args.store, BATCH))  # compiles
+    list(from_store(args.store, BATCH))  # loads
     rate("store", lambda: from_store(args.store, args.count))
     if args.images_zip:
         rate("JPEG and model", lambda: from_images(args.images_zip, args.model, args.count // 16))
-    with tempfile.TemporaryDirectory() as empty:
-        first_batch("a new process", FIRST, args.store, empty)
-        first_batch("compiling at once", AT_ONCE, args.store, empty)
-        first_batch("loading what was compiled at once", AT_ONCE, args.store, empty)
+    first_batch("a new process", FIRST, args.store)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-from nec.codec import coder
-
 # Deadlines would be timing assertions, and machines of CI are slow when they are busy.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
-
-coder.PATIENCE = 0  # the compiled coder from the first frame on; tests of the plain one ask for it
 
 ROOT = Path(__file__).resolve().parent.parent
 

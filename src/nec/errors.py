@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class NecError(Exception):
@@ -30,3 +30,12 @@ def missing_extra(package: str, extra: str, error: ImportError | None = None) ->
     raise MissingExtraError(
         f"{package} is needed for this: pip install 'neural-embedding-compression[{extra}]'"
     ) from error
+
+
+def shown(value: Any) -> str:
+    """A value of unknown size in a message."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a nest of lists
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 import nec
 from nec.bench.methods import UQE, CodecMethod, Method, methods
-from nec.codec.checksum import crc32c
+from nec.codec.frame import crc32c
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "reference_nec" / "expected.npz"
 EMBEDDING_SPEC = "float:32,32-zstd,16,16-zstd uqe:1,2,3,4,5,8,16 uqe-channel:2,4,8"

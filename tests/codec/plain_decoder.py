@@ -138,7 +138,7 @@ class PlainDecoder:
         }  # fmt: skip
 
     def levels(self, y: int, x: int) -> list[list[tuple[str, int, int, int]]]:
-        """Waves (kind, row, column, S) by spacing level."""
+        """Waves (kind, row, column, S) by resolution."""
         if not self.hierarchical:
             return [[("root", 0, 0, 1)]]
         spacing = 1

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nec.codec import EmbeddingCodec
+from nec.codec.transform import Coefficients
 from nec.codec.waves import Neighbours
 
 
@@ -44,7 +45,7 @@ def cross_entropy_bytes(codec: EmbeddingCodec, symbols: NDArray[np.int32], level
     """Ideal code length under the codec's own tables, escapes left out."""
     prior, bits = codec._prior, 0.0
     grid = symbols.transpose(1, 2, 0, 3).astype(np.int64)
-    for waves in prior.levels(*grid.shape[:2]):
+    for waves in prior.resolutions(*grid.shape[:2]):
         for wave in waves:
             context = prior.context(wave, grid, Neighbours(wave, *grid.shape[:2]), level)
             residual = context.fold(grid[wave.row :: wave.step, wave.column :: wave.step])
@@ -87,6 +88,6 @@ def test_centroids_lower_the_error(galileo: tuple, fitted: dict[str, EmbeddingCo
         quality = 2 ** (level / 8)
         symbols = codec.symbols(test, quality)
         decoded = codec.decode(codec.encode(test, quality))
-        plain = codec._transform.reconstruct(symbols, None, level)
+        plain = codec._transform.reconstruct(Coefficients(symbols, None, level))
         assert np.square(decoded - test).sum() < gain * np.square(plain - test).sum() < variance
         np.testing.assert_array_equal(codec.symbols(decoded, quality), symbols)

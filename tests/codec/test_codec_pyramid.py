@@ -57,7 +57,9 @@ def test_coarse_coefficients_alone_are_block_means() -> None:
 
 def test_relatives_are_the_sums_that_the_page_defines() -> None:
     sizes = np.arange(1, 65).reshape(8, 8, 1, 1)
-    wave = next(w for w in EmbeddingCodec.fit(smooth_embeddings(9, 8, 8, 2), spatial="haar")._prior.levels(8, 8)[3])
+    wave = next(
+        w for w in EmbeddingCodec.fit(smooth_embeddings(9, 8, 8, 2), spatial="haar")._prior.resolutions(8, 8)[3]
+    )
     assert (wave.kind, wave.step) == ("across", 2)
     parent, parents, siblings, around = pyramid.Relatives(wave, 8, 8).features(sizes)
     assert siblings.any() == around.any() == False  # noqa: E712

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nec.codec import EmbeddingCodec
+from nec.codec.transform import Coefficients
 from nec.errors import CorruptError, InputError
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,7 +62,7 @@ def test_error_falls_with_quality(codecs: dict[str, EmbeddingCodec]) -> None:
     assert errors == sorted(errors, reverse=True)
     # Quality 1: plain rounding errs by 3% of the variance, centroids lower that.
     assert 0.015 < errors[1] < 0.03
-    rounded = codec._transform.reconstruct(codec.symbols(batch, 1.0), None, 0)
+    rounded = codec._transform.reconstruct(Coefficients(codec.symbols(batch, 1.0), None, 0))
     assert np.square(rounded - batch).sum() / variance == pytest.approx(0.03, rel=0.02)
     # An octave of quality is half the step, so a quarter of the error where the step is small.
     assert errors[3] / errors[4] == pytest.approx(4.0**6, rel=0.2)

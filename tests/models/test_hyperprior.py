@@ -18,7 +18,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import nec  # noqa: E402
-from nec.codec.checksum import crc32c  # noqa: E402
+from nec.codec.frame import crc32c  # noqa: E402
 from nec.models import ModelConfig, NecModel, save_model  # noqa: E402
 from nec.models.bottleneck import HyperpriorBottleneck  # noqa: E402
 from nec.models.hyperprior_stream import SCALES, HyperpriorStream, gaussian_bank  # noqa: E402

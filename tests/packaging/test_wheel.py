@@ -1,9 +1,13 @@
-"""The built wheel in an environment with the base install alone: opens what ships, without torch, under 200 MB."""
+"""The built wheel in an environment with the base install alone: opens what ships, without torch, under 200 MB.
+
+And the sdist: it builds with a compiler and without one, and either wheel decodes everything.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -22,11 +26,22 @@ pytestmark = [
 ]
 
 
+CLEAN = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree: setuptools writes beside what it builds."""
+    folder = tmp_path_factory.mktemp("source") / "nec"
+    away = shutil.ignore_patterns(".git", ".venv*", "runs", "build", "*.so", "*.pyd", "*.egg-info")
+    return Path(shutil.copytree(ROOT, folder, ignore=away))
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
+    subprocess.run(command, check=True, env=CLEAN)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -37,14 +52,13 @@ def base_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True)
+    subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True, env=CLEAN)
     return python
 
 
 def run(python: Path, *arguments: str) -> str:
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     result = subprocess.run(
-        [str(python), *arguments], capture_output=True, text=True, env=environment, cwd=python.parent, check=False
+        [str(python), *arguments], capture_output=True, text=True, env=CLEAN, cwd=python.parent, check=False
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -95,3 +109,33 @@ def test_commands_of_the_base_install(base_python: Path) -> None:
     assert info["stored_bytes"] < 8e6
     verified = json.loads(run(base_python, str(nec), "verify", "eurosat", "--json"))
     assert verified["ok"] is True
+
+
+@pytest.fixture(scope="module")
+def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("build")
+    folder = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "build", "--sdist", "--outdir", str(folder), str(source)]
+    subprocess.run(command, check=True, capture_output=True, env=CLEAN)
+    (built,) = folder.glob("*.tar.gz")
+    return built
+
+
+@pytest.mark.parametrize("compiler", ["cc", "false"])
+def test_an_sdist_installs_with_a_compiler_and_without(
+    sdist: Path, base_python: Path, compiler: str, tmp_path: Path
+) -> None:
+    if compiler == "cc" and shutil.which("cc") is None:
+        pytest.skip("this machine has no C compiler")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(sdist)]
+    subprocess.run(command, check=True, env={**CLEAN, "CC": compiler})
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import nec\n"
+        "from nec.codec import coder\n"
+        "print(nec.__file__, coder.active(), nec.open_store('eurosat').embeddings[:2].shape)"
+    )
+    where, active, *shape = run(base_python, "-c", code).split(maxsplit=2)
+    assert where.startswith(str(tmp_path))
+    assert active == ("compiled" if compiler == "cc" else "plain")
+    assert shape == ["(2, 8, 8, 192)\n"]

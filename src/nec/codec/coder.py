@@ -1,55 +1,29 @@
-"""Which ANS coder does the work: the compiled one where numba is installed (extra `[fast]`), else constriction.
+"""Which coder works: the compiled kernel where the package was built with a compiler, else NumPy and constriction.
 
-Both read and write the same bytes, so a process may change from one to the other at any block: it begins with the plain
-one, since loading the compiled one takes a second (compiling it, once a machine, some ten). Setting the environment
-variable `NEC_PLAIN` to anything turns the compiled one off.
+Both read and write the same bytes. A process chooses once, when this module is imported; setting the environment
+variable `NEC_PLAIN` to anything chooses the plain one.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from functools import cache
 from importlib import import_module
-from types import ModuleType
-
-import numpy as np
-from numpy.typing import NDArray
-
-from nec.codec.tables import BlockReader, BlockWriter, Reader, Writer
-
-PATIENCE = 2.0
-"""Seconds after a process's first coding from which on it is worth loading the compiled coder."""
+from typing import Any, Literal
 
 
-def compiled() -> ModuleType | None:
-    """`nec.codec.fast` where it should do the work now, else None."""
-    return kernel() if time.monotonic() - _first_use() >= PATIENCE else None
-
-
-@cache
-def _first_use() -> float:
-    return time.monotonic()
-
-
-@cache
-def kernel() -> ModuleType | None:
-    """`nec.codec.fast`, or None without numba."""
+def _kernel() -> Any:
     if os.environ.get("NEC_PLAIN"):
         return None
     try:
-        return import_module("nec.codec.fast")
-    except ImportError:  # absent, or built for another NumPy
+        return import_module("nec.codec._kernel")
+    except ImportError:  # built without a compiler, or for another machine
         return None
 
 
-def new_writer() -> BlockWriter:
-    """An empty stack."""
-    fast = compiled()
-    return Writer() if fast is None else fast.FastWriter()
+KERNEL: Any = _kernel()
+"""The module `nec.codec._kernel`, or None."""
 
 
-def new_reader(words: NDArray[np.uint32]) -> BlockReader:
-    """A reader of a stream's words; `CorruptError` where it cannot be one."""
-    fast = compiled()
-    return Reader(words) if fast is None else fast.FastReader(words)
+def active() -> Literal["compiled", "plain"]:
+    """The coder of this process, as `nec info --system` says."""
+    return "plain" if KERNEL is None else "compiled"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -15,14 +14,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.codec import config
 from nec.codec import frame as framing
 from nec.codec.fitting import fit_prior
-from nec.codec.packing import pack_array, unpack_array, whole
-from nec.codec.prior import MAX_CENTROID, Parameters, Prior, Scales, parameter_classes, weight_names
-from nec.codec.tables import Bank
+from nec.codec.prior import Kept, Prior
 from nec.codec.transform import (
+    EVERYTHING,
     MAX_SYMBOL_BITS,
+    WORKING_BYTES,
+    Coefficients,
     Transform,
+    Window,
     check_batch,
     fit_transform,
     level_quality,
@@ -32,12 +34,8 @@ from nec.errors import CorruptError, InputError
 
 PriorName = Literal["hierarchical", "factorized"]
 SpatialName = Literal["haar"]
-FORMAT = "nec.embedding-codec"
-VERSIONS = {None: 1, "haar": 2}
-"""Codec version by spatial transform."""
 DEFAULT_GAINS = (0.5**0.5, 1.0, 2**0.5, 2.0)
 """Of details at spacing 2, 4, 8, and of all coarser coefficients, relative; docs/method.md says why."""
-_MAX_GAINS = 16
 _FIT_TOKENS = 200_000
 _FIT_VALUES = 1 << 24
 
@@ -100,7 +98,7 @@ class EmbeddingCodec:
             )
         sample = _subsample(np.asarray(embeddings), seed)
         sample = check_batch(sample)
-        relative = None if spatial is None else _check_gains(gains)
+        relative = None if spatial is None else config.check_gains(gains)
         transform = fit_transform(sample, rank, klt, step, positions, relative)
         return cls(transform, fit_prior(sample, transform, prior == "hierarchical", seed))
 
@@ -131,7 +129,7 @@ class EmbeddingCodec:
     @property
     def version(self) -> int:
         """Version of the codec's format, which docs/format.md describes."""
-        return VERSIONS[self.spatial]
+        return 1 if self.spatial is None else 2
 
     @property
     def positions(self) -> NDArray[np.float16] | None:
@@ -154,72 +152,18 @@ class EmbeddingCodec:
     @cached_property
     def id(self) -> str:
         """Identity: 16 hex digits of the SHA-256 over all that decides bytes and values."""
-        transform, prior = self._transform, self._prior
-        header = [FORMAT, self.version, self.prior, transform.step.hex(), prior.parameters.first_level]
-        header += [prior.parameters.spacing, prior.scales.low, prior.scales.split, prior.scales.wide]
-        digest = hashlib.sha256(json.dumps(header).encode())
-        for name, (array, dtype) in self._arrays().items():
-            digest.update(f"{name}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array, dtype).tobytes())
-        return digest.hexdigest()[:16]
-
-    def _arrays(self) -> dict[str, tuple[NDArray[Any], str]]:
-        transform, prior = self._transform, self._prior
-        arrays: dict[str, tuple[NDArray[Any], str]] = {"mean": (transform.mean, "<f4")}
-        if transform.positions is not None:
-            arrays["positions"] = (transform.positions, "<f2")
-        if transform.gains is not None:
-            arrays["gains"] = (transform.gains, "<f4")
-        if transform.basis is not None:
-            arrays["basis"] = (transform.basis, "<f2")
-        else:
-            assert transform.order is not None
-            arrays["order"] = (transform.order, "<u2")
-        arrays["base"] = (prior.parameters.base, "<i2")
-        arrays["weights"] = (prior.parameters.weights, "<i2")
-        arrays["offset_of"] = (prior.scales.offset_of, "<u1")
-        arrays["radii"] = (prior.bank.radii, "<u2")
-        arrays["frequencies"] = (prior.bank.frequencies, "<u2")
-        arrays["centroids"] = (prior.centroids, "<i1")
-        return arrays
+        return config.identity(self._transform, self._prior)
 
     # ---- as JSON
 
     def to_dict(self) -> dict[str, Any]:
         """Self-contained JSON-able form; see docs/format.md."""
-        prior = self._prior
-        return {
-            "format": FORMAT,
-            "version": self.version,
-            "id": self.id,
-            "prior": self.prior,
-            "dimensions": self.dimensions,
-            "rank": self.rank,
-            "step": self._transform.step,
-            "first_level": prior.parameters.first_level,
-            "spacing": prior.parameters.spacing,
-            "scale_low": prior.scales.low,
-            "scale_split": prior.scales.split,
-            "scale_wide": prior.scales.wide,
-            **{name: pack_array(np.asarray(array, dtype)) for name, (array, dtype) in self._arrays().items()},
-        }
+        return config.to_config(self._transform, self._prior)
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> EmbeddingCodec:
+    def from_dict(cls, data: Mapping[str, Any]) -> EmbeddingCodec:
         """Inverse of `to_dict`. Raises `InputError` that names the field which is missing, malformed or altered."""
-        if not isinstance(config, Mapping) or config.get("format") != FORMAT:
-            raise InputError(f'not a codec: its config must be an object with "format": "{FORMAT}"')
-        if config.get("version") not in VERSIONS.values():
-            raise InputError(f"codec version {config.get('version')!r} is not known to this nec: upgrade nec")
-        if config.get("prior") not in ("hierarchical", "factorized"):
-            raise InputError(f"codec config: prior must be 'hierarchical' or 'factorized', not {config.get('prior')!r}")
-        transform = _read_transform(config)
-        codec = cls(transform, _read_prior(config, transform))
-        if config.get("id") != codec.id:
-            raise InputError(
-                f"codec config: its content has id {codec.id}, not {config.get('id')!r}: it was altered or damaged"
-            )
-        return codec
+        return cls(*config.from_config(data))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one JSON file (`codec.json` in a model folder), under a temporary name first."""
@@ -236,28 +180,15 @@ class EmbeddingCodec:
     def load(cls, path: str | os.PathLike[str]) -> EmbeddingCodec:
         """Read what `save` wrote. Raises `InputError` if the file is missing or not a codec."""
         try:
-            config = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            return cls.from_dict(config.parse(Path(path).read_bytes()))
+        except OSError as error:
             raise InputError(f"cannot read a codec from {os.fspath(path)}: {error}") from error
-        try:
-            return cls.from_dict(config)
         except InputError as error:
             raise InputError(f"{os.fspath(path)}: {error}") from error
 
     def side_information(self) -> dict[str, int]:
         """Bytes of the codec's JSON form by part: basis, mean, contexts, tables, other."""
-        config = self.to_dict()
-
-        def size(*names: str) -> int:
-            return sum(len(json.dumps(config[name])) for name in names if name in config)
-
-        parts = {
-            "basis": size("basis"),
-            "mean": size("mean", "order", "positions"),
-            "contexts": size("base", "weights"),
-            "tables": size("radii", "frequencies", "offset_of", "centroids"),
-        }
-        return {**parts, "other": len(json.dumps(config)) - sum(parts.values())}
+        return config.sizes(self.to_dict())
 
     @property
     def nbytes(self) -> int:
@@ -271,9 +202,20 @@ class EmbeddingCodec:
 
         With `spatial` "haar" they are those of the pyramid, in place. Raises `InputError` as `encode`.
         """
-        batch, level = check_batch(batch, self.dimensions), quality_level(quality)
-        # A pyramid's encoder weighs errors against what symbols will cost in their contexts.
-        return self._transform.quantise(batch, level, self._prior.quantise if self._prior.spatial else None)
+        return self._quantised(batch, quality_level(quality))[0]
+
+    def _quantised(self, batch: NDArray[np.floating], level: int) -> tuple[NDArray[np.int32], Kept | None]:
+        """Symbols (n, y, x, k), and the contexts in which a pyramid's were chosen, where they were taken at once."""
+        batch = check_batch(batch, self.dimensions)
+        n, rows, columns, _ = batch.shape
+        out, kept = np.empty((rows, columns, n, self.rank), np.int32), list[Kept]()  # in memory as it will be coded
+        for images, scaled in self._transform.scaled(batch, level):
+            if self._prior.spatial:  # its encoder weighs errors against what symbols will cost in their contexts
+                out[:, :, images], contexts = self._prior.quantise(scaled, level)
+                kept = [*kept[:1], contexts]
+            else:
+                np.rint(scaled, out=out[:, :, images], casting="unsafe")
+        return out.transpose(2, 0, 1, 3), kept[0] if len(kept) == 1 else None
 
     def encode(self, batch: NDArray[np.floating], quality: float = 1.0) -> bytes:
         """Compress a batch (n, y, x, d) into one frame.
@@ -282,44 +224,62 @@ class EmbeddingCodec:
         of 2 and is clipped to 2^-16..2^15.875. Raises `InputError` for NaN, infinity, other shapes, or symbols beyond
         24 bits.
         """
-        return self.encode_symbols(self.symbols(batch, quality), quality)
+        level = quality_level(quality)
+        return self._encoded(*self._quantised(batch, level), level)
 
     def decode(
         self,
         blob: bytes,
         limit: tuple[int, ...] | None = None,
-        part: tuple[slice, slice, slice, slice] | None = None,
+        part: Window | None = None,
+        *,
+        extent: tuple[int, int, int] | None = None,
+        max_bytes: int | None = None,
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Embeddings (n, y, x, d) float32 of a frame, or the `part` (images, rows, columns, channels) of them.
 
         A frame is one code, so its symbols are all read; what follows (most of the time at low rates) is done for the
         part alone, and memory for embeddings is taken for it alone. Its values are those of the whole up to the
-        rounding of float32 sums. Slices have step 1 and are cut where the frame ends.
+        rounding of float32 sums.
 
-        Raises `CorruptError` if any bit of it changed, if another codec wrote it, or if it holds more than `limit`
-        images, rows or columns, `InputError` for slices of another step.
+        Args:
+            blob: the frame.
+            limit: the most images, rows and columns that are expected.
+            part: four slices of step 1, cut where the frame ends; everything by default.
+            extent: how many images, rows and columns the frame must hold.
+            max_bytes: the most memory that decoding may take, the result included; no frame takes more than some
+                9 bytes a value and 4 MB without it (30 where the plain coder works).
+            out: a float32 array of the result's shape, of any strides, to decode into.
+
+        Raises:
+            CorruptError: if any bit of the frame changed, if another codec wrote it, or if it does not hold what
+                `limit` and `extent` say.
+            InputError: for slices of another step, an `out` that does not fit, or a frame beyond `max_bytes`.
         """
-        if part is None:
-            symbols, centroids, level = self._decode(blob, limit, centred=True)
-            return self._transform.reconstruct(symbols, centroids, level)
-        if len(part) != 4 or any(axis.step not in (None, 1) for axis in part):
+        window = EVERYTHING if part is None else part
+        if len(window) != 4 or any(axis.step not in (None, 1) for axis in window):
             raise InputError(f"a part is four slices of step 1 (images, rows, columns, channels), not {part!r}")
-        images, window = part[0], part[1:]
-        symbols, centroids, level = self._decode(blob, limit, centred=True)
-        some = None if centroids is None else centroids[images]
-        return self._transform.reconstruct(symbols[images], some, level, window=window)
+        header, words = framing.unpack(bytes(blob), self._layout)
+        self._check_header(header, limit, extent)
+        self._check_memory(header, window, max_bytes)
+        return self._transform.reconstruct(self._coefficients(header, words), window, out)
 
     def coarse_size(self, start: bytes, spacing: int) -> int:
-        """Bytes of a frame that `decode_coarse` needs at a spacing; `start` is its first 64 bytes or more.
+        """Bytes of a frame that `decode_coarse` needs at a spacing; `start` is its first `MAX_HEADER` bytes or more.
 
-        Raises `InputError` for a spacing that the frame has no level of: powers of 2 up to the larger side of the grid
+        Most headers are shorter than 64 bytes; `CorruptError` where `start` ends before the header does.
+
+        Raises `InputError` for a spacing that the frame does not have: powers of 2 up to the larger side of the grid
         (rounded up to a power of 2) with the hierarchical prior, 1 alone with the factorised one.
         """
         header, begin = framing.unpack_prefix(bytes(start), self._layout)
-        words = header.segments[: self._levels_at(header, spacing)]
+        words = header.segments[: self._resolutions_at(header, spacing)]
         return begin + 4 * sum(words)
 
-    def decode_coarse(self, blob: bytes, spacing: int, limit: tuple[int, ...] | None = None) -> NDArray[np.float32]:
+    def decode_coarse(
+        self, blob: bytes, spacing: int, limit: tuple[int, ...] | None = None, *, max_bytes: int | None = None
+    ) -> NDArray[np.float32]:
         """A coarse grid (n, ceil(y / spacing), ceil(x / spacing), d) from the start of a frame.
 
         Its tokens are those at rows and columns 0, spacing, 2 spacing, ..., or with `spatial` "haar" the means of cells
@@ -327,85 +287,100 @@ class EmbeddingCodec:
 
         `blob` may be a prefix of the frame of `coarse_size` bytes or more, for spacings above 1; a prefix is not
         protected by the frame's CRC. Raises `CorruptError` as `decode` does (`limit` is of the whole grid), and
-        `InputError` as `coarse_size`.
+        `InputError` as `coarse_size`, or where it would take more memory than `max_bytes`.
         """
         header, begin = framing.unpack_prefix(bytes(blob), self._layout)
-        count = self._levels_at(header, spacing)
+        count = self._resolutions_at(header, spacing)
         if spacing == 1:
-            return self.decode(blob, limit)
-        self._check_header(header, limit)
+            return self.decode(blob, limit, max_bytes=max_bytes)
+        self._check_header(header, limit, None)
+        self._check_memory(header, EVERYTHING, max_bytes, spacing)
         end = begin + 4 * sum(header.segments[:count])
         if len(blob) < end:
             raise CorruptError(f"frame is cut after {len(blob)} bytes: spacing {spacing} needs {end}; fetch them")
-        symbols, centroids = self._symbols_of(header, memoryview(blob)[begin:end], True, spacing)
-        return self._transform.reconstruct(symbols, centroids, header.level, header.extent[1:], spacing)
+        return self._transform.reconstruct(self._coefficients(header, memoryview(blob)[begin:end], spacing))
 
     @cached_property
     def _layout(self) -> framing.Layout:
-        return framing.Layout(self.id, self._levels_of, self.dimensions, self._prior.spatial)
+        return framing.Layout(self.id, self._resolutions_of, self.dimensions, self._prior.spatial)
 
-    def _levels_of(self, rows: int, columns: int) -> int:
-        return len(self._prior.levels(rows, columns))
+    def _resolutions_of(self, rows: int, columns: int) -> int:
+        return len(self._prior.resolutions(rows, columns))
 
-    def _levels_at(self, header: framing.Frame, spacing: int) -> int:
-        """How many spacing levels hold the tokens at a spacing."""
-        most = 1 << max(self._levels_of(*header.extent[1:]) - 1, 0)
+    def _resolutions_at(self, header: framing.Frame, spacing: int) -> int:
+        """How many resolutions hold the tokens at a spacing."""
+        most = 1 << max(self._resolutions_of(*header.extent[1:]) - 1, 0)
         if not isinstance(spacing, int) or spacing < 1 or spacing & (spacing - 1) or spacing > most:
             raise InputError(f"spacing must be a power of 2 from 1 to {most} for this frame, not {spacing!r}")
         return (most // spacing).bit_length()
 
-    def _check_header(self, header: framing.Frame, limit: tuple[int, ...] | None) -> None:
+    def _check_header(
+        self, header: framing.Frame, limit: tuple[int, ...] | None, extent: tuple[int, int, int] | None
+    ) -> None:
         if header.channels > self.rank:
             raise CorruptError(f"frame declares {header.channels} channels where the codec has {self.rank}")
         n, y, x = header.extent
         if limit is not None and any(size > most for size, most in zip(header.extent, limit, strict=True)):
             raise CorruptError(f"frame holds {n} images of {y}x{x} where at most {limit} was expected")
+        if extent is not None and header.extent != tuple(extent):
+            raise CorruptError(f"frame holds {n} images of {y}x{x} where {tuple(extent)} was expected")
+
+    def _check_memory(self, header: framing.Frame, window: Window, max_bytes: int | None, spacing: int = 1) -> None:
+        n, y, x = header.extent
+        rows, columns = -(-y // spacing), -(-x // spacing)
+        sizes = n, rows, columns, self.dimensions
+        wanted = math.prod(len(range(size)[axis]) for size, axis in zip(sizes, window, strict=True))
+        needed = 4 * wanted + self._prior.working_bytes((rows, columns, n, header.channels), y * x)
+        needed += WORKING_BYTES if wanted else 0
+        if max_bytes is not None and needed > max_bytes:
+            raise InputError(
+                f"decoding {n} images of {y}x{x} takes {needed} bytes where max_bytes allows {max_bytes}: raise it"
+            )
 
     def encode_symbols(self, symbols: NDArray[np.integer], quality: float = 1.0) -> bytes:
         """Entropy-code integers (n, y, x, k), absolute values below 2^24, as a frame of that quality."""
-        symbols, level = np.asarray(symbols), quality_level(quality)
+        return self._encoded(np.asarray(symbols), None, quality_level(quality))
+
+    def _encoded(self, symbols: NDArray[np.integer], kept: Kept | None, level: int) -> bytes:
         sizes = _sizes(symbols, self.rank)
         n, y, x, _ = symbols.shape
         framing.check_extent(n, y, x, self.dimensions)
         live = self._prior.live(sizes > 0)
         channels, width = max(live, default=0), int(sizes.max(initial=0)).bit_length()
-        words, segments = np.zeros(0, np.uint32), list[int]()
+        words, segments = b"", list[int]()
         if channels:
-            grid = symbols[..., :channels].transpose(1, 2, 0, 3)
-            words, segments = self._prior.encode(grid, level, width, live)
+            grid = symbols.transpose(1, 2, 0, 3)
+            words, segments = self._prior.encode(grid, level, width, live, kept)
         header = framing.Frame(
             bytes.fromhex(self.id)[:4], level, (n, y, x), channels, width, live if channels else (), tuple(segments)
         )
-        return framing.pack(header, words.astype("<u4").tobytes(), self._layout.by_level)
+        return framing.pack(header, words, self._layout.by_resolution)
 
     def decode_symbols(self, blob: bytes) -> tuple[NDArray[np.int32], float]:
         """Symbols (n, y, x, k) and quality of a frame. Raises `CorruptError` as `decode`."""
-        symbols, _, level = self._decode(blob, None, centred=False)
-        n, y, x, live = symbols.shape
-        full = np.zeros((y, x, n, self.rank), np.int32)  # as they were decoded: faster than a transposed copy
-        full[..., :live] = symbols.transpose(1, 2, 0, 3)
-        return full.transpose(2, 0, 1, 3), level_quality(level)
-
-    def _decode(
-        self, blob: bytes, limit: tuple[int, ...] | None, centred: bool
-    ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None, int]:
-        """Symbols of the channels that are not all zero, their centroids in 1/256, and the level."""
         header, words = framing.unpack(bytes(blob), self._layout)
-        self._check_header(header, limit)
-        return *self._symbols_of(header, words, centred), header.level
+        self._check_header(header, None, None)
+        grid, _ = self._decoded(header, words, 1, False, self.rank)
+        return grid.transpose(2, 0, 1, 3), level_quality(header.level)
 
-    def _symbols_of(
-        self, header: framing.Frame, words: memoryview, centred: bool, spacing: int = 1
+    def _decoded(
+        self, header: framing.Frame, words: memoryview, spacing: int, centred: bool, channels: int
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
-        """Symbols (n, y, x, channels) at multiples of a spacing and, if `centred`, their centroids in 1/256."""
+        """Symbols (y, x, n, channels) at multiples of a spacing, and centroids."""
         n, y, x = header.extent
         if n * y * x * header.channels == 0:
-            return np.zeros((n, -(-y // spacing), -(-x // spacing), 0), np.int32), None
-        stream = np.frombuffer(words, "<u4").astype(np.uint32)
-        shape = (y, x, n, header.channels)
-        grid, centroids = self._prior.decode(stream, shape, header.level, header.width, header.live, centred, spacing)
-        symbols = grid.transpose(2, 0, 1, 3)
-        return symbols, None if centroids is None else centroids.transpose(2, 0, 1, 3)
+            return np.zeros((-(-y // spacing), -(-x // spacing), n, channels), np.int32), None
+        stream, shape = np.frombuffer(words, "<u4").astype(np.uint32), (y, x, n, header.channels)
+        return self._prior.decode(stream, shape, header.level, header.width, header.live, centred, spacing, channels)
+
+    def _coefficients(self, header: framing.Frame, words: memoryview, spacing: int = 1) -> Coefficients:
+        """What a frame holds at multiples of a spacing, of the channels that are not all zero."""
+        grid, centroids = self._decoded(header, words, spacing, True, header.channels)
+        inside = None if centroids is None else centroids.transpose(2, 0, 1, 3)
+        known = header.live[: self._resolutions_at(header, spacing)] if grid.size else None
+        narrow = header.width <= 10
+        symbols, grid_size = grid.transpose(2, 0, 1, 3), header.extent[1:]
+        return Coefficients(symbols, inside, header.level, known, grid_size, spacing, narrow)
 
 
 def _sizes(symbols: NDArray[np.integer], rank: int) -> NDArray[np.int64]:
@@ -430,77 +405,3 @@ def _subsample(embeddings: NDArray[Any], seed: int) -> NDArray[Any]:
         return embeddings
     chosen = np.random.default_rng(seed).choice(len(embeddings), limit, replace=False)
     return embeddings[np.sort(chosen)]
-
-
-def _read_transform(config: Mapping[str, Any]) -> Transform:
-    dimensions = whole(config, "dimensions", 1, 1 << 16)
-    rank = whole(config, "rank", 1, dimensions)
-    step = config.get("step")
-    if not isinstance(step, float | int) or not math.isfinite(step) or step <= 0:
-        raise InputError(f"codec config: step must be a positive number, not {step!r}")
-    mean = unpack_array(config.get("mean"), "mean", "<f4", 1)
-    basis = order = positions = None
-    if "positions" in config:
-        positions = unpack_array(config["positions"], "positions", "<f2", 3)
-        if positions.shape[2] != dimensions or 0 in positions.shape or not np.isfinite(positions).all():
-            raise InputError(
-                f"codec config: positions {positions.shape} do not fit {dimensions} dimensions, or hold NaN"
-            )
-    if "basis" in config:
-        basis = unpack_array(config["basis"], "basis", "<f2", 2)
-    else:
-        order = unpack_array(config.get("order"), "order", "<u2", 1).astype(np.int64)
-    fits = basis.shape == (rank, dimensions) if basis is not None else order.shape == (rank,)  # type: ignore[union-attr]
-    if mean.shape != (dimensions,) or not fits or (order is not None and np.any(order >= dimensions)):
-        raise InputError(f"codec config: mean and basis (or order) do not fit {dimensions} dimensions and rank {rank}")
-    if not np.isfinite(mean).all() or (basis is not None and not np.isfinite(basis).all()):
-        raise InputError("codec config: mean or basis holds NaN or infinity")
-    gains = None
-    if config["version"] == VERSIONS["haar"]:
-        if config["prior"] != "hierarchical":
-            raise InputError("codec config: a pyramid needs the hierarchical prior")
-        gains = _check_gains(unpack_array(config.get("gains"), "gains", "<f4", 1))  # type: ignore[arg-type]
-    return Transform(mean, float(step), basis, order, positions, gains)
-
-
-def _check_gains(gains: Sequence[float]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        found = np.asarray(gains, np.float32)
-    if found.ndim != 1 or not 1 <= len(found) <= _MAX_GAINS or not np.isfinite(found).all() or found.min() <= 0:
-        raise InputError(f"gains must be 1 to {_MAX_GAINS} positive numbers, fine octaves first, not {gains!r}")
-    return found
-
-
-def _read_prior(config: Mapping[str, Any], transform: Transform) -> Prior:
-    rank, spatial = transform.rank, transform.gains is not None
-    base = unpack_array(config.get("base"), "base", "<i2", 3)
-    weights = unpack_array(config.get("weights"), "weights", "<i2", 4)
-    hierarchical = config["prior"] == "hierarchical"
-    classes = parameter_classes(hierarchical)
-    anchors = base.shape[0]
-    names = weight_names(spatial)
-    if base.shape != (anchors, classes, rank) or weights.shape != (len(names), *base.shape) or anchors < 1:
-        raise InputError(
-            f"codec config: base {base.shape} and weights {weights.shape} do not fit {classes} classes of {rank}"
-        )
-    signed = np.array([name in ("wn", "wf") for name in names])[:, None, None, None]
-    if np.any(weights < np.where(signed, -128, 0)) or np.any(weights > np.where(signed, 127, 255)):
-        raise InputError("codec config: weights are out of range")
-    offset_of = unpack_array(config.get("offset_of"), "offset_of", "<u1", 1)
-    if offset_of.shape != (65,) or offset_of.max() > 32:
-        raise InputError("codec config: offset_of must have 65 entries below 33")
-    scales = Scales(
-        whole(config, "scale_low", 0, 255),
-        whole(config, "scale_split", 1, 255),
-        whole(config, "scale_wide", 4, 255),
-        offset_of,
-    )
-    radii = unpack_array(config.get("radii"), "radii", "<u2", 1)
-    bank = Bank(radii, unpack_array(config.get("frequencies"), "frequencies", "<u2", 1))
-    if len(bank) != scales.tables:
-        raise InputError(f"codec config: {len(bank)} tables where the scales need {scales.tables}")
-    centroids = unpack_array(config.get("centroids"), "centroids", "<i1", 2)
-    if centroids.shape != (len(bank), 5) or np.abs(centroids.astype(np.int16)).max() > MAX_CENTROID:
-        raise InputError(f"codec config: centroids must be {len(bank)} rows of 5 within +-{MAX_CENTROID}")
-    parameters = Parameters(whole(config, "first_level", -128, 127), whole(config, "spacing", 1, 255), base, weights)
-    return Prior(hierarchical, parameters, scales, bank, centroids, spatial)

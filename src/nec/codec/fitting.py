@@ -20,7 +20,7 @@ from nec.codec.prior import (
 )
 from nec.codec.tables import TOTAL, Bank, integer_table
 from nec.codec.transform import Transform
-from nec.codec.waves import Neighbours, Wave, spacing_levels
+from nec.codec.waves import Neighbours, Wave, resolutions_of
 
 FIRST_LEVEL, LAST_LEVEL = -32, 16
 _SPACING = {True: 8, False: 4}  # of anchors, for the hierarchical and the factorised prior
@@ -73,7 +73,7 @@ def _fit_parameters(coefficients: Floats, hierarchical: bool, spatial: bool, rng
     anchors = (LAST_LEVEL - FIRST_LEVEL) // spacing + 1
     base = np.zeros((anchors, classes, channels), np.int16)
     weights = np.zeros((len(weight_names(spatial)), anchors, classes, channels), np.int16)
-    kinds, groups = _waves_by_class(spacing_levels(rows, columns, hierarchical)), _groups(channels, spatial)
+    kinds, groups = _waves_by_class(resolutions_of(rows, columns, hierarchical)), _groups(channels, spatial)
     fit_class, round_ = (_fit_details, _draft_round) if spatial else (_fit_class, np.rint)
     start = np.repeat(np.array(_PYRAMID_START if spatial else _START, np.float32)[:, None], channels, 1)
     for kind, waves in kinds.items():
@@ -257,8 +257,8 @@ def _fit_tables(coefficients: Floats, draft: Prior, rounding: Prior | None = Non
         if not spatial:
             grid = np.rint(scaled).astype(np.int64)
         else:
-            grid = (_draft_round(scaled) if rounding is None else rounding.quantise(scaled, level)).astype(np.int64)
-        for waves in draft.levels(rows, columns):
+            grid = (_draft_round(scaled) if rounding is None else rounding.quantise(scaled, level)[0]).astype(np.int64)
+        for waves in draft.resolutions(rows, columns):
             for wave in waves:
                 tokens = slice(wave.row, None, wave.step), slice(wave.column, None, wave.step)
                 context = draft.context(wave, grid, draft.relatives(wave, rows, columns), level)

@@ -6,7 +6,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from nec.codec.checksum import crc32c
+from google_crc32c import value as crc32c
+
 from nec.errors import CorruptError, InputError
 
 MAGIC = b"\x9aN"
@@ -15,6 +16,8 @@ MAX_VALUES = 1 << 30
 """Largest n * y * x * d that a frame may declare (memory is taken only below it)."""
 MAX_SIDE = 1 << 16
 """Largest rows or columns of a token grid."""
+MAX_HEADER = 176
+"""Bytes that a header takes at most: the fixed part, five numbers, and two of each of 17 resolutions."""
 _FIXED = struct.Struct("<2sBb4sI")
 
 
@@ -23,7 +26,7 @@ class Frame:
     """Header fields of one frame.
 
     `extent` (n, y, x); `channels` before the last ones that are zero throughout; `width` bits of the largest absolute
-    symbol; of each spacing level, coarse first, `live`, the channels before the last ones that are zero in it, and
+    symbol; of each resolution, coarse first, `live`, the channels before the last ones that are zero in it, and
     `segments`, the words that it adds to the ANS stream.
     """
 
@@ -40,14 +43,14 @@ class Frame:
 class Layout:
     """What of a frame depends on its codec.
 
-    `levels_of(y, x)` says how many spacing levels a grid has, `dimensions` how many values a token decodes to,
-    `by_level` whether a frame counts the live channels of every level (version 2), which else are all `channels`.
+    `resolutions_of(y, x)` says how many resolutions a grid has, `dimensions` how many values a token decodes to,
+    `by_resolution` whether a frame counts the live channels of each (version 2), which else are all `channels`.
     """
 
     codec_id: str
-    levels_of: Callable[[int, int], int]
+    resolutions_of: Callable[[int, int], int]
     dimensions: int
-    by_level: bool
+    by_resolution: bool
 
 
 def varint(value: int) -> bytes:
@@ -79,13 +82,13 @@ class Reader:
             shift += 7
 
 
-def pack(frame: Frame, words: bytes, by_level: bool) -> bytes:
+def pack(frame: Frame, words: bytes, by_resolution: bool) -> bytes:
     """Serialise a frame; `words` is the ANS stream, 4 * sum(segments) bytes."""
     numbers = [*frame.extent, frame.channels, frame.width]
     for live, segment in zip(frame.live, frame.segments, strict=True):
-        numbers += [live, segment] if by_level else [segment]
+        numbers += [live, segment] if by_resolution else [segment]
     if frame.segments:
-        numbers.pop()  # the last level's words are the rest
+        numbers.pop()  # the last resolution's words are the rest
     rest = b"".join(map(varint, numbers)) + words
     head = struct.pack("<2sBb4s", MAGIC, VERSION, frame.level, frame.codec_id)
     return head + struct.pack("<I", crc32c(head + rest)) + rest
@@ -109,7 +112,7 @@ def unpack(blob: bytes, layout: Layout) -> tuple[Frame, memoryview]:
 
 
 def unpack_prefix(blob: bytes, layout: Layout) -> tuple[Frame, int]:
-    """Header of a frame whose end may be missing, and where its words begin; without the finest level's segment.
+    """Header of a frame whose end may be missing, and where its words begin; without the finest resolution's segment.
 
     Nothing protects a prefix against damage but the header's limits. `CorruptError` as in `unpack`.
     """
@@ -132,16 +135,18 @@ def _check_start(blob: bytes, codec_id: str) -> tuple[int, Reader]:
 
 
 def _read_numbers(reader: Reader, level: int, layout: Layout) -> Frame:
-    """A header but for the last level's segment."""
+    """A header but for the last resolution's segment."""
     n, y, x, channels, width = (reader.varint() for _ in range(5))
     if y > MAX_SIDE or x > MAX_SIDE or n * y * x * layout.dimensions > MAX_VALUES or width > 24:
         raise CorruptError(f"frame declares {n} images of {y}x{x} tokens and {width} bits a symbol: beyond the limit")
     live, segments = [], []
-    for left in reversed(range(layout.levels_of(y, x) if channels else 0)):
-        live.append(reader.varint() if layout.by_level else channels)
+    for left in reversed(range(layout.resolutions_of(y, x) if channels else 0)):
+        live.append(reader.varint() if layout.by_resolution else channels)
         segments += [reader.varint()] if left else []
     if max(live, default=channels) > channels:
-        raise CorruptError(f"frame header is damaged: a level has {max(live)} live channels where {channels} are coded")
+        raise CorruptError(
+            f"frame header is damaged: a resolution has {max(live)} live channels where {channels} are coded"
+        )
     writer = bytes.fromhex(layout.codec_id)[:4]
     return Frame(writer, level, (n, y, x), channels, width, tuple(live), tuple(segments))
 

@@ -18,10 +18,8 @@ with the sums F of known relatives' magnitudes that `nec.codec.pyramid.Relatives
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -29,8 +27,8 @@ from numpy.typing import NDArray
 
 from nec.codec import coder, pyramid
 from nec.codec.pyramid import Relatives
-from nec.codec.tables import Bank
-from nec.codec.waves import CLASSES, Neighbours, Wave, spacing_levels
+from nec.codec.tables import ESCAPE_FREQUENCIES, Bank, Reader, Writer, bad_escape, check_first_word, left_over
+from nec.codec.waves import CLASSES, KINDS, Neighbours, Wave, resolutions_of
 from nec.errors import CorruptError
 
 UNIT_BITS = 14
@@ -46,8 +44,7 @@ DEAD_ZONE = 0.13
 _LARGEST_THRESHOLD = 0.9
 _MANTISSAS = np.array([256, 279, 304, 332, 362, 395, 431, 470], np.int64)
 _BLOCK_VALUES = 1 << 20
-_NARROW_BITS = {False: 7, True: 6}
-_NARROW_MAGNITUDE = 1 << 22
+_NARROW_BITS, _NARROW_MAGNITUDE = {False: 13, True: 12}, 1 << 29  # of symbols without and with a pyramid, of b0
 
 Ints = NDArray[np.integer]
 
@@ -59,9 +56,10 @@ def exp2_eighths(value: Ints) -> NDArray[np.int64]:
 
 
 def scale_index(magnitude: Ints) -> NDArray[np.int32]:
-    """4 floor(log2 M) + the two bits after the leading one, for 1 <= M < 2^52 (below 2^24 for int32)."""
+    """4 floor(log2 M) + the two bits after the leading one, for 1 <= M < 2^52 (below 2^31 for int32)."""
     if magnitude.dtype == np.int32:
-        return (magnitude.astype(np.float32).view(np.int32) >> 21) - (127 << 2)
+        exact = magnitude & ~(magnitude >> 24)  # the bit that would round up is 0 then
+        return (exact.astype(np.float32).view(np.int32) >> 21) - (127 << 2)
     return ((magnitude.astype(np.float64).view(np.int64) >> 50) - (1023 << 2)).astype(np.int32)
 
 
@@ -151,18 +149,41 @@ class Context:
 
 @dataclass(frozen=True)
 class Step:
-    """What is coded at once: a wave of some images, up to channel `live`."""
+    """What is coded at once: a wave of some images, up to channel `live`; `resolution` counts, coarse first."""
 
     wave: Wave
     images: slice
     live: int
-    relatives: Neighbours | Relatives
+    resolution: int
 
     @property
     def tokens(self) -> tuple[slice, slice, slice, slice]:
         """Where it lies in a grid (y, x, n, k)."""
         wave = self.wave
         return slice(wave.row, None, wave.step), slice(wave.column, None, wave.step), self.images, slice(self.live)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """For the kernel."""
+        wave, band = self.wave, pyramid.ORDER.index(self.wave.kind) if self.wave.kind in pyramid.ORDER else 0
+        where = wave.row, wave.column, wave.step, wave.parameter_class
+        return KINDS.index(wave.kind), band, *where, self.images.start, self.images.stop, self.live, self.resolution
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Contexts of a pyramid's symbols, taken while they were quantised: (y, x, n, k) tables and raw low bits."""
+
+    tables: NDArray[np.uint16]
+    shifts: NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> Kept:
+        return cls(np.empty(shape, np.uint16), np.zeros(shape, np.uint8))
+
+    def at(self, step: Step) -> Context:
+        shifts = self.shifts[step.tokens]
+        return Context(None, None, self.tables[step.tokens], shifts.astype(np.int32) if shifts.any() else None)
 
 
 class Prior:
@@ -192,22 +213,22 @@ class Prior:
             rows.append(first + np.arange(scales.offsets) * (index < scales.split))
         return np.array(rows, np.uint16).reshape(-1)
 
-    def levels(self, rows: int, columns: int) -> list[list[Wave]]:
-        """Waves in coding order, one list a spacing level."""
+    def resolutions(self, rows: int, columns: int) -> list[list[Wave]]:
+        """Waves in coding order, one list a resolution."""
         if self.spatial:
-            return spacing_levels(rows, columns, order=pyramid.ORDER)
-        return spacing_levels(rows, columns, self.hierarchical)
+            return resolutions_of(rows, columns, order=pyramid.ORDER)
+        return resolutions_of(rows, columns, self.hierarchical)
 
     def live(self, active: NDArray[np.bool_]) -> tuple[int, ...]:
-        """Channels of each spacing level that are coded: up to the last one with a symbol (y, x, k) that is not 0.
+        """Channels of each resolution that are coded: up to the last one with a symbol (y, x, k) that is not 0.
 
-        Those of a pyramid grow towards coarse levels; where symbols are tokens all levels code the same channels.
+        Those of a pyramid grow towards coarse resolutions; where symbols are tokens all code the same channels.
         """
         rows, columns, channels = active.shape
         after = np.where(active, np.arange(1, channels + 1), 0).max(axis=2, initial=0)
         found = [
             max((int(after[w.row :: w.step, w.column :: w.step].max()) for w in waves), default=0)
-            for waves in self.levels(rows, columns)
+            for waves in self.resolutions(rows, columns)
         ]
         return tuple(found) if self.spatial else (max(found, default=0),) * len(found)
 
@@ -220,20 +241,20 @@ class Prior:
     def context(self, wave: Wave, grid: Ints, relatives: Neighbours | Relatives, level: int) -> Context:
         """Context of `wave`'s tokens for the images and channels in `grid` (y, x, n, k), int32 or int64.
 
-        int32 serves where |symbol| < 2^7 (of a pyramid 2^6) and every b0 <= 2^22: all sums then stay below 2^24.
+        int32 serves where |symbol| < 2^13 (of a pyramid 2^12) and every b0 <= 2^29: all sums then stay below 2^31.
         """
         at = self._at(level)
         kind, channels = wave.parameter_class, grid.shape[3]
         b0 = at.b0[kind, :channels].astype(grid.dtype)
         if wave.kind == "root":
             shape = (*wave.shape(*grid.shape[:2]), grid.shape[2], channels)
-            table, shift = self._tables(b0, np.zeros(1, np.uint8))
+            table, shift = self._tables(b0, self.scales.offset_of[:1])
             shift = None if shift is None else np.broadcast_to(shift, shape)
             return Context(None, None, np.broadcast_to(table, shape), shift)
         if isinstance(relatives, Relatives):
             magnitude = self._expected(at.weights[:, kind, :channels].astype(grid.dtype), relatives, np.abs(grid))
             magnitude += b0
-            table, shift = self._tables(magnitude, np.zeros(1, np.uint8))
+            table, shift = self._tables(magnitude, self.scales.offset_of[:1])
             return Context(None, None, table, shift)
         wn, wf, an, af, ap = at.weights[:, kind, :channels].astype(grid.dtype)
         prediction = wn * relatives.near_mean(grid)
@@ -257,23 +278,9 @@ class Prior:
         return total
 
     def _context_of(self, step: Step, grid: Ints, level: int, kind: type[np.integer]) -> Context:
-        """`context` of a step's images and channels of a C-ordered grid, compiled where that is possible.
-
-        Computed in the integers `kind`, see `_arithmetic`; the grid itself stays int32, which halves its memory.
-        """
-        wave, channels = step.wave, step.live
-        fast = coder.compiled()
-        if fast is not None and wave.kind != "root":
-            at, place = self._at(level), wave.parameter_class
-            b0 = at.b0[place, :channels].astype(kind)
-            weights = np.ascontiguousarray(at.weights[:, place, :channels], kind)
-            scales = (self.scales.low, self.scales.split + self.scales.wide - 1, self.scales.offsets)
-            images = step.images.indices(grid.shape[2])[:2]
-            table, shift, base, mirror = fast.contexts(
-                grid, images, wave, (b0, weights), scales, self.scales.offset_of, self._table_of, self.spatial
-            )
-            return Context(base, mirror, table, shift)
-        return self.context(wave, grid[:, :, step.images, :channels].astype(kind, copy=False), step.relatives, level)
+        """`context` of a step's images and channels, computed in the integers `kind`, see `_arithmetic`."""
+        some = grid[:, :, step.images, : step.live].astype(kind, copy=False)
+        return self.context(step.wave, some, self.relatives(step.wave, *grid.shape[:2]), level)
 
     def _tables(
         self, magnitude: Ints, offset: NDArray[np.uint8]
@@ -296,29 +303,48 @@ class Prior:
 
     # ---- coding
 
+    @cached_property
+    def _model(self) -> Any:
+        """The tables for the kernel."""
+        scales, bank = self.scales, self.bank
+        numbers = np.array([scales.low, scales.split, scales.wide, self.spatial], np.int64)
+        radii, centroids = bank.radii.astype(np.int64), np.ascontiguousarray(self.centroids)
+        return coder.KERNEL.Model(numbers, scales.offset_of, radii, bank.frequencies, centroids, ESCAPE_FREQUENCIES)
+
+    def _plan(self, steps: list[Step], level: int, width: int) -> tuple[Any, ...]:
+        """What the kernel takes of steps and a level."""
+        at, numbers = self._at(level), np.array([step.numbers for step in steps], np.int64)
+        return numbers.reshape(-1, 10), at.b0, at.weights, self._arithmetic(level, width) is np.int32
+
     def _blocks(self, shape: tuple[int, ...]) -> list[slice]:
         """Images of a grid (y, x, n, k) that are coded together, so that memory stays bounded; part of the format."""
         y, x, n, k = shape
         size = max(1, _BLOCK_VALUES // max(y * x * k, 1))
-        return [slice(start, start + size) for start in range(0, n, size)]
+        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
     def encode(
-        self, symbols: NDArray[np.integer], level: int, width: int, live: tuple[int, ...]
-    ) -> tuple[NDArray[np.uint32], list[int]]:
-        """Words in reading order, and the words that each spacing level adds.
+        self, symbols: NDArray[np.integer], level: int, width: int, live: tuple[int, ...], kept: Kept | None = None
+    ) -> tuple[bytes, list[int]]:
+        """Words in reading order, as bytes, and the words that each resolution adds.
 
-        `symbols` (y, x, n, k), |s| < 2^width, are zero from channel `live` of their level on.
+        `symbols` (y, x, n, k), |s| < 2^width, are zero from channel `live` of their resolution on. Contexts that
+        `quantise` kept are not taken again.
         """
-        grid, kind = symbols.astype(np.int32, order="C"), self._arithmetic(level, width)
-        writer, below = coder.new_writer(), []
-        for steps in reversed(list(self._steps(grid.shape, live))):
-            below.append(writer.words_below)
-            for step in reversed(steps):
-                context = self._context_of(step, grid, level, kind)
-                writer.push_block(self.bank, context.table, context.fold(grid[step.tokens]), context.shift)
-        words = writer.finish()
-        ends = [len(words) - count for count in reversed(below)]
-        return words, np.diff(ends, prepend=0).tolist()
+        grid = symbols.astype(np.int32, order="C", copy=False)
+        steps = self._steps((*grid.shape[:3], max(live)), live)
+        if coder.KERNEL is not None:
+            pair = None if kept is None else (kept.tables, kept.shifts)
+            code, below = self._model.encode(self._plan(steps, level, width), grid, len(live), pair)
+        else:
+            kind, writer, below = self._arithmetic(level, width), Writer(), [0] * len(live)
+            for number in reversed(range(len(live))):
+                below[number] = writer.words_below
+                for step in reversed([step for step in steps if step.resolution == number]):
+                    context = self._context_of(step, grid, level, kind) if kept is None else kept.at(step)
+                    writer.push_block(self.bank, context.table, context.fold(grid[step.tokens]), context.shift)
+            code = writer.finish().astype("<u4").tobytes()
+        ends = [len(code) // 4 - count for count in below]
+        return code, np.diff(ends, prepend=0).tolist()
 
     def decode(
         self,
@@ -329,24 +355,33 @@ class Prior:
         live: tuple[int, ...],
         centred: bool,
         spacing: int = 1,
+        channels: int | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Symbols (y, x, n, k) from all the words of a stream, and if `centred` each one's centroid in 1/256.
 
-        At a `spacing` above 1, only those at its multiples, from the words which their levels add. Raises
-        `CorruptError` if the stream does not end as it should.
+        They are of `shape`, or have `channels` channels, the last ones 0. At a `spacing` above 1, only those at its
+        multiples, from the words which their resolutions add. Raises `CorruptError` if the stream does not end right.
         """
-        lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), *shape[2:]
-        grid, kind = np.zeros(lattice, np.int32), self._arithmetic(level, width)
+        check_first_word(words)
+        lattice = -(-shape[0] // spacing), -(-shape[1] // spacing), shape[2], channels or shape[3]
+        grid = np.zeros(lattice, np.int32)
         centroid = np.zeros(lattice, np.int8) if centred else None
-        reader = coder.new_reader(words)
-        for step in chain.from_iterable(self._steps(shape, live, spacing)):
+        steps = self._steps(shape, live, spacing)
+        if coder.KERNEL is not None:
+            plan = self._plan(steps, level, width)
+            wrong = self._model.decode(words, plan, grid, centroid, width, spacing == 1)
+            if wrong:
+                raise (bad_escape, _bad_width, left_over)[wrong - 1]()
+            return grid, centroid
+        reader, kind = Reader(words), self._arithmetic(level, width)
+        for step in steps:
             context = self._context_of(step, grid, level, kind)
             residual = reader.pull_block(self.bank, context.table, context.shift)
             if centroid is not None:
                 centroid[step.tokens] = self._centroids(context, residual)
             symbols = context.unfold(residual)
-            if max(symbols.max(), -symbols.min()) >> width:
-                raise CorruptError("code stream is damaged: a symbol exceeds its declared width")
+            if symbols.max() >> width > 0 or symbols.min() <= -(1 << width):
+                raise _bad_width()
             grid[step.tokens] = symbols
         if spacing == 1:
             reader.check_finished()
@@ -360,17 +395,21 @@ class Prior:
         inside = self.centroids.reshape(-1)[row]
         return inside if context.mirror is None else inside * context.mirror
 
-    def _steps(self, shape: tuple[int, ...], live: tuple[int, ...], spacing: int = 1) -> Iterator[list[Step]]:
-        """By spacing level, what of a grid (y, x, n, k), or of its lattice of a spacing, is coded at once."""
-        lattice = -(-shape[0] // spacing), -(-shape[1] // spacing)
-        for waves, channels in zip(self.levels(*shape[:2]), live, strict=True):
-            steps = []
+    def _steps(self, shape: tuple[int, ...], live: tuple[int, ...], spacing: int = 1) -> list[Step]:
+        """What of a grid (y, x, n, k), or of its lattice of a spacing, is coded at once, in coding order."""
+        steps, blocks = [], self._blocks(shape)
+        for resolution, (waves, channels) in enumerate(zip(self.resolutions(*shape[:2]), live, strict=True)):
             for wave in waves if channels else ():
                 if wave.step > spacing or wave.kind == "root":
                     wave = wave if spacing == 1 else wave.within(spacing)
-                    relatives = self.relatives(wave, *lattice)
-                    steps += [Step(wave, images, channels, relatives) for images in self._blocks(shape)]
-            yield steps
+                    steps += [Step(wave, images, channels, resolution) for images in blocks]
+        return steps
+
+    def working_bytes(self, shape: tuple[int, int, int, int], tokens: int) -> int:
+        """About the most memory that decoding (y, x, n, k) symbols takes, they included, of grids of so many tokens."""
+        y, x, n, k = shape
+        together = min(max(1, _BLOCK_VALUES // max(tokens * k, 1)), n) * y * x * k
+        return 5 * y * x * n * k + (20 if coder.KERNEL is not None else 60) * together
 
     # ---- quantising
 
@@ -389,17 +428,34 @@ class Prior:
             found[index] = np.clip(0.5 + DEAD_ZONE / 2 * cost, 0.5, max(min(stays, _LARGEST_THRESHOLD), 0.5))
         return found
 
-    def quantise(self, scaled: NDArray[np.floating], level: int) -> NDArray[np.int32]:
-        """Symbols of a pyramid's coefficients (y, x, n, k), given in steps: wave by wave, by what each will cost."""
-        width = int(np.abs(scaled).max(initial=0.0) + 1).bit_length()
-        grid, kind = np.zeros(scaled.shape, np.int32), self._arithmetic(level, width)
-        live = self.live((np.abs(scaled) >= self.thresholds.min()).any(axis=2))
-        for step in chain.from_iterable(self._steps(grid.shape, live)):
+    def quantise(self, scaled: NDArray[np.float64], level: int) -> tuple[NDArray[np.int32], Kept]:
+        """Symbols of a pyramid's coefficients (y, x, n, k), given in steps: wave by wave, by what each will cost.
+
+        Also the contexts in which that was found, of the channels that have a symbol other than 0.
+        """
+        scaled = np.ascontiguousarray(scaled, np.float64)
+        grid, kept = np.zeros(scaled.shape, np.int32), Kept.empty(scaled.shape)
+        sizes = np.maximum(scaled.max(axis=2, initial=0), -scaled.min(axis=2, initial=0))
+        width = int(sizes.max(initial=0.0) + 1).bit_length()
+        steps = self._steps(grid.shape, self.live(sizes >= self.thresholds.min()))
+        if coder.KERNEL is not None:
+            rise, pair = 1 - self.thresholds, (kept.tables, kept.shifts)
+            self._model.quantise(self._plan(steps, level, width), scaled, grid, rise, pair)
+            return grid, kept
+        kind = self._arithmetic(level, width)
+        for step in steps:
             context = self._context_of(step, grid, level, kind)
+            kept.tables[step.tokens] = context.table
+            if context.shift is not None:
+                kept.shifts[step.tokens] = context.shift
             value = scaled[step.tokens]
             size = np.floor(np.abs(value) + (1 - self.thresholds[context.table]))
             grid[step.tokens] = np.copysign(size, value)
-        return grid
+        return grid, kept
+
+
+def _bad_width() -> CorruptError:
+    return CorruptError("code stream is damaged: a symbol exceeds its declared width")
 
 
 def weight_names(spatial: bool) -> tuple[str, ...]:

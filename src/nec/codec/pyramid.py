@@ -15,11 +15,13 @@ Haar (1910); embedded pyramids with contexts from parents: Shapiro 1993 (EZW), T
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.codec import coder
 from nec.codec.waves import Wave, spacings
 
 ORIENTATIONS = {"across": (0, 1), "down": (1, 0), "diag": (1, 1)}
@@ -43,38 +45,95 @@ def forward(values: Floats) -> Floats:
 
 def inverse(coefficients: Floats) -> Floats:
     """Tokens (n, y, x, k) of coefficients in place, a new array."""
-    tokens = coefficients * weights(*coefficients.shape[1:3])[..., None]
-    add_up(tokens.transpose(1, 2, 0, 3))
-    return tokens
+    rows, columns = coefficients.shape[1:3]
+
+    by_octave = weights(rows, columns)
+
+    def band(octave: int, row: slice, column: slice) -> Floats:
+        return coefficients[:, row, column] * by_octave[octave]
+
+    return assemble(band, (rows, columns), (0, rows), (0, columns))
 
 
-def weights(rows: int, columns: int) -> Floats:
-    """What `inverse` multiplies each place of a grid (rows, columns) by; then it only adds and subtracts."""
+def weights(rows: int, columns: int) -> list[float]:
+    """By octave, what coefficients are multiplied by; then averages and details need only be added and subtracted."""
     by_octave = [1 / scale(rows, columns, step) for step in spacings(rows, columns)]
-    return np.array([*by_octave, by_octave[-1] if by_octave else 1.0])[octaves(rows, columns)]
+    return [*by_octave, by_octave[-1] if by_octave else 1.0]
 
 
-def add_up(weighted: NDArray[Any]) -> None:
-    """Tokens (y, x, ...) of coefficients in place that were multiplied by their `weights`, in place."""
-    for step in reversed(spacings(*weighted.shape[:2])):
-        lattice = weighted[:: step // 2, :: step // 2]
-        for view in (lattice.swapaxes(0, 1), lattice):
-            pairs = len(view) // 2
-            first, second = view[: 2 * pairs : 2], view[1 : 2 * pairs : 2]
-            difference = first - second
-            first += second
-            second[...] = difference
+Band = Callable[[int, slice, slice], NDArray[Any]]
 
 
-def averaged(values: Floats, spacing: int) -> Floats:
-    """Means of (rows, columns, k) over cells of spacing x spacing, as the pyramid takes them at the borders."""
-    rows, columns, _ = values.shape
-    coefficients = np.array(values)[None]
-    for step in spacings(rows, columns):
-        if step <= spacing:
-            for axis in (1, 2):
-                _butterfly(_lattice(coefficients, step // 2), axis)
-    return coefficients[0, ::spacing, ::spacing] / scale(rows, columns, spacing)
+def assemble(
+    band: Band, grid: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], out: Floats | None = None
+) -> Floats:
+    """Tokens [rows) x [columns) of a grid, (n, rows, columns, d), from the coefficients that they depend on alone.
+
+    `band` gives coefficients (n, ..., d) of an octave, times its weight, at rows and columns of the grid. `out` is
+    where the tokens go, a new array by default.
+    """
+    steps = spacings(*grid)
+    values, top, left = band(len(steps), slice(0, 1), slice(0, 1)), 0, 0
+    for octave, step in reversed(list(enumerate(steps))):
+        half = step // 2
+        first_row, first_column = rows[0] // step, columns[0] // step  # of the cells at this spacing
+        stop_row, stop_column = -(-rows[1] // step), -(-columns[1] // step)
+        averages = values[:, first_row - top : stop_row - top, first_column - left : stop_column - left]
+        details = [
+            band(
+                octave,
+                slice(first_row * step + y * half, stop_row * step, step),
+                slice(first_column * step + x * half, stop_column * step, step),
+            )
+            for y, x in ORIENTATIONS.values()
+        ]
+        top, left = 2 * first_row, 2 * first_column
+        shape = min(2 * stop_row, -(-grid[0] // half)) - top, min(2 * stop_column, -(-grid[1] // half)) - left
+        aligned = half == 1 and (top, left, *shape) == (rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0])
+        fresh = (len(values), *shape, values.shape[3])
+        values = out if aligned and out is not None else np.empty(fresh, values.dtype)
+        _expand(averages, *details, out=values)
+    found = values[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+    if out is None:
+        return found
+    if values is not out:
+        out[...] = found
+    return out
+
+
+def _expand(averages: Floats, *details: Floats, out: Floats) -> None:
+    """Averages of the spacing below: pairs along the columns, then along the rows; a last one without partner stays."""
+    if coder.KERNEL is not None:
+        coder.KERNEL.expand(*map(np.ascontiguousarray, (averages, *details)), out)
+        return
+    across, down, diag = details
+    rows, columns = down.shape[1], across.shape[2]  # of pairs
+    upper = np.empty((*averages.shape[:2], *out.shape[2:]), out.dtype)
+    lower = np.empty((*down.shape[:2], *out.shape[2:]), out.dtype)
+    for lines, whole, detail in ((upper, averages, across), (lower, down, diag)):
+        np.add(whole[:, :, :columns], detail, out=lines[:, :, : 2 * columns : 2])
+        np.subtract(whole[:, :, :columns], detail, out=lines[:, :, 1 : 2 * columns : 2])
+        lines[:, :, 2 * columns :] = whole[:, :, columns:]
+    np.add(upper[:, :rows], lower, out=out[:, : 2 * rows : 2])
+    np.subtract(upper[:, :rows], lower, out=out[:, 1 : 2 * rows : 2])
+    out[:, 2 * rows :] = upper[:, rows:]
+
+
+def cell_weights(size: int, spacing: int, cells: tuple[int, int], period: int) -> NDArray[np.float64]:
+    """What each of `period` repeated lines counts in the mean of a cell, for cells [first, stop) along one side.
+
+    Cells are of `spacing` lines out of `size`, as the pyramid takes them: at an odd end the last line counts twice.
+    """
+    lines, weight, step = np.arange(*cells), np.ones(cells[1] - cells[0]), spacing
+    while step > 1:
+        step //= 2
+        count, first = -(-size // step), lines[0]
+        finer = np.arange(2 * first, min(2 * (lines[-1] + 1), count))
+        paired = (finer % 2 == 1) | (finer + 1 < count)
+        lines, weight = finer, weight[finer // 2 - first] * np.where(paired, 0.5, 1.0)
+    found = np.zeros((cells[1] - cells[0], period))
+    np.add.at(found, (lines // spacing - cells[0], lines % period), weight)
+    return found
 
 
 def scale(rows: int, columns: int, spacing: int) -> float:

@@ -6,9 +6,8 @@ the residuals -R..R and of "escape", all positive, with sum 65536; they are used
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import constriction
 import numpy as np
@@ -19,8 +18,6 @@ from nec.errors import CorruptError, InputError
 TOTAL = 1 << 16
 Ints = NDArray[np.integer]
 _MODEL = constriction.stream.model
-PRECISION = 24
-"""Bits of a frequency in the coder: table frequencies are used times 2^8."""
 _MAX_ESCAPE = 1 << 30
 _DRAW = 16  # raw bits that are pushed at a time, at most
 
@@ -81,52 +78,9 @@ class Bank:
         return [categorical(self.table(index)) for index in range(len(self))]
 
     @cached_property
-    def lookup(self) -> Lookup:
-        """Arrays for the compiled coder."""
-        return Lookup.of(self)
-
-    @cached_property
     def bits(self) -> NDArray[np.float64]:
         """Ideal code length of every entry of `frequencies`."""
         return 16 - np.log2(self.frequencies)
-
-
-@dataclass(frozen=True)
-class Lookup:
-    """A bank as flat arrays over the entries of all tables; each table has one more entry, which starts at 2^24.
-
-    `first` (tables,) entry of each table; `radii`; `frequencies` and `starts` (entries,) at 24-bit precision; `buckets`
-    (tables * 256,) where the search for a quantile begins, from its upper 8 bits, counted from the table's first
-    entry; `likely` (tables,) the most frequent entry.
-    """
-
-    first: NDArray[np.int64]
-    radii: NDArray[np.int32]
-    frequencies: NDArray[np.uint32]
-    starts: NDArray[np.uint32]
-    buckets: NDArray[np.uint16]
-    likely: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, bank: Bank) -> Lookup:
-        tables = [bank.table(index) << PRECISION - 16 for index in range(len(bank))]
-        first = bank.starts[:-1] + np.arange(len(bank))
-        starts = [np.concatenate([[0], np.cumsum(table)]) for table in tables]
-        edges = np.arange(256) << PRECISION - 8
-        buckets = [np.searchsorted(start, edges, side="right") - 1 for start in starts]
-        return cls(
-            first,
-            bank.radii,
-            np.concatenate([np.append(table, 0) for table in tables]).astype(np.uint32),
-            np.concatenate(starts).astype(np.uint32),
-            np.concatenate(buckets).astype(np.uint16),
-            first + np.array([table.argmax() for table in tables], np.int64),
-        )
-
-    @property
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """As the kernel takes them."""
-        return self.first, self.radii, self.frequencies, self.starts, self.buckets, self.likely
 
 
 def _geometric() -> NDArray[np.int64]:
@@ -157,8 +111,11 @@ def bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.frexp(values.astype(np.float64))[1].astype(np.int64)
 
 
-class BlockWriter(Protocol):
+class Writer:
     """ANS stack: what is pushed last is read first. Parts are pushed in reverse of the reading order."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.stack.AnsCoder()
 
     def push_block(
         self, bank: Bank, table: NDArray[np.integer], residual: Ints, shift: NDArray[np.int32] | None = None
@@ -167,34 +124,6 @@ class BlockWriter(Protocol):
 
         Arrays of one shape, in C order; `shift` counts the raw low bits of each residual, None where there are none.
         """
-
-    @property
-    def words_below(self) -> int:
-        """Words that a reader who stops at this point of the stack does not need."""
-
-    def finish(self) -> NDArray[np.uint32]:
-        """Words in reading order."""
-
-
-class BlockReader(Protocol):
-    """Reads a stream of 32-bit words in reading order, as `BlockWriter.finish` gives them."""
-
-    def pull_block(self, bank: Bank, table: NDArray[np.integer], shift: NDArray[np.int32] | None = None) -> Ints:
-        """Inverse of `push_block`: residuals of the shape of `table`, int64 with `shift`, else int32."""
-
-    def check_finished(self) -> None:
-        """Raise `CorruptError` unless every word was used and the coder is back in its first state."""
-
-
-class Writer:
-    """`BlockWriter` on constriction."""
-
-    def __init__(self) -> None:
-        self._coder = constriction.stream.stack.AnsCoder()
-
-    def push_block(
-        self, bank: Bank, table: NDArray[np.integer], residual: Ints, shift: NDArray[np.int32] | None = None
-    ) -> None:
         if shift is not None:
             residual, low = _split(residual, shift)
             for bits in _descending(shift):
@@ -232,20 +161,23 @@ class Writer:
 
     @property
     def words_below(self) -> int:
+        """Words that a reader who stops at this point of the stack does not need."""
         return max(self._coder.num_words() - 2, 0)
 
     def finish(self) -> NDArray[np.uint32]:
+        """Words in reading order."""
         return self._coder.get_compressed()[::-1]
 
 
 class Reader:
-    """`BlockReader` on constriction."""
+    """Reads a stream of 32-bit words in reading order, as `Writer.finish` gives them."""
 
     def __init__(self, words: NDArray[np.uint32]) -> None:
         check_first_word(words)
         self._coder = constriction.stream.stack.AnsCoder(np.ascontiguousarray(words[::-1], dtype=np.uint32))
 
     def pull_block(self, bank: Bank, table: NDArray[np.integer], shift: NDArray[np.int32] | None = None) -> Ints:
+        """Inverse of `push_block`: residuals of the shape of `table`, int64 with `shift`, else int32."""
         order, used, counts = _grouped(table.reshape(-1))
         models = bank.models
         parts = [self._pull(count, models[i]) for i, count in zip(used.tolist(), counts.tolist(), strict=True)]
@@ -287,6 +219,7 @@ class Reader:
         return code - 1
 
     def check_finished(self) -> None:
+        """Raise `CorruptError` unless every word was used and the coder is back in its first state."""
         if not self._coder.is_empty():
             raise left_over()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -11,15 +11,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.codec import pyramid
-from nec.errors import InputError
+from nec.codec import coder, pyramid
+from nec.errors import InputError, shown
 
 Real = TypeVar("Real", np.float32, np.float64)
-Rounding = Callable[[NDArray[np.floating], int], NDArray[np.int32]]
 LEVELS_PER_OCTAVE = 8
 MIN_LEVEL, MAX_LEVEL = -128, 127
 MAX_SYMBOL_BITS = 24
-_BATCH_VALUES, _DECODED_VALUES = 1 << 22, 1 << 19  # at once, to bound copies
+MAX_SIZE = 2.0**100
+"""Largest absolute value of embeddings: sums over channels stay far inside single precision."""
+_BATCH_VALUES, _DECODED_VALUES = 1 << 22, 1 << 18  # at once, to bound copies
+WORKING_BYTES = 16 << 20
+"""About what `reconstruct` takes beside its result."""
 _SINGLE = 1 << 10  # symbols below it are dequantised in single precision
 _WORTH_POSITIONS = 0.03  # of the variance; below that, the means by position cost more than they save
 
@@ -29,9 +32,14 @@ def quality_level(quality: float) -> int:
 
     Level 0 is quality 1; 8 levels, a factor of 2 in quality, halve the quantiser's step.
     """
-    if not isinstance(quality, int | float | np.number) or not math.isfinite(quality) or quality <= 0:
-        raise InputError(f"quality must be a positive number (1 = an error of 3% of the variance), not {quality!r}")
-    return min(max(round(LEVELS_PER_OCTAVE * math.log2(quality)), MIN_LEVEL), MAX_LEVEL)
+    try:
+        value = float(quality) if isinstance(quality, int | float | np.number) else math.nan
+    except OverflowError:
+        value = math.inf
+    if not 0 < value < math.inf:
+        given = shown(quality)
+        raise InputError(f"quality must be a positive number (1 = an error of 3% of the variance), not {given}")
+    return min(max(round(LEVELS_PER_OCTAVE * math.log2(value)), MIN_LEVEL), MAX_LEVEL)
 
 
 def level_quality(level: int) -> float:
@@ -39,28 +47,128 @@ def level_quality(level: int) -> float:
     return 2.0 ** (level / LEVELS_PER_OCTAVE)
 
 
-Window = tuple[slice, slice, slice]
-"""Rows, columns and channels of a batch; slices of step 1, cut where the batch ends."""
-EVERYTHING: Window = (slice(None), slice(None), slice(None))
+Window = tuple[slice, slice, slice, slice]
+"""Images, rows, columns and channels of a batch; slices of step 1, cut where the batch ends."""
+EVERYTHING: Window = (slice(None),) * 4
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """To principal axes (KLT) and back: `basis` (k, d) float16, its rows are axes, not quite orthonormal.
+
+    The way there is the pseudo-inverse of the half-precision basis itself, so that a decoded batch encodes to the same
+    symbols again.
+    """
+
+    basis: NDArray[np.float16]
+
+    @cached_property
+    def _forward(self) -> NDArray[np.float64]:
+        return np.linalg.pinv(self.basis.astype(np.float64))
+
+    @cached_property
+    def _single(self) -> NDArray[np.float32]:
+        return self.basis.astype(np.float32)
+
+    @property
+    def rank(self) -> int:
+        return len(self.basis)
+
+    def turn(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(..., d) -> (..., k)."""
+        return _turned(values, self._forward)
+
+    def turn_back(
+        self, values: NDArray[Real], channels: slice, out: NDArray[np.floating] | None = None
+    ) -> NDArray[Real]:
+        """(..., j) of the first axes -> `channels` of (..., d); into `out` where it is of the same type."""
+        basis = self._single if values.dtype == np.float32 else self.basis.astype(values.dtype)
+        return _turned(values, basis[: values.shape[-1], channels], out)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some channels as they are: `order` (k,), those of `dimensions` that are kept, each once."""
+
+    order: NDArray[np.int64]
+    dimensions: int
+
+    @property
+    def rank(self) -> int:
+        return len(self.order)
+
+    def turn(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(..., d) -> (..., k)."""
+        return values[..., self.order]
+
+    def turn_back(
+        self, values: NDArray[Real], channels: slice, out: NDArray[np.floating] | None = None
+    ) -> NDArray[Real]:
+        """(..., j) of the first kept channels -> `channels` of (..., d)."""
+        found = np.zeros((*values.shape[:-1], self.dimensions), values.dtype)
+        found[..., self.order[: values.shape[-1]]] = values
+        return found[..., channels]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What is decoded of a frame, whole or coarse.
+
+    Attributes:
+        symbols: (n, y, x, j) of the first j <= k channels; the others are zero.
+        centroids: the same shape; added to the symbols in units of 1/256.
+        level: of the quality.
+        live: channels of the root and of each spacing, coarse first, from where on all is zero; None if of any.
+        grid: rows and columns of the whole grid, which has a symbol at multiples of `spacing` here.
+        narrow: whether symbols stay below 2^10; found out if None.
+    """
+
+    symbols: NDArray[np.integer] | NDArray[np.floating]
+    centroids: NDArray[np.int8] | None
+    level: int
+    live: tuple[int, ...] | None = None
+    grid: tuple[int, int] | None = None
+    spacing: int = 1
+    narrow: bool | None = None
+
+    @cached_property
+    def precision(self) -> type[np.floating]:
+        """float32 where its errors are far below the distance of decoded values from the edges of their cells."""
+        narrow = self.narrow
+        if narrow is None:
+            narrow = max(self.symbols.max(initial=0), -self.symbols.min(initial=0)) < _SINGLE
+        return np.float32 if narrow else np.float64
+
+    def at(self, images: slice, rows: slice, columns: slice, live: int, step: float) -> NDArray[np.floating]:
+        """Values (n, rows, columns, live) of some places, in units of the embeddings."""
+        place = images, rows, columns, slice(live)
+        kind = self.precision
+        if coder.KERNEL is not None and self.symbols.dtype == np.int32:
+            symbols, centroids = self.symbols[place], None if self.centroids is None else self.centroids[place]
+            found = np.empty(symbols.shape, kind)
+            coder.KERNEL.dequantise(symbols, centroids, step, found)
+            return found
+        scaled = self.symbols[place].astype(kind, order="C")
+        if self.centroids is not None:
+            scaled += self.centroids[place] * kind(1 / 256)
+        scaled *= kind(step)
+        return scaled
 
 
 @dataclass(frozen=True)
 class Transform:
-    """y = (x - mean) pinv(basis), symbol = round(y / step); x = mean + step * symbol @ basis.
+    """y = (x - mean) to `axes`, symbol = round(y / step); x = mean + step * symbol from `axes`.
 
     With `gains` (octaves,), y then goes through the Haar pyramid of `nec.codec.pyramid`, and each coefficient is
     multiplied by the gain of its octave (the last one for all octaves beyond): a finer step where it is above 1.
 
     `mean` (d,) float32; `positions` (py, px, d) float16 or None: what is added to it at (y mod py, x mod px); `step`
-    the quantiser's step at level 0; either `basis` (k, d) float16 (KLT) or `order` (k,), the channels that are kept.
-    The forward matrix is the pseudo-inverse of the half-precision basis itself, so that a decoded batch encodes to the
-    same symbols again.
+    the quantiser's step at level 0.
     """
 
     mean: NDArray[np.float32]
     step: float
-    basis: NDArray[np.float16] | None
-    order: NDArray[np.int64] | None
+    axes: Rotation | Selection
     positions: NDArray[np.float16] | None = None
     gains: NDArray[np.float32] | None = None
 
@@ -70,141 +178,135 @@ class Transform:
 
     @property
     def rank(self) -> int:
-        return len(self.basis if self.basis is not None else self.order)  # type: ignore[arg-type]
+        return self.axes.rank
 
-    @cached_property
-    def _forward(self) -> NDArray[np.float64]:
-        assert self.basis is not None
-        return np.linalg.pinv(self.basis.astype(np.float64))
+    @property
+    def basis(self) -> NDArray[np.float16] | None:
+        """Principal axes (k, d), None where channels are kept as they are."""
+        return self.axes.basis if isinstance(self.axes, Rotation) else None
 
     def step_at(self, level: int) -> float:
         """Quantiser step at a level, in units of the embeddings."""
         return self.step * 2.0 ** (-level / LEVELS_PER_OCTAVE)
 
-    def _mean_of(self, rows: int, columns: int) -> NDArray[np.float64]:
-        """Mean of each token of a grid, (rows, columns, d), or (d,) where it is the same for all."""
+    def _means(
+        self, grid: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], spacing: int = 1
+    ) -> NDArray[np.float64]:
+        """Means of tokens [rows) x [columns), (rows, columns, d), or (d,) where they are the same for all.
+
+        At a `spacing` above 1 those of a coarse grid: of a pyramid over cells, else at multiples of the spacing.
+        """
         mean = self.mean.astype(np.float64)
         if self.positions is None:
             return mean
-        repeats = [-(-size // period) for size, period in zip((rows, columns), self.positions.shape, strict=False)]
-        return mean + np.tile(self.positions.astype(np.float64), (*repeats, 1))[:rows, :columns]
+        period_y, period_x, _ = self.positions.shape
+        place = np.arange(*rows) * spacing % period_y, np.arange(*columns) * spacing % period_x
+        if self.gains is None or spacing == 1:
+            return mean + self.positions[np.ix_(*place)].astype(np.float64)
+        by_row = pyramid.cell_weights(grid[0], spacing, rows, period_y)
+        by_column = pyramid.cell_weights(grid[1], spacing, columns, period_x)
+        return mean + np.einsum("ap,pqd,bq->abd", by_row, self.positions.astype(np.float64), by_column, optimize=True)
 
     def centred(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """(n, y, x, d) without the means."""
-        return np.asarray(values, np.float64) - self._mean_of(*values.shape[1:3])
+        rows, columns = values.shape[1:3]
+        return np.asarray(values, np.float64) - self._means((rows, columns), (0, rows), (0, columns))
 
     def project(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """(n, y, x, d) -> (n, y, x, k) coefficients, before quantisation."""
-        centred = self.centred(values)
-        turned = _turned(centred, self._forward) if self.basis is not None else centred[..., self.order]
+        turned = self.axes.turn(self.centred(values))
         if self.gains is None:
             return turned
-        return pyramid.forward(turned) * self._gain_of(*values.shape[1:3])
+        octaves = np.minimum(pyramid.octaves(*values.shape[1:3]), len(self.gains) - 1)
+        return pyramid.forward(turned) * self.gains.astype(np.float64)[octaves][..., None]
 
-    def _gain_of(self, rows: int, columns: int) -> NDArray[np.float64]:
-        """Gain of each place of a grid (rows, columns, 1)."""
-        assert self.gains is not None
-        octaves = np.minimum(pyramid.octaves(rows, columns), len(self.gains) - 1)
-        return self.gains.astype(np.float64)[octaves][..., None]
-
-    def quantise(self, values: NDArray[np.floating], level: int, rounded: Rounding | None = None) -> NDArray[np.int32]:
-        """(n, y, x, d) -> symbols (n, y, x, k).
-
-        `rounded` gives the symbols of coefficients (y, x, n, k) in steps, at a level; by default the nearest integers.
-        """
-        n, rows, columns = values.shape[:3]
-        out = np.empty((rows, columns, n, self.rank), np.int32).transpose(2, 0, 1, 3)  # in memory as it will be coded
+    def scaled(self, values: NDArray[np.floating], level: int) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Coefficients in steps (y, x, n, k), for some images at a time; `InputError` where symbols pass 24 bits."""
         step, limit = self.step_at(level), 2.0**MAX_SYMBOL_BITS - 1
-        for part in _parts(values.shape):
-            scaled = self.project(values[part]) / step
-            if rounded is None:
-                scaled = np.rint(scaled)
-            if scaled.size and max(scaled.max(), -scaled.min()) > limit:
+        for images in _parts(values.shape):
+            found = self.project(values[images]).transpose(1, 2, 0, 3)
+            found = np.divide(found, step, out=np.empty(found.shape))
+            if found.size and not max(found.max(), -found.min()) <= limit:
                 quality = level_quality(level)
                 raise InputError(
                     f"quality {quality:.4g} is too high here: symbols pass {MAX_SYMBOL_BITS} bits; lower it"
                 )
-            out[part] = (
-                scaled if rounded is None else rounded(scaled.transpose(1, 2, 0, 3), level).transpose(2, 0, 1, 3)
-            )
-        return out
-
-    def _coarse(self, grid: tuple[int, int], spacing: int) -> tuple[NDArray[np.floating], NDArray[np.float64] | None]:
-        """Means of a coarse grid's tokens, and gains where there is a pyramid, `spacing` 1 being the grid itself."""
-        mean, gain = self._mean_of(*grid), None
-        if self.gains is not None:
-            gain = self._gain_of(*grid)[::spacing, ::spacing]
-        if mean.ndim == 1:
-            return mean, gain
-        return mean[::spacing, ::spacing] if gain is None else pyramid.averaged(mean, spacing), gain
+            yield images, found
 
     def reconstruct(
-        self,
-        symbols: NDArray[np.integer],
-        centroids: NDArray[np.int8] | None,
-        level: int,
-        grid: tuple[int, int] | None = None,
-        spacing: int = 1,
-        window: Window = EVERYTHING,
+        self, coded: Coefficients, window: Window = EVERYTHING, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Symbols (n, y, x, j) of the first j <= k channels (the others are zero) -> float32 (n, y, x, d).
+        """Embeddings (n, y, x, d) of what was decoded, or a window of them, a few tokens at a time.
 
-        `centroids`, same shape, are added to the symbols in units of 1/256. At a `spacing` above 1, symbols are those
-        at its multiples in the whole `grid` (rows, columns), and tokens the ones there, or of a pyramid the means of
-        cells of spacing x spacing. `window` are the rows, columns and channels to return, all of them by default.
+        Of a pyramid's coarse coefficients they are the means of cells. `out` is where they go, a new array by default.
         """
-        ends = (*symbols.shape[1:3], self.dimensions)
+        ends = (*coded.symbols.shape[:3], self.dimensions)
         place = tuple(slice(*wanted.indices(end)) for wanted, end in zip(window, ends, strict=True))
-        out = np.empty(
-            (len(symbols), *(len(range(end)[part]) for end, part in zip(ends, place, strict=True))), np.float32
-        )
-        rows, columns = grid or (symbols.shape[1], symbols.shape[2])
-        mean, gain = self._coarse((rows, columns), spacing)
-        steps = np.full((*symbols.shape[1:3], 1, 1), self.step_at(level))
-        if gain is not None:
-            unit = pyramid.weights(*symbols.shape[1:3]) / pyramid.scale(rows, columns, spacing)
-            steps *= (unit[..., None] / gain)[..., None]
-        if mean.ndim == 3:
-            mean = mean[place[0], place[1]]
-        for part in _parts((len(symbols), *ends), _DECODED_VALUES):
-            # Grids lie (y, x, n, channels) in memory, as they were decoded: whole rows to add, one matrix to multiply.
-            scaled = symbols[part].transpose(1, 2, 0, 3).astype(_exact_enough(symbols[part]))
-            if centroids is not None:
-                scaled += centroids[part].transpose(1, 2, 0, 3) * scaled.dtype.type(1 / 256)
-            scaled *= steps.astype(scaled.dtype)
-            if gain is not None:
-                pyramid.add_up(scaled)
-            out[part] = self._turned_back(scaled[place[0], place[1]], mean, place[2]).transpose(2, 0, 1, 3)
+        shape = tuple(max(axis.stop - axis.start, 0) for axis in place)
+        if out is None:
+            out = np.empty(shape, np.float32)
+        elif out.shape != shape or out.dtype != np.float32:
+            raise InputError(f"out must be float32 of shape {shape}, not {out.dtype} {out.shape}")
+        for tile in _tiles(shape, aligned=self.gains is not None):
+            images, rows, columns = (
+                slice(axis.start + some.start, axis.start + some.stop)
+                for axis, some in zip(place[:3], tile, strict=True)
+            )
+            self._fill(out[tile], coded, (images, rows, columns, place[3]))
         return out
 
-    def _turned_back(
-        self, scaled: NDArray[np.floating], mean: NDArray[np.floating], channels: slice
-    ) -> NDArray[np.floating]:
-        """Coefficients (y, x, n, j) of the first axes -> `channels` of embeddings (y, x, n, d), with their means."""
-        means = mean.astype(scaled.dtype)
-        means = means if mean.ndim == 1 else means[:, :, None]
-        kept = scaled.shape[3]
-        if self.basis is not None:
-            values = _turned(scaled, self.basis[:kept, channels].astype(scaled.dtype))
-            values += means[..., channels]
-            return values
-        assert self.order is not None
-        values = np.empty((*scaled.shape[:3], self.dimensions), scaled.dtype)
-        values[...] = means
-        values[..., self.order[:kept]] += scaled
-        return values[..., channels]
+    def _fill(self, out: NDArray[np.float32], coded: Coefficients, window: Window) -> None:
+        """`reconstruct` of a window that is small."""
+        images, rows, columns, channels = window
+        lattice = coded.symbols.shape[1:3]
+        grid, step = coded.grid or lattice, self.step_at(coded.level)
+        means = self._means(grid, (rows.start, rows.stop), (columns.start, columns.stop), coded.spacing)[..., channels]
+        direct = out if out.dtype == coded.precision and out.flags.c_contiguous else None
+        if self.gains is None:
+            values = coded.at(images, rows, columns, coded.symbols.shape[3], step)
+            found = self.axes.turn_back(values, channels, direct)
+        else:
+            coarse, unit = pyramid.scale(grid[0], grid[1], coded.spacing), pyramid.weights(lattice[0], lattice[1])
+            first = coded.spacing.bit_length() - 1  # of the octaves
+            gains = [float(self.gains[min(first + octave, len(self.gains) - 1)]) for octave in range(len(unit))]
+            live = coded.live or (coded.symbols.shape[3],) * len(unit)
+
+            def band(octave: int, row: slice, column: slice) -> NDArray[np.floating]:
+                size = step * unit[octave] / coarse / gains[octave]
+                return self.axes.turn_back(coded.at(images, row, column, live[-1 - octave], size), channels)
+
+            found = pyramid.assemble(band, lattice, (rows.start, rows.stop), (columns.start, columns.stop), direct)
+        np.add(found, means.astype(found.dtype), out=out, casting="same_kind")
 
 
-def _turned(values: NDArray[Real], matrix: NDArray[Real]) -> NDArray[Real]:
+def _tiles(shape: tuple[int, ...], aligned: bool) -> Iterator[tuple[slice, slice, slice]]:
+    """Images, rows and columns of a window (n, y, x, d) that are decoded together: about `_DECODED_VALUES`.
+
+    Whole images where several fit, else rows, or squares of a pyramid.
+    """
+    n, y, x, d = shape
+    if not all(shape):
+        return
+    together, tokens = max(1, _DECODED_VALUES // (y * x * d)), max(_DECODED_VALUES // d, 1)
+    rows, columns = y, x
+    if y * x > tokens:
+        side = max(1 << (tokens.bit_length() - 1) // 2, 1)
+        rows, columns = (side, side) if aligned else (max(tokens // x, 1), min(tokens, x))
+    for image in range(0, n, together):
+        for row in range(0, y, rows):
+            for column in range(0, x, columns):
+                yield (
+                    slice(image, min(image + together, n)),
+                    slice(row, min(row + rows, y)),
+                    slice(column, min(column + columns, x)),
+                )
+
+
+def _turned(values: NDArray[Real], matrix: NDArray[Real], out: NDArray[np.floating] | None = None) -> NDArray[Real]:
     """values (..., a) @ matrix (a, b), as one product: NumPy makes one of each token row otherwise."""
     rows = values.reshape(math.prod(values.shape[:-1]), len(matrix))
-    return (rows @ matrix).reshape(*values.shape[:-1], matrix.shape[1])
-
-
-def _exact_enough(symbols: NDArray[np.integer]) -> type[np.floating]:
-    """float32 where its errors are far below the distance of decoded values from the edges of their cells."""
-    largest = max(int(symbols.max()), -int(symbols.min())) if symbols.size else 0
-    return np.float32 if largest < _SINGLE else np.float64
+    into = None if out is None else out.reshape(len(rows), matrix.shape[1])  # C-ordered: no copy
+    return np.matmul(rows, matrix, out=into).reshape(*values.shape[:-1], matrix.shape[1])
 
 
 def _parts(shape: tuple[int, ...], values: int = _BATCH_VALUES) -> list[slice]:
@@ -216,7 +318,7 @@ def _parts(shape: tuple[int, ...], values: int = _BATCH_VALUES) -> list[slice]:
 def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> NDArray[np.floating]:
     """Validate a batch (n, y, x, d) of any float dtype and byte order; returns a native float array.
 
-    Raises `InputError` for other dtypes, other than four axes, a wrong d, NaN and infinity.
+    Raises `InputError` for other dtypes, other than four axes, a wrong d, NaN, infinity, and values beyond 2^100.
     """
     values = np.asarray(values)
     if values.dtype.kind not in "fiu":
@@ -228,10 +330,11 @@ def check_batch(values: NDArray[np.floating], dimensions: int | None = None) -> 
     dtype = values.dtype.newbyteorder("=") if values.dtype.kind == "f" else np.dtype(np.float64)
     values = values.astype(dtype, copy=False)
     for part in _parts(values.shape):
-        finite = np.isfinite(values[part])
-        if not finite.all():
-            image = part.start + int(np.argwhere(~finite)[0][0])
-            raise InputError(f"embeddings hold NaN or infinity (first in image {image}): fix or drop these images")
+        inside = np.abs(values[part]) <= min(MAX_SIZE, float(np.finfo(values.dtype).max))
+        if not inside.all():
+            image = part.start + int(np.argwhere(~inside)[0][0])
+            what = "values beyond 2^100" if np.isfinite(values[part]).all() else "NaN or infinity"
+            raise InputError(f"embeddings hold {what} (first in image {image}): fix or drop these images")
     return values
 
 
@@ -258,21 +361,23 @@ def fit_transform(
     places = _fit_positions(sample, mean) if positions is None or positions else None
     if positions is None and places is not None and _share(places, sample, mean) < _WORTH_POSITIONS:
         places = None
-    draft = Transform(mean, 1.0, None, np.arange(dimensions), places)
+    everything = Selection(np.arange(dimensions), dimensions)
+    draft = Transform(mean, 1.0, everything, places)
     centred = draft.project(sample).reshape(-1, dimensions)
-    basis = order = None
+    axes: Rotation | Selection
     if klt:
-        basis = _principal_axes(centred, rank)
+        axes = Rotation(_principal_axes(centred, rank))
     else:
-        order = np.argsort(-(centred**2).mean(0), kind="stable")[:rank]
+        axes = Selection(np.argsort(-(centred**2).mean(0), kind="stable")[:rank], dimensions)
     if step is not None and not (math.isfinite(step) and step > 0):
         raise InputError(f"step must be a positive number, not {step!r}")
-    draft = Transform(mean, 1.0 if step is None else float(step), basis, order)
+    draft = Transform(mean, 1.0 if step is None else float(step), axes)
     step = float(step) if step is not None else _fit_step(draft, centred + mean)
-    fitted = Transform(mean, step, basis, order, places, gains)
+    fitted = Transform(mean, step, axes, places, gains)
     if gains is None:
         return fitted
-    excess = float((fitted._gain_of(*sample.shape[1:3]) ** -2.0).mean())
+    octaves = np.minimum(pyramid.octaves(*sample.shape[1:3]), len(gains) - 1)
+    excess = float((gains.astype(np.float64)[octaves] ** -2.0).mean())
     return replace(fitted, gains=(gains * np.sqrt(excess)).astype(np.float32))
 
 

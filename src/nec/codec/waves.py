@@ -72,25 +72,25 @@ def spacings(rows: int, columns: int) -> list[int]:
     return found
 
 
-def spacing_levels(
+def resolutions_of(
     rows: int, columns: int, hierarchical: bool = True, order: tuple[str, ...] = ("diag", "across", "down")
 ) -> list[list[Wave]]:
-    """Waves of a (rows, columns) grid in coding order, one list a spacing level; waves without tokens are left out.
+    """Waves of a (rows, columns) grid in coding order, one list a resolution; waves without tokens are left out.
 
-    `order` is that of the waves within a level.
+    `order` is that of the waves within a resolution.
     """
     if rows == 0 or columns == 0:
         return []
     if not hierarchical:
         return [[Wave("root", 0, 0, 1)]]
     steps = spacings(rows, columns)[::-1]
-    levels = [[Wave("root", 0, 0, steps[0] if steps else 1)]]
+    found = [[Wave("root", 0, 0, steps[0] if steps else 1)]]
     for step in steps:
         half = step // 2
         places = {"diag": (half, half), "across": (0, half), "down": (half, 0)}
         waves = [Wave(kind, *places[kind], step) for kind in order]
-        levels.append([wave for wave in waves if min(wave.shape(rows, columns)) > 0])
-    return levels
+        found.append([wave for wave in waves if min(wave.shape(rows, columns)) > 0])
+    return found
 
 
 class Neighbours:

@@ -17,7 +17,7 @@ from zarr.registry import register_codec
 
 from nec.codec.embedding_codec import EmbeddingCodec
 from nec.codec.transform import quality_level
-from nec.errors import CorruptError, InputError
+from nec.errors import CorruptError, InputError, shown
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteGetter
@@ -47,8 +47,8 @@ class NecEmbeddingCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
 
     def __init__(self, codec: EmbeddingCodec, quality: float, axes: Iterable[str] = AXES) -> None:
         axes = tuple(axes)
-        if sorted(axes) != sorted(AXES):
-            raise InputError(f"axes must be {', '.join(AXES)} in any order, not {list(axes)!r}")
+        if len(axes) != len(AXES) or any(axis not in axes for axis in AXES):
+            raise InputError(f"axes must be {', '.join(AXES)} in any order, not {shown(list(axes))}")
         quality_level(quality)
         object.__setattr__(self, "codec", codec)
         object.__setattr__(self, "quality", float(quality))

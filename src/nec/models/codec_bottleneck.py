@@ -23,8 +23,8 @@ from nec.codec import EmbeddingCodec, pyramid
 from nec.codec.fitting import fit_prior
 from nec.codec.prior import DEAD_ZONE, UNIT_BITS, Prior
 from nec.codec.tables import TOTAL
-from nec.codec.transform import LEVELS_PER_OCTAVE, fit_transform, quality_level
-from nec.codec.waves import spacing_levels
+from nec.codec.transform import LEVELS_PER_OCTAVE, Rotation, fit_transform, quality_level
+from nec.codec.waves import resolutions_of
 from nec.errors import InputError
 from nec.models.bottleneck import straight_through
 
@@ -52,7 +52,7 @@ class _Wave:
     """Places (tokens,) of a wave's coefficients, its class, and its features of what is known: (4 * tokens, known).
 
     Attributes:
-        level: counts the spacing levels, each of which has its own live channels in a frame.
+        level: counts the resolutions, each of which has its own live channels in a frame.
     """
 
     places: Tensor
@@ -71,7 +71,7 @@ class CodecBottleneck(nn.Module):
       the mass of a geometric law (contexts see the rounded relatives);
     - "mixed": that rate of noisy values, straight-through rounding for the tokens.
 
-    In evaluation mode the batch is taken for a frame: channels behind a spacing level's last live one cost nothing.
+    In evaluation mode the batch is taken for a frame: channels behind a resolution's last live one cost nothing.
 
     Raises `InputError` for a codec without a pyramid.
     """
@@ -287,7 +287,7 @@ class CodecBottleneck(nn.Module):
         centred = fresh.centred(tokens).reshape(-1, tokens.shape[3]) @ metric
         axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
         basis = np.linalg.pinv(metric @ axes).astype(np.float16)
-        transform = replace(fresh, basis=basis, gains=self.octave_gains.cpu().numpy())
+        transform = replace(fresh, axes=Rotation(basis), gains=self.octave_gains.cpu().numpy())
         return EmbeddingCodec(transform, fit_prior(tokens, transform, True, seed))
 
 
@@ -353,7 +353,7 @@ def _waves(rows: int, columns: int) -> tuple[Tensor, list[_Wave]]:
     unit = np.eye(rows * columns).reshape(rows, columns, rows * columns, 1)
     grid = np.arange(rows * columns).reshape(rows, columns)
     order, waves = list[int](), list[_Wave]()
-    levels = spacing_levels(rows, columns, order=pyramid.ORDER)
+    levels = resolutions_of(rows, columns, order=pyramid.ORDER)
     for level, wave in ((level, wave) for level, group in enumerate(levels) for wave in group):
         places = grid[wave.row :: wave.step, wave.column :: wave.step].flatten()
         features = None

@@ -17,10 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nec.codec.checksum import crc32c
-from nec.codec.coder import new_reader, new_writer
-from nec.codec.frame import MAX_VALUES
-from nec.codec.tables import Bank, integer_table
+from nec.codec.frame import MAX_VALUES, crc32c
+from nec.codec.tables import Bank, Reader, Writer, integer_table
 from nec.errors import CorruptError, InputError
 from nec.models.bottleneck import SCALE_FLOOR, FactorizedBottleneck, HyperpriorBottleneck
 from nec.models.mae import NecModel
@@ -78,7 +76,7 @@ class HyperpriorStream:
         if not (np.abs(hyper) < _LARGEST).all():
             raise InputError("the hyper-latent has values beyond 2^24: the model is not fit for coding")
         indices = self._scale_indices(hyper)
-        writer = new_writer()  # a stack: pushed first is read last
+        writer = Writer()  # a stack: pushed first is read last
         writer.push_block(gaussian_bank(), indices, symbols.astype(np.int64))
         writer.push_block(self._hyper_bank, self._channels(hyper.shape), hyper)
         body = writer.finish().astype("<u4").tobytes()
@@ -94,7 +92,7 @@ class HyperpriorStream:
                 computes otherwise than the encoder did; nothing is returned then.
         """
         (n, y, x), of_indices, words = self._open(blob)
-        reader = new_reader(words)
+        reader = Reader(words)
         hyper = reader.pull_block(self._hyper_bank, self._channels((n, y * x, len(self._medians)))).astype(np.int64)
         indices = self._scale_indices(hyper)
         if _crc_of(indices) != of_indices:

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from nec.bench.methods import storage
 from nec.bench.methods.method import Method, check_embeddings
 from nec.bench.methods.storage import pack_codes, unpack_codes
-from nec.codec.checksum import crc32c
-from nec.codec.coder import new_reader, new_writer
-from nec.codec.tables import Bank, integer_table
-from nec.codec.transform import Transform, fit_transform
+from nec.codec.frame import crc32c
+from nec.codec.tables import Bank, Reader, Writer, integer_table
+from nec.codec.transform import Coefficients, Rotation, Selection, Transform, fit_transform
 from nec.errors import CorruptError, InputError
 
 FIT_TOKENS = 1 << 16
@@ -73,7 +72,7 @@ class FittedMethod(Method):
             raise CorruptError(f"frame was written by a {self.family} of another setting or fit than this {self.name}")
         tokens = math.prod(header.shape[:3])
         coefficients = self._coefficients(self._unpack(payload[_HEADER.size :], tokens))
-        return transform.reconstruct(coefficients.reshape(*header.shape[:3], -1), None, 0)  # type: ignore[arg-type]
+        return transform.reconstruct(Coefficients(coefficients.reshape(*header.shape[:3], -1), None, 0))
 
     @abstractmethod
     def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
@@ -130,7 +129,8 @@ def _drawn(sample: NDArray[Any]) -> NDArray[Any]:
 def centred(sample: NDArray[np.float32]) -> Transform:
     """Transform that takes the means away, and leaves the channels in their order."""
     found = fit_transform(sample, None, klt=False, step=1.0, positions=None)
-    return Transform(found.mean, 1.0, None, np.arange(sample.shape[3]), found.positions)
+    channels = np.arange(sample.shape[3])
+    return Transform(found.mean, 1.0, Selection(channels, len(channels)), found.positions)
 
 
 def principal(sample: NDArray[np.float32], rank: int) -> Transform:
@@ -217,7 +217,7 @@ class PcaEntropy(FittedMethod):
         rank = max(1, int(np.max(np.flatnonzero(variances > step**2 / 12), initial=0)) + 1)
         assert whole_basis.basis is not None
         basis = whole_basis.basis[:rank]
-        transform = Transform(whole_basis.mean, 1.0, basis, None, whole_basis.positions)
+        transform = Transform(whole_basis.mean, 1.0, Rotation(basis), whole_basis.positions)
         return transform, {"step": np.array(step, np.float32), **_tables(coefficients_of(transform, sample) / step)}
 
     def _codes(self, coefficients: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -238,14 +238,14 @@ class PcaEntropy(FittedMethod):
         return Bank(self.tables["radii"], self.tables["frequencies"].astype(np.int64))
 
     def _pack(self, codes: NDArray[Any]) -> bytes:
-        bank, writer = self._bank(), new_writer()
+        bank, writer = self._bank(), Writer()
         writer.push_block(bank, _components(codes.shape), codes)
         return writer.finish().astype("<u4").tobytes()
 
     def _unpack(self, body: bytes, tokens: int) -> NDArray[Any]:
         if len(body) % 4:
             raise CorruptError("code stream is damaged: it is no row of 32-bit words")
-        bank, reader = self._bank(), new_reader(np.frombuffer(body, "<u4").astype(np.uint32))
+        bank, reader = self._bank(), Reader(np.frombuffer(body, "<u4").astype(np.uint32))
         codes = reader.pull_block(bank, _components((tokens, len(bank))))
         reader.check_finished()
         return codes

@@ -14,8 +14,7 @@ import numpy as np
 from numcodecs import blosc  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from nec.codec.checksum import crc32c
-from nec.codec.frame import MAX_VALUES, Reader, varint
+from nec.codec.frame import MAX_VALUES, Reader, crc32c, varint
 from nec.errors import CorruptError, InputError
 
 LEVEL = 3  # of zstd, with bit shuffle, as the published baselines use Blosc

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nec.bench.methods.fitted import FittedMethod, centred, check_rank, coefficients_of, principal, whole
-from nec.codec.transform import Transform
+from nec.codec.transform import Rotation, Transform
 from nec.errors import InputError, missing_extra
 
 _TRAINING = 1 << 15  # tokens that codebooks are trained on: 128 a codeword
@@ -102,7 +102,7 @@ def _balanced(sample: NDArray[np.float32], parts: int) -> Transform:
         open_parts = [part for part in members if len(part) < room]
         min(open_parts, key=lambda part: float(np.log(variances[part]).sum()) if part else -np.inf).append(int(axis))
     order = [axis for part in members for axis in part]
-    return Transform(found.mean, 1.0, found.basis[order], None, found.positions)
+    return Transform(found.mean, 1.0, Rotation(found.basis[order]), found.positions)
 
 
 def _training(coefficients: NDArray[np.float64]) -> NDArray[np.float32]:
