@@ -384,11 +384,13 @@ class EmbeddingCodec:
 
 
 def _sizes(symbols: NDArray[np.integer], rank: int) -> NDArray[np.int64]:
-    """The largest absolute value at each place (y, x, rank) of symbols (n, y, x, rank); `InputError` if none."""
+    """The largest absolute value at each place (y, x, rank) of symbols (n, y, x, rank), (0, 0, rank) of none."""
     if symbols.dtype.kind not in "iu" or symbols.ndim != 4 or symbols.shape[3] != rank:
         raise InputError(f"symbols must be integers (n, y, x, {rank}), got {symbols.dtype} {symbols.shape}")
+    if not symbols.size:
+        return np.zeros((0, 0, rank), np.int64)
     top, bottom = symbols.max(axis=0, initial=0), symbols.min(axis=0, initial=0)
-    if symbols.size and max(int(top.max()), -int(bottom.min())) >= 1 << MAX_SYMBOL_BITS:
+    if max(int(top.max()), -int(bottom.min())) >= 1 << MAX_SYMBOL_BITS:
         raise InputError(f"symbols must lie below 2^{MAX_SYMBOL_BITS} in absolute value")
     return np.maximum(top.astype(np.int64), -bottom.astype(np.int64))
 

@@ -7,11 +7,14 @@ URLs (`hf://`, `memory://`) go through fsspec.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,7 @@ def object_store(url: str) -> Any:
         from obstore.store import HTTPStore, from_url
     except ImportError as error:
         raise MissingExtraError(f"{url} needs obstore: pip install 'neural-embedding-compression[remote]'") from error
+    _settle_at_exit()
     timeout = _timeout()
     pauses = {"init_backoff": timedelta(seconds=FIRST_PAUSE), "max_backoff": timedelta(seconds=15), "base": 2}
     options: dict[str, Any] = {
@@ -127,6 +131,16 @@ def object_store(url: str) -> Any:
         return HTTPStore.from_url(url, **options) if url.startswith("http") else from_url(url, **options)
     except (BaseError, ValueError) as error:
         raise InputError(f"cannot open {url}: {reason_of(error)}") from error
+
+
+@cache
+def _settle_at_exit() -> None:
+    """Give obstore's threads a moment before Python ends, once a process.
+
+    They hand over results a little after a read has returned. Where Python ends in that moment they abort the process
+    (https://github.com/PyO3/pyo3-async-runtimes/issues/40): six of ten short scripts on a busy machine.
+    """
+    atexit.register(time.sleep, 0.1)
 
 
 def _timeout() -> float:
