@@ -11,7 +11,7 @@ import pytest
 import nec
 from nec.cli import main
 from nec.store import verify
-from nec.store.assets import resolve
+from nec.store.opening import resolve
 
 MB = 10**6
 

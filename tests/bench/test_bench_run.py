@@ -20,7 +20,7 @@ from nec.bench.cache import Cache
 from nec.bench.recipe import load_recipe
 from nec.bench.run import run_bench
 from nec.errors import InputError, NecError
-from nec.store.lock import WriterLock
+from nec.store.backend import WriterLock
 
 
 def timeless(results: Results) -> list[Row]:

@@ -132,7 +132,7 @@ def test_nan_embeddings_and_pixels(tmp_path: Path, model: Path) -> None:
     (tmp_path / "rasters").mkdir()
     with rasterio.open(tmp_path / "rasters" / "nan.tif", "w", **profile) as file:
         file.write(np.full((3, 16, 16), np.nan, np.float32))
-    arguments = ["encode", "rasters", "--model", "MODEL", "--out", "o.zarr", "--scale", "1"]
+    arguments = ["encode", "folder:rasters", "--model", "MODEL", "--out", "o.zarr", "--scale", "1"]
     check_refused(run(tmp_path, arguments, model), "NaN")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["e.npy", "rasters"]
 

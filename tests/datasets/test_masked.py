@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import nec.datasets.masked as masked
-from nec.cli import main
 from nec.datasets import IGNORE, group_folds, open_dataset
-from nec.datasets.mask_layouts import DUBAI_CODING, POTSDAM_CODING, POTSDAM_TEST, POTSDAM_TRAIN
+from nec.datasets.masked import DUBAI_CODING, POTSDAM_CODING, POTSDAM_TEST, POTSDAM_TRAIN
 from nec.errors import InputError
 
 DUBAI_COLORS = [*(DUBAI_CODING.colors or ()), (0x9B, 0x9B, 0x9B), (0, 0, 0)]
@@ -380,24 +379,3 @@ def test_real_dubai_mask_by_a_dictionary(data_dir: Path) -> None:
             counts[number[color]] += count
         found = np.bincount(ds.masks([index])[0].ravel(), minlength=256)
         assert {value: found[value] for value in counts} == counts
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (["encode", "{}", "--tile", "64", "--model", "eurosat-tiny", "--out", "{out}"], "less than --tile 64"),
-        (["encode", "{}", "--downscale", "0", "--model", "eurosat-tiny", "--out", "{out}"], "positive numbers"),
-        (["fit", "eurosat-tiny", "{}", "--tile", "64", "--out", "{out}"], "less than --tile 64"),
-        (["pretrain", "{}", "--tile", "64", "--config", "vit-t", "--out", "{out}"], "less than --tile 64"),
-    ],
-)
-def test_commands_say_what_is_wrong_in_one_line(
-    command: list[str], message: str, dubai: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("lightning")
-    out = tmp_path / "out"
-    assert main([part.format(f"dubai:{dubai[0]}", out=out) for part in command]) == 2
-    printed = capsys.readouterr().err
-    assert message in printed
-    assert printed.count("\n") == 1
-    assert not any(tmp_path.iterdir())

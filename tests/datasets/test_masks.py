@@ -16,7 +16,7 @@ from PIL import Image
 
 from nec.datasets import IGNORE, ArrayDataset
 from nec.datasets.images import resize
-from nec.datasets.mask_layouts import DUBAI_CODING, POTSDAM_CODING, POTSDAM_PREPARED_CODING, read_classes
+from nec.datasets.masked import DUBAI_CODING, POTSDAM_CODING, POTSDAM_PREPARED_CODING, read_classes
 from nec.datasets.masks import MaskCoding, downscale_image, downscale_mask, resize_mask
 from nec.errors import InputError
 

@@ -21,11 +21,10 @@ from nec.codec import EmbeddingCodec
 from nec.encoding.scenes import Part, SceneWork
 from nec.errors import InputError, NecError
 from nec.scenes import open_scene
-from nec.scenes.normalization import Normalization
-from nec.scenes.retry import retry, transient
-from nec.scenes.tiling import Tiling
+from nec.scenes.rasters import retry, transient
+from nec.scenes.tiles import Normalization, TileGrid
 from nec.store import RasterWriter, ShardEncoder, open_product, verify
-from nec.store.tiling import Tiling as StoreTiling
+from nec.store.shards import Tiling
 from scenes import COLUMNS, LAYOUT, ROWS, faulty, pixels, write_scene
 
 GRID = (23, 30)
@@ -51,7 +50,7 @@ def whole(model: Any, path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("nec.scenes.retry"), "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(import_module("nec.scenes.rasters"), "FIRST_SECONDS", 0.0)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -59,7 +58,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def tokens_by_hand(model: Any) -> np.ndarray:
-    """(23, 30, 16): each token from its own tile of 4 x 4 tokens, placed by the rules of nec.scenes.tiling."""
+    """(23, 30, 16): each token from its own tile of 4 x 4 tokens, placed by the rules of nec.scenes.tiles."""
     import torch
 
     values = np.pad(pixels(), ((0, GRID[0] * 4 - ROWS), (0, GRID[1] * 4 - COLUMNS), (0, 0)), mode="reflect")
@@ -149,8 +148,8 @@ def test_what_is_held_does_not_grow_with_the_scene(model: Any, tmp_path: Path, n
 def test_parts_of_a_shard(
     model: Any, path: Path, chunk: tuple[int, int], shard: tuple[int, int], batch_size: int, part: tuple[int, int]
 ) -> None:
-    tiling = Tiling((ROWS, COLUMNS), 16, 4, 1)
-    raster = StoreTiling(tiling.grid, chunk, (chunk[0] * shard[0], chunk[1] * shard[1]))
+    tiling = TileGrid((ROWS, COLUMNS), 16, 4, 1)
+    raster = Tiling(tiling.grid, chunk, (chunk[0] * shard[0], chunk[1] * shard[1]))
     encoder = ShardEncoder(model.codec, 1.0, raster, (model.config.embed_dim,))
     plain = Normalization((0.0,) * 3, (1.0,) * 3)
     work = SceneWork(model, open_scene(path), tiling, plain, encoder, batch_size=batch_size)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from nec.store.assets import shipped
+from nec.store.opening import shipped
 
 ROOT = Path(__file__).parents[2]
 BASE_LIMIT = 200 * 10**6

@@ -13,8 +13,7 @@ from test_stac_scene import asset, item
 
 from nec.errors import InputError
 from nec.scenes import open_scene
-from nec.scenes.dates import parse_time, time_in_name
-from nec.scenes.sensors import find_sensor, parse_baseline
+from nec.scenes.sensors import find_sensor, parse_baseline, parse_time, time_in_name
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rasters import noise, write
 import nec
 from nec.errors import InputError
 from nec.scenes import open_scene
-from nec.scenes.normalization import Normalization, match
+from nec.scenes.tiles import Normalization, match
 
 
 @dataclass(frozen=True)

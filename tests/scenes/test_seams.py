@@ -16,8 +16,7 @@ import pytest
 import nec
 from nec.errors import InputError
 from nec.scenes import open_scene
-from nec.scenes.normalization import match
-from nec.scenes.tiling import Tiling, default_halo, read_tile, split_positions
+from nec.scenes.tiles import TileGrid, default_halo, match, read_tile, split_positions
 
 torch = pytest.importorskip("torch")
 rasterio = pytest.importorskip("rasterio")
@@ -47,7 +46,7 @@ class Runner:
         return tokens - self.places if level else tokens
 
     def tiled(self, halo: int, level: bool = True) -> np.ndarray:
-        tiling = Tiling((SIDE, SIDE), self.tile, self.patch, halo)
+        tiling = TileGrid((SIDE, SIDE), self.tile, self.patch, halo)
         whole = (0, tiling.grid[0], 0, tiling.grid[1])
         out = np.full((*tiling.grid, self.places.shape[-1]), np.nan, np.float32)
         tiles = tiling.tiles()
@@ -57,7 +56,7 @@ class Runner:
         return out
 
     def sliding(self, level: bool = True) -> np.ndarray:
-        """Written without `Tiling`: the tile of token t begins half a tile before it, within the scene."""
+        """Written without `TileGrid`: the tile of token t begins half a tile before it, within the scene."""
         count = SIDE // self.patch
         starts = [min(max(t - self.tokens // 2, 0), count - self.tokens) for t in range(count)]
         firsts = sorted(set(starts))
@@ -121,7 +120,7 @@ def test_places_make_most_of_the_difference(runner: Runner) -> None:
 
 def test_any_window_gives_the_same_tokens(runner: Runner) -> None:
     whole = runner.tiled(2)
-    tiling = Tiling((SIDE, SIDE), runner.tile, runner.patch, 2)
+    tiling = TileGrid((SIDE, SIDE), runner.tile, runner.patch, 2)
     for window in ((0, 8, 0, 8), (3, 11, 5, 16), (15, 16, 0, 16)):
         for tile in tiling.tiles(window):
             tokens = runner.embed([read_tile(runner.scene, tile)[0]], level=True)[0][tile.inner]

@@ -110,9 +110,9 @@ def test_the_file_s_own_scale_counts_more(tmp_path: Path) -> None:
     assert [(band.scale, band.offset) for band in open_scene(path).bands] == [(2e-4, 0.5)]
 
 
-@pytest.mark.parametrize(("baseline", "applied", "offset"), [(3.01, False, 0), (4, False, -0.1), (5.11, True, 0)])
-def test_offset_by_baseline(baseline: float, applied: bool, offset: float) -> None:
-    assert sentinel_2_offset(baseline, applied=applied) == offset
+@pytest.mark.parametrize(("baseline", "offset"), [(3.01, 0), (4, -0.1), (5.11, -0.1), (99.99, 0), (None, 0)])
+def test_offset_by_baseline(baseline: float | None, offset: float) -> None:
+    assert sentinel_2_offset(baseline) == offset
 
 
 METADATA = """<?xml version="1.0"?>

@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nec.errors import InputError
-from nec.scenes.tiling import Tile, Tiling, default_halo, read_tile, token_transform
+from nec.scenes.tiles import Tile, TileGrid, default_halo, read_tile, token_transform
 
 
 @st.composite
-def tilings(draw: st.DrawFn) -> Tiling:
+def tilings(draw: st.DrawFn) -> TileGrid:
     patch, tokens = draw(st.integers(1, 4)), draw(st.integers(1, 9))
     halo = draw(st.integers(0, (tokens - 1) // 2))
     shape = draw(st.tuples(st.integers(1, 90), st.integers(1, 90)))
-    return Tiling(shape, tokens * patch, patch, halo)
+    return TileGrid(shape, tokens * patch, patch, halo)
 
 
-def sources(tiling: Tiling, tiles: list[Tile], window: tuple[int, int, int, int]) -> np.ndarray:
+def sources(tiling: TileGrid, tiles: list[Tile], window: tuple[int, int, int, int]) -> np.ndarray:
     """(y, x, 2): first pixel of the tile that each token of a window is kept from; checks that each has one."""
     y0, y1, x0, x1 = window
     found = np.full((y1 - y0, x1 - x0, 2), -1)
@@ -38,7 +38,7 @@ def sources(tiling: Tiling, tiles: list[Tile], window: tuple[int, int, int, int]
 
 @settings(max_examples=60)
 @given(tilings(), st.data())
-def test_each_token_comes_from_one_tile_in_any_window(tiling: Tiling, data: st.DataObject) -> None:
+def test_each_token_comes_from_one_tile_in_any_window(tiling: TileGrid, data: st.DataObject) -> None:
     y, x = tiling.grid
     assert y == int(np.ceil(tiling.shape_px[0] / tiling.patch_px))
     whole = sources(tiling, tiling.tiles(), (0, y, 0, x))
@@ -49,7 +49,7 @@ def test_each_token_comes_from_one_tile_in_any_window(tiling: Tiling, data: st.D
 
 
 @given(tilings())
-def test_tiles_stay_inside_and_keep_their_halo(tiling: Tiling) -> None:
+def test_tiles_stay_inside_and_keep_their_halo(tiling: TileGrid) -> None:
     for tile in tiling.tiles():
         for first, tokens, (start, stop) in zip(
             tile.origin, tiling.grid, (tile.place[:2], tile.place[2:]), strict=True
@@ -63,10 +63,10 @@ def test_tiles_stay_inside_and_keep_their_halo(tiling: Tiling) -> None:
 
 
 def test_windows_of_whole_blocks_share_no_tile() -> None:
-    tiling = Tiling((640, 640), 64, 8, 2)
+    tiling = TileGrid((640, 640), 64, 8, 2)
     assert tiling.step == 4
     assert len(tiling.tiles()) == 20 * 20
-    assert len(Tiling((648, 64), 64, 8, 2).tiles()) == 20  # the last two of 21 blocks lie in one shifted tile
+    assert len(TileGrid((648, 64), 64, 8, 2).tiles()) == 20  # the last two of 21 blocks lie in one shifted tile
     windows = [(a, a + 40, b, b + 40) for a in (0, 40) for b in (0, 40)]
     apart = [(tile.row, tile.column) for window in windows for tile in tiling.tiles(window)]
     assert len(set(apart)) == len(apart) == 20 * 20
@@ -75,9 +75,9 @@ def test_windows_of_whole_blocks_share_no_tile() -> None:
 def test_bad_tilings_and_windows() -> None:
     for arguments in (((0, 5), 8, 2, 0), ((5, 5), 9, 2, 0), ((5, 5), 8, 2, 2), ((5, 5), 8, 2, -1)):
         with pytest.raises(InputError):
-            Tiling(*arguments)
+            TileGrid(*arguments)
     with pytest.raises(InputError, match="leaves the grid of 3 x 3"):
-        Tiling((5, 5), 4, 2, 0).tiles((0, 4, 0, 3))
+        TileGrid((5, 5), 4, 2, 0).tiles((0, 4, 0, 3))
     assert [default_halo(tokens) for tokens in (1, 2, 8, 14)] == [0, 0, 2, 3]
 
 
@@ -96,7 +96,7 @@ class Numbered:
 
 @pytest.mark.parametrize("shape", [(50, 40), (9, 40), (3, 2), (1, 33)])
 def test_tiles_beyond_the_edge_are_reflected(shape: tuple[int, int]) -> None:
-    tiling = Tiling(shape, 16, 4, 1)
+    tiling = TileGrid(shape, 16, 4, 1)
 
     def mirrored(index: int, size: int) -> int:
         period = max(1, 2 * (size - 1))
@@ -117,7 +117,7 @@ def test_valid_tokens_by_share() -> None:
     valid = np.ones((8, 8), bool)
     valid[:2, :2] = False  # 4 of 16
     valid[4:, 4:7] = False  # 12 of 16
-    tiling = Tiling((8, 8), 8, 4, 0)
+    tiling = TileGrid((8, 8), 8, 4, 0)
     assert tiling.valid_tokens(valid).tolist() == [[True, True], [True, False]]
     assert tiling.valid_tokens(valid, 1.0).tolist() == [[False, True], [True, False]]
 

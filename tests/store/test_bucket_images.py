@@ -11,7 +11,7 @@ import pytest
 
 import nec
 from nec.store import ImageSpec, ImageWriter, info, verify
-from nec.store.lock import LOCK
+from nec.store.backend import LOCK
 
 
 def files(folder: Path) -> dict[str, bytes]:

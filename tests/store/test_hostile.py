@@ -25,8 +25,8 @@ import zarr
 
 import nec
 from nec.store import ImageSpec, ImageWriter, RasterSpec, RasterWriter, info, verify
+from nec.store.backend import LOCK, WriterLock
 from nec.store.document import covered_attributes, metadata_checksum
-from nec.store.lock import LOCK, WriterLock
 from nec.store.shards import pack_shard
 
 Make = Callable[..., Path]

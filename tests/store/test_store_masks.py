@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import nec
-from nec.cli import main
 from nec.store import IGNORE, ImageSpec, ImageWriter, document, info, open_store, verify
 
 COLORS = [(60, 16, 152), (132, 41, 246), (110, 193, 228)]
@@ -120,7 +119,7 @@ def test_decode_writes_them(tmp_path: Path, make: Make, masked: dict[str, Any]) 
 
     path = make(tmp_path / "m.zarr", **masked)
     for name in ("out.npz", "out.zarr"):
-        assert main(["decode", str(path), "--out", str(tmp_path / name), "--quiet"]) == 0
+        nec.decode(path, tmp_path / name)
     with np.load(tmp_path / "out.npz") as arrays:
         np.testing.assert_array_equal(arrays["masks"], masked["masks"])
         np.testing.assert_array_equal(arrays["groups"], masked["groups"])

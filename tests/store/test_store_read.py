@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import nec
 from nec.labels import SPLITS
 from nec.store import ImageStore, info, open_store, verify
-from nec.store import assets as shipped_assets
+from nec.store.opening import shipped
 
 
 def test_embeddings_equal_the_codec_alone(store_path: Path, decoded: np.ndarray, embeddings: np.ndarray) -> None:
@@ -279,7 +279,7 @@ def test_shipped_names(tmp_path: Path, make: Callable[..., Path], monkeypatch: p
     make(package / "assets" / "stores" / "toy.zarr")
     monkeypatch.setattr("nec.__file__", str(package / "__init__.py"))
     monkeypatch.chdir(tmp_path)
-    assert list(shipped_assets.shipped("stores")) == ["toy"]
+    assert list(shipped("stores")) == ["toy"]
     (tmp_path / "toy").mkdir()  # a folder of that name that is no store does not hide the shipped one
     assert len(open_store("toy")) == 53
     with pytest.raises(nec.InputError, match="shipped: toy"):

@@ -19,8 +19,7 @@ import pytest
 
 import nec
 from nec.store import ImageSpec, ImageWriter, open_store, verify
-from nec.store.journal import JOURNAL
-from nec.store.lock import LOCK
+from nec.store.backend import JOURNAL, LOCK
 
 
 def digest(folder: Path) -> dict[str, str]:

@@ -36,7 +36,7 @@ from nec.bench.workers import Log, workers
 from nec.errors import InputError, NecError
 from nec.files import make_folder
 from nec.report import Report
-from nec.store.lock import WriterLock
+from nec.store.backend import WriterLock
 
 if TYPE_CHECKING:
     pass

@@ -5,11 +5,10 @@ whether something is a dataset or scenes.
 Pillow comes with the extra `[torch]` or `[bench]`, rasterio with `[geo]`.
 """
 
-from nec.datasets.base import ArrayDataset, Dataset
-from nec.datasets.files import ImageFiles
+from nec.datasets.base import ArrayDataset, Dataset, group_folds
+from nec.datasets.folders import ImageFiles
 from nec.datasets.masks import IGNORE
 from nec.datasets.open import open_dataset, open_input, what_is
-from nec.datasets.splits import group_folds
 
 __all__ = [
     "IGNORE",

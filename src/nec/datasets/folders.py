@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.datasets.base import Dataset, describe_listing
-from nec.datasets.chips import AS_THEY_ARE, Pixels, georeference
-from nec.datasets.images import is_plain
+from nec.datasets.base import PARTS, Dataset, describe_listing, list_fields, list_lines, listed_split, seeded_split
+from nec.datasets.images import AS_THEY_ARE, PixelOptions, georeference, is_plain
 from nec.datasets.sources import Source, open_source
-from nec.datasets.splits import PARTS, list_fields, list_lines, listed_split, seeded_split
 from nec.errors import InputError
+from nec.scenes.rasters import printable
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class ImageFolder(Dataset):
         *,
         seed: int = 0,
         split_lists: Mapping[str, str | Path] | None = None,
-        pixels: Pixels = AS_THEY_ARE,
+        pixels: PixelOptions = AS_THEY_ARE,
     ) -> None:
         self.kind = layout.kind
         self.image_size = layout.image_size
@@ -147,7 +147,7 @@ class ImageFolder(Dataset):
         self._set_labels(layout, str(path), lists)
         self._set_split(layout, seed, lists)
 
-    def _of_sensor(self, pixels: Pixels, layout: FolderLayout) -> Pixels:
+    def _of_sensor(self, pixels: PixelOptions, layout: FolderLayout) -> PixelOptions:
         """With the sensor that the layout knows for files of so many bands, unless one was given."""
         if pixels.sensor or not layout.sensors or not self._files[0].lower().endswith((".tif", ".tiff")):
             return pixels
@@ -157,19 +157,20 @@ class ImageFolder(Dataset):
     @property
     def bands(self) -> list[str] | None:
         """Names of the pixels' bands, of multi-band chips; common names where the sensor is known."""
-        data = self.source.read(self._files[0])
-        if self._pixels == AS_THEY_ARE and is_plain(data):
-            return None
-        with self._pixels.scene(data, self._where(0)) as scene:
-            return [band.common or band.name for band in scene.bands]
+        return self._first[0]
 
     @property
     def physical(self) -> bool:
+        return self._first[1]
+
+    @cached_property
+    def _first(self) -> tuple[list[str] | None, bool]:
+        """Bands of the first file, and whether its values are physical."""
         data = self.source.read(self._files[0])
         if self._pixels == AS_THEY_ARE and is_plain(data):
-            return False
+            return None, False
         with self._pixels.scene(data, self._where(0)) as scene:
-            return scene.physical
+            return [band.common or band.name for band in scene.bands], scene.physical
 
     def _where(self, index: int) -> str:
         return f"{self.source.path}/{self._files[index]}"
@@ -201,7 +202,7 @@ class ImageFolder(Dataset):
             self.description["split"] = {"method": "seeded", "percent": list(layout.percent), "seed": seed}
 
     def read(self, index: int) -> NDArray[Any]:
-        """Image `index` as (height, width, bands); see `nec.datasets.chips.Pixels` for bands and errors."""
+        """Image `index` as (height, width, bands); see `nec.datasets.images.PixelOptions` for bands and errors."""
         return self._pixels.read(self.source.read(self._files[index]), self._where(index))
 
     def georeference(self, index: int) -> dict[str, Any] | None:
@@ -283,3 +284,23 @@ def _class_names(folders: list[str] | None, layout: FolderLayout, path: str) -> 
     if foreign:
         raise InputError(f"{path} has the folder {foreign[0]!r}, which is no class of {layout.kind}; try folder:{path}")
     return list(layout.classes)
+
+
+class ImageFiles(Dataset):
+    """Image files (PNG, JPEG, TIFF, ...) of any size, by their file names. `InputError` for names that are alike."""
+
+    kind = "files"
+
+    def __init__(self, paths: Sequence[Path], pixels: PixelOptions = AS_THEY_ARE) -> None:
+        self.paths, self._pixels = list(paths), pixels
+        self.names = [printable(path.name) for path in paths]
+        if len(set(self.names)) != len(self.names):
+            raise InputError("two of the image files have the same name: give them in two runs")
+        self.file_sizes = [path.stat().st_size for path in paths]
+        self.description = {"kind": self.kind, **describe_listing(self.names, self.file_sizes)}
+
+    def read(self, index: int) -> NDArray[Any]:
+        return self._pixels.read(self.paths[index].read_bytes(), str(self.paths[index]))
+
+    def georeference(self, index: int) -> dict[str, Any] | None:
+        return georeference(self.paths[index].read_bytes(), str(self.paths[index]))

@@ -1,16 +1,20 @@
-"""Decode and resize single images. Pillow comes with the extra `[torch]` (or `[bench]`)."""
+"""Image files: Pillow's, and with GDAL those of many bands. Pillow is in the extra `[torch]`, rasterio in `[geo]`."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nec.errors import InputError, missing_extra
+from nec.scenes import Scene, open_scene
+from nec.scenes.rasters import import_rasterio
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -131,3 +135,73 @@ def resize(image: NDArray[Any], size: int | tuple[int, int]) -> NDArray[Any]:
         limits = np.iinfo(image.dtype)
         out = np.clip(np.rint(out.astype(np.float64)), limits.min, limits.max)
     return out.astype(image.dtype)
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """Which bands of image files are taken, and what their numbers mean, as `nec.scenes.open_scene` has it.
+
+    Attributes:
+        bands: names, common names or positions from 1; None takes all.
+        sensor: names the bands by their order: one of `nec.scenes.sensors.SENSORS`.
+        scale, offset: value = number * scale + offset, in float32; None leaves what the file or the sensor say.
+        nodata: number of invalid pixels, in place of the files' own.
+    """
+
+    bands: Sequence[str | int] | None = None
+    sensor: str | None = None
+    scale: float | Sequence[float] | None = None
+    offset: float | Sequence[float] | None = None
+    nodata: float | None = None
+
+    def read(self, data: bytes, name: str) -> NDArray[Any]:
+        """Bytes of an image file -> (height, width, bands): values where their scale is known, else the file's numbers.
+
+        Raises:
+            InputError: no image, damaged, no such band, or pixels that are not valid.
+        """
+        if self == AS_THEY_ARE and is_plain(data):
+            return decode_image(data, name)
+        with self.scene(data, name) as scene:
+            wide = any(np.dtype(dtype).itemsize > 2 for dtype in scene.dtypes) and not scene.physical
+            pixels, valid = scene.read(0, 0, *scene.shape, np.float64 if wide else np.float32)
+            if not valid.all():
+                plain = scene.nodata == [None] * len(scene.bands) and all("float" in dtype for dtype in scene.dtypes)
+                reject_pixels(~valid, name, "NaN or infinite" if plain else "nodata")
+            return pixels if scene.physical else pixels.astype(np.result_type(*scene.dtypes))
+
+    @contextmanager
+    def scene(self, data: bytes, name: str) -> Iterator[Scene]:
+        """The file as a scene; errors name it."""
+        with import_rasterio().MemoryFile(data, filename=f"image{Path(name).suffix}") as memory:
+            try:
+                yield open_scene(memory.name, **asdict(self))
+            except InputError as error:
+                raise InputError(str(error).replace(memory.name, name)) from error
+
+
+AS_THEY_ARE = PixelOptions()
+
+
+def georeference(data: bytes, name: str) -> dict[str, Any] | None:
+    """`{"crs": "EPSG:n" or WKT or None, "transform": [a, b, c, d, e, f]}` of an image file; None without."""
+    if not name.lower().endswith((".tif", ".tiff", ".jp2")):
+        return None
+    with AS_THEY_ARE.scene(data, name) as scene:
+        placed = scene.crs is not None or scene.transform != (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+        return {"crs": scene.crs, "transform": list(scene.transform)} if placed else None
+
+
+def check_finite(image: NDArray[Any], name: str) -> None:
+    """`InputError` with count and first place of NaN or infinite pixels of a (height, width, bands) image."""
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        reject_pixels(~np.isfinite(image).all(axis=-1), name, "NaN or infinite")
+
+
+def reject_pixels(bad: NDArray[np.bool_], name: str, what: str) -> None:
+    """`InputError` that counts the `bad` pixels (height, width) and tells where they begin and end."""
+    rows, columns = np.nonzero(bad)
+    raise InputError(
+        f"{name} has {len(rows)} {what} pixel(s) of {bad.size}, first at row {rows[0]}, column {columns[0]}, within "
+        f"rows {rows.min()}-{rows.max()}, columns {columns.min()}-{columns.max()}; fill or crop them first"
+    )

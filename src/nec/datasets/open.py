@@ -10,17 +10,24 @@ from typing import Any
 import numpy as np
 
 from nec.datasets.base import ArrayDataset, Dataset
-from nec.datasets.chips import Pixels
-from nec.datasets.files import ImageFiles
-from nec.datasets.folders import AID, EUROSAT, FOLDER, MILLIONAID, RESISC45, UCMERCED, FolderLayout, ImageFolder
-from nec.datasets.images import IMAGE_SUFFIXES
-from nec.datasets.mask_layouts import DUBAI, IMAGES_MASKS, POTSDAM, MaskLayout, open_masked
+from nec.datasets.folders import (
+    AID,
+    EUROSAT,
+    FOLDER,
+    MILLIONAID,
+    RESISC45,
+    UCMERCED,
+    FolderLayout,
+    ImageFiles,
+    ImageFolder,
+)
+from nec.datasets.images import IMAGE_SUFFIXES, PixelOptions
+from nec.datasets.masked import DUBAI, IMAGES_MASKS, POTSDAM, MaskLayout, open_masked
 from nec.datasets.sources import open_source
 from nec.errors import InputError
 from nec.scenes import Scene, open_scene
+from nec.scenes.opening import is_safe, rasters_in
 from nec.scenes.rasters import RASTER_SUFFIXES, existing, local_path
-from nec.scenes.safe import is_safe
-from nec.scenes.scenes import rasters_in
 
 KINDS: dict[str, FolderLayout | MaskLayout] = {
     layout.kind: layout
@@ -117,18 +124,25 @@ def _scenes_of(item: Any) -> list[Any] | None:
     if path is not None:
         return _scenes_in(path) if path.is_dir() else [path] if _is_scene(path) else None
     text = str(item)
-    kind, colon, rest = text.partition(":")
     if text.startswith(_SCENE):
-        if not rest:
+        if text == _SCENE:
             raise InputError("scene: lacks a path: scene:PATH")
-        return [rest]
-    if colon and kind in KINDS:
+        return [text.removeprefix(_SCENE)]
+    if _kind(text) is not None:
         return None
-    if colon and len(kind) > 1 and "/" not in kind and not rest.startswith("//"):
-        raise InputError(f"{kind!r} in {text!r} is no known kind of dataset; known are {', '.join(KINDS)}")
     if "://" in text or text.startswith("/vsi") or "," in text or existing(text.partition("#")[0]):
         return [text]
+    if Path(text).suffix.lower() in RASTER_SUFFIXES:  # opening it says that it does not exist
+        return [text]
     raise InputError(f"{text} does not exist")
+
+
+def _kind(text: str) -> FolderLayout | MaskLayout | None:
+    """The kind that KIND:PATH names, None for a path; `InputError` for an unknown one."""
+    kind, colon, rest = text.partition(":")
+    if colon and len(kind) > 1 and "/" not in kind and not rest.startswith("//") and kind not in KINDS:
+        raise InputError(f"{kind!r} in {text!r} is no known kind of dataset; known are {', '.join(KINDS)}")
+    return KINDS.get(kind) if colon else None
 
 
 def _scenes_in(folder: Path) -> list[Path] | None:
@@ -142,16 +156,13 @@ def _scenes_in(folder: Path) -> list[Path] | None:
     rasters = rasters_in(folder)
     if not rasters or any(path.suffix.lower() in IMAGE_SUFFIXES for path in visible if path not in rasters):
         return None
-    if any(path.is_dir() and not _is_empty_of_images(path) for path in visible):
+    below = (file for path in visible if path.is_dir() for file in path.rglob("*"))
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in below):
         return None
     from nec.scenes.scene import read_headers
 
     headers = read_headers([str(path.absolute()) for path in rasters])
     return [folder] if all(len(header.dtypes) == 1 for header in headers.values()) else rasters
-
-
-def _is_empty_of_images(folder: Path) -> bool:
-    return not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
 
 
 def _is_scene(path: Path) -> bool:
@@ -186,7 +197,7 @@ def open_dataset(
         tile: side in pixels of the windows that images with masks are cut into (Potsdam's tiles: 512 if None).
         downscale: images with masks are averaged over so many by so many pixels first.
         bands, sensor, scale, offset, nodata: which bands of the images are taken, and what their numbers mean, see
-            `nec.datasets.chips.Pixels`.
+            `nec.datasets.images.PixelOptions`.
 
     Raises:
         InputError: unknown kind, missing path, no images, another layout than the kind's.
@@ -194,11 +205,11 @@ def open_dataset(
     specs = [spec] if isinstance(spec, str | Path) else list(spec)
     if not specs:
         raise InputError("no input was given: name a dataset (KIND:PATH) or image files")
-    pixels = Pixels(bands, sensor, scale, offset, nodata)
+    pixels = PixelOptions(bands, sensor, scale, offset, nodata)
     parsed = [parse(item) for item in specs]
     layout, path = parsed[0]
     if len(parsed) == 1 and isinstance(layout, MaskLayout):
-        if pixels != Pixels():
+        if pixels != PixelOptions():
             raise InputError(f"images with masks are read as they are, and {specs[0]} has masks: leave bands out")
         return open_masked(path, layout, seed=seed, split_lists=split_lists, tile=tile, downscale=downscale)
     if tile is not None or downscale != 1:
@@ -220,16 +231,14 @@ def parse(spec: str | Path) -> tuple[FolderLayout | MaskLayout | None, Path]:
     """
     spec = local_path(spec)
     bare = existing(spec)
-    if bare is None and not isinstance(spec, Path):
-        kind, colon, path = spec.partition(":")
-        if colon and kind in KINDS:
-            if not path:
-                raise InputError(f"{spec} lacks a path: {kind}:PATH, {KINDS[kind].about}")
-            return KINDS[kind], Path(path).expanduser()
-        if "://" in spec:
-            raise InputError(f"{spec}: URLs are not read yet as datasets; download the file and give its path")
-        if colon and len(kind) > 1 and "/" not in kind:
-            raise InputError(f"{kind!r} in {spec!r} is no known kind of dataset; known are {', '.join(KINDS)}")
+    layout = None if bare is not None or isinstance(spec, Path) else _kind(spec)
+    if layout is not None:
+        path = str(spec).partition(":")[2]
+        if not path:
+            raise InputError(f"{spec} lacks a path: {layout.kind}:PATH, {layout.about}")
+        return layout, Path(path).expanduser()
+    if bare is None and "://" in str(spec):
+        raise InputError(f"{spec}: URLs are not read yet as datasets; download the file and give its path")
     if bare is None:
         raise InputError(f"{spec} does not exist")
     if bare.is_dir() or zipfile.is_zipfile(bare):

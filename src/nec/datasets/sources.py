@@ -6,10 +6,11 @@ import os
 import threading
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, cast
 
 from nec.datasets.images import IMAGE_SUFFIXES
 from nec.errors import InputError
@@ -23,21 +24,25 @@ LARGEST_FILE = 2**31
 DOCUMENT_SUFFIXES = (".csv", ".json", ".txt")
 
 
-class Source(Protocol):
+class Source(ABC):
     """Files below a root by their relative path ("/" between the parts).
 
-    `sizes` maps image files to their bytes, sorted by path; `documents` names the lists and class tables beside them.
+    Attributes:
+        sizes: image files and their bytes, sorted by path.
+        documents: the lists and class tables beside them.
     """
 
     path: Path
     sizes: dict[str, int]
     documents: list[str]
 
-    def read(self, name: str) -> bytes: ...
-
+    @abstractmethod
     def stream(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """The open file, for readers that need its head only."""
-        ...
+        """The open file, for readers that need its head only. Raises `InputError` where it is damaged."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """All of a file; raises as `stream`."""
 
 
 def open_source(path: Path, *, nested: bool = False) -> Source:
@@ -46,10 +51,7 @@ def open_source(path: Path, *, nested: bool = False) -> Source:
     `nested`: of a folder, also what is in the zips that lie in it.
     """
     if path.is_dir():
-        source: Source = FolderSource(path)
-        zips = sorted(file for file in path.iterdir() if zipfile.is_zipfile(file)) if nested else []
-        if zips:
-            source = JoinedSource(source, {file.name: ZipSource(file) for file in zips})
+        source: Source = FolderSource(path, nested)
     elif zipfile.is_zipfile(path):
         source = ZipSource(path)
     elif path.exists():
@@ -73,15 +75,23 @@ def _is_document(name: str) -> bool:
     return _visible(name) and name.lower().endswith(DOCUMENT_SUFFIXES)
 
 
-class FolderSource:
-    """Image files in a folder and its sub-folders; links are followed."""
+class FolderSource(Source):
+    """Image files in a folder and its sub-folders; links are followed.
 
-    def __init__(self, path: Path) -> None:
+    `nested`: the images in zips that lie in it, too, with the zip's name before their paths.
+    """
+
+    def __init__(self, path: Path, nested: bool = False) -> None:
         self.path = path
         files = sorted(self._walk(path, frozenset()), key=lambda file: file[0])
         self._files = {name: full for name, full, _ in files}
         self.sizes = {name: size for name, _, size in files if _is_image(name)}
         self.documents = [name for name, _, _ in files if _is_document(name)]
+        zips = sorted(file for file in path.iterdir() if zipfile.is_zipfile(file)) if nested else []
+        self._zips = {file.name: ZipSource(file) for file in zips}
+        for prefix, packed in self._zips.items():
+            self.sizes |= {f"{prefix}/{name}": size for name, size in packed.sizes.items()}
+        self.sizes = dict(sorted(self.sizes.items()))
 
     def _walk(self, folder: Path, above: frozenset[str]) -> Iterator[tuple[str, Path, int]]:
         """Name, path and size of each image and document. What else lies there is not looked at."""
@@ -101,22 +111,24 @@ class FolderSource:
             raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def read(self, name: str) -> bytes:
-        try:
-            return self._files[name].read_bytes()
-        except OSError as error:
-            raise InputError(f"{self.path / name} cannot be read: {error.strerror}") from error
+        with self.stream(name) as file:
+            return file.read()
 
     @contextmanager
     def stream(self, name: str) -> Iterator[BinaryIO]:
+        prefix, _, inside = name.partition("/")
+        if prefix in self._zips:
+            with self._zips[prefix].stream(inside) as packed:
+                yield packed
+            return
         try:
-            file = self._files[name].open("rb")
+            with self._files[name].open("rb") as file:
+                yield file
         except OSError as error:
             raise InputError(f"{self.path / name} cannot be read: {error.strerror}") from error
-        with file:
-            yield file
 
 
-class ZipSource:
+class ZipSource(Source):
     """Image files in a zip. Entries are only ever read into memory, and each reading thread has its own handle."""
 
     def __init__(self, path: Path) -> None:
@@ -167,21 +179,17 @@ class ZipSource:
                 self._idle.append(handle)
 
     def read(self, name: str) -> bytes:
-        with self._handle() as handle:
-            try:
-                return handle.read(name)
-            except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-                raise InputError(f"{name} in {self.path} is damaged ({error}); replace the zip") from error
+        with self.stream(name) as file:
+            return file.read()
 
     @contextmanager
     def stream(self, name: str) -> Iterator[BinaryIO]:
         with self._handle() as handle:
             try:
-                file: IO[bytes] = handle.open(name)
-            except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+                with handle.open(name) as file:
+                    yield cast(BinaryIO, file)
+            except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
                 raise InputError(f"{name} in {self.path} is damaged ({error}); replace the zip") from error
-            with file:
-                yield cast(BinaryIO, file)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "sizes": self.sizes, "documents": self.documents}
@@ -189,29 +197,3 @@ class ZipSource:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._reset()
-
-
-class JoinedSource:
-    """A folder and the zips in it; a file in a zip has the zip's name before its path."""
-
-    def __init__(self, folder: Source, zips: dict[str, ZipSource]) -> None:
-        self.path = folder.path
-        self.documents = folder.documents
-        self._parts: dict[str, tuple[Source, str]] = {
-            name: (folder, name) for name in (*folder.sizes, *folder.documents)
-        }
-        for prefix, part in zips.items():
-            self._parts |= {f"{prefix}/{name}": (part, name) for name in part.sizes}
-        self.sizes = {
-            name: source.sizes[inside]
-            for name, (source, inside) in sorted(self._parts.items(), key=lambda item: item[0])
-            if inside in source.sizes
-        }
-
-    def read(self, name: str) -> bytes:
-        source, inside = self._parts[name]
-        return source.read(inside)
-
-    def stream(self, name: str) -> AbstractContextManager[BinaryIO]:
-        source, inside = self._parts[name]
-        return source.stream(inside)

@@ -204,7 +204,7 @@ def fit(
 
 def _model_folder(backbone: Backbone | str | Path, out: Path, symmetries: int | None, overwrite: bool) -> Path:
     """The folder of a model of ours that gets a codec; `InputError` where it cannot, before anything is computed."""
-    from nec.store.assets import resolve
+    from nec.store.opening import resolve
 
     if isinstance(backbone, Backbone):
         raise InputError(f"--out {out}: a model that is open already has no folder to copy: write a codec, NAME.json")

@@ -21,14 +21,15 @@ from nec.encoding.reports import FailedTile, ScenesReport, software, store_info
 from nec.errors import InputError, NecError
 from nec.models.backbone import Backbone
 from nec.progress import Progress
-from nec.scenes.normalization import Normalization, match
-from nec.scenes.retry import retry, transient
+from nec.scenes.rasters import retry, transient
 from nec.scenes.scene import Scene
-from nec.scenes.tiling import (
+from nec.scenes.tiles import (
+    Normalization,
     Tile,
-    Tiling,
+    TileGrid,
     TokenWindow,
     default_halo,
+    match,
     read_tile,
     split_positions,
     token_transform,
@@ -88,7 +89,7 @@ def _encode_scene(scene: Scene, time: Any, encoding: Encoding, options: SceneOpt
     if tile != width or patch != across:
         raise InputError(f"{backbone.name} takes {width}x{tile} px in patches of {across}x{patch}: tiles are squares")
     halo = default_halo(tile // patch) if options.halo is None else options.halo
-    tiling = Tiling(scene.shape, tile, patch, halo)
+    tiling = TileGrid(scene.shape, tile, patch, halo)
     # Without means by position: a store keeps its codec, but not the means that its tiles are levelled by.
     chosen, fitted_on = codec_for(
         encoding,
@@ -120,7 +121,7 @@ def _encode_scene(scene: Scene, time: Any, encoding: Encoding, options: SceneOpt
 
 
 def sample_tiles(
-    scene: Scene, backbone: Backbone, tiling: Tiling, normalization: Normalization, job: Job
+    scene: Scene, backbone: Backbone, tiling: TileGrid, normalization: Normalization, job: Job
 ) -> NDArray[np.float32]:
     """Embeddings (n, y, x, d) of a seeded sample of a scene's tiles that are valid throughout."""
     tiles = tiling.tiles((0, tiling.grid[0], 0, tiling.grid[1]))
@@ -141,7 +142,7 @@ def sample_tiles(
 def _spec(
     scene: Scene,
     backbone: Backbone,
-    tiling: Tiling,
+    tiling: TileGrid,
     codec: EmbeddingCodec,
     seen: dict[str, Any],
     quality: float,
@@ -344,7 +345,7 @@ class SceneWork:
     Attributes:
         scene: with the bands of the model, in its order.
         encoder: of the product.
-        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.scenes.tiling.split_positions`, or None.
+        places: (tile, tile, d), what is taken off a tile's tokens, see `nec.scenes.tiles.split_positions`, or None.
         batch_size: tiles that go through the model at once; batches begin at each part's first tile.
         readers: threads that read.
         skip_failed: mark the tokens of tiles that cannot be read as not valid, instead of leaving their shard out.
@@ -352,7 +353,7 @@ class SceneWork:
 
     backbone: Backbone
     scene: Scene
-    tiling: Tiling
+    tiling: TileGrid
     normalization: Normalization
     encoder: ShardEncoder
     places: NDArray[np.float32] | None = None

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from nec.errors import InputError, missing_extra
-from nec.exporting.describe import embedding_fields, quantization
 from nec.exporting.footprint import cut, lonlat
+from nec.exporting.stac import embedding_fields, quantization
 from nec.files import atomic_path
 from nec.store.georeference import corners
 from nec.store.rasters import RasterStore, iso

@@ -6,6 +6,7 @@ The extension: https://stac-extensions.github.io/embeddings/v0.0.1/schema.json, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from nec.errors import InputError
-from nec.exporting.describe import embedding_fields, quantization
 from nec.exporting.footprint import footprint
 from nec.files import atomic_path, write_json
 from nec.store.location import is_url
 from nec.store.rasters import RasterStore
+from nec.store.spec import NAME
 
 STAC_VERSION = "1.0.0"
 EMBEDDINGS_EXTENSION = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
@@ -54,7 +55,8 @@ def write(
     if store.crs is None:
         raise InputError(f"{store.path} has no CRS: a catalogue needs longitude and latitude")
     name = name or re.sub(r"[^\w.-]+", "-", Path(store.path).name.removesuffix(".zarr"))
-    href = href or _href(store, folder)
+    beside = Path(os.path.relpath(Path(store.path).absolute(), folder.absolute())).as_posix()
+    href = href or (store.path if is_url(store.path) else beside)
     polygon, box = footprint(store)
     import shapely
 
@@ -67,12 +69,6 @@ def write(
         for item in items:
             write_json(temporary / f"{item['id']}.json", item)
     return folder
-
-
-def _href(store: RasterStore, folder: Path) -> str:
-    if is_url(store.path):
-        return store.path
-    return Path(os.path.relpath(Path(store.path).absolute(), folder.absolute())).as_posix()
 
 
 def _links(store: RasterStore, href: str, model_url: str | None, source_urls: Sequence[str]) -> list[dict[str, str]]:
@@ -181,4 +177,39 @@ def _collection(
         ],
         "item_assets": {"embeddings": _asset(store)},
         "summaries": {"emb:dimensions": [store.dimensions], "data_type": ["float32"]},
+    }
+
+
+METHOD = {
+    "rel": "about",
+    "href": "https://doi.org/10.48550/arXiv.2403.17886",
+    "title": "Neural Embedding Compression: uniform quantisation of decorrelated channels, entropy-coded",
+}
+
+
+def embedding_fields(store: RasterStore, chip: int = 1) -> dict[str, Any]:
+    """`emb:type`, `emb:dimensions`, `data_type`, `gsd` and `emb:chip_layout` of squares of `chip` tokens."""
+    pixels = store.patch_px * chip
+    fields: dict[str, Any] = {
+        "emb:type": "pixel" if pixels == 1 else "chip",
+        "emb:dimensions": store.dimensions,
+        "data_type": "float32",
+    }
+    size = store.token_size
+    if size is not None:
+        fields["gsd"] = round(math.sqrt(size[0] * size[1]) * chip, 6)
+    if pixels > 1:
+        side = [pixels, pixels]
+        fields["emb:chip_layout"] = {"layout_type": "regular_grid", "chip_size": side, "stride": side}
+    return fields
+
+
+def quantization(store: RasterStore) -> dict[str, Any]:
+    """`emb:quantization`: the codec's step is the scale of every channel after its transform."""
+    return {
+        "method": NAME,
+        "original_dtype": "float32",
+        "quantized_dtype": "int32",
+        "scale": [store.codec.step(store.quality)],
+        "link": dict(METHOD),
     }

@@ -161,11 +161,11 @@ def _opened(inputs: Any) -> Any:
         return inputs
     if not isinstance(inputs, str | Path):
         return None
-    from nec.store import assets
     from nec.store import open as open_store
+    from nec.store.opening import shipped
 
     path = Path(inputs)
-    named = "://" in str(inputs) or (not path.exists() and str(inputs) in assets.shipped("stores"))
+    named = "://" in str(inputs) or (not path.exists() and str(inputs) in shipped("stores"))
     return open_store(inputs) if named or (path / "zarr.json").is_file() else None
 
 

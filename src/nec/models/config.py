@@ -31,7 +31,7 @@ class ModelConfig:
     `lmbda` weighs distortion against bits.
 
     `bands` (names or STAC common names, in order) and `reflectance` (what 0 and 1 of the scaled images stand for) tell
-    how a scene becomes input, see `nec.scenes.normalization`; None where it is not known.
+    how a scene becomes input, see `nec.scenes.tiles`; None where it is not known.
 
     `symmetries`: embeddings are means over so many symmetries of the square, see `nec.models.symmetry`; 1: plain ones.
     """

@@ -10,7 +10,7 @@ from nec.errors import InputError, missing_extra
 from nec.models import adapters
 from nec.models.adapters import ADAPTERS
 from nec.models.backbone import Backbone
-from nec.store.assets import resolve
+from nec.store.opening import resolve
 
 
 def load_model(

@@ -3,7 +3,7 @@
 `open_scene("scene.tif")` opens GeoTIFF/COG (local, HTTP, S3), Sentinel-2 SAFE and STAC Items.
 """
 
+from nec.scenes.opening import open_scene
 from nec.scenes.scene import Band, Scene
-from nec.scenes.scenes import open_scene
 
 __all__ = ["Band", "Scene", "open_scene"]

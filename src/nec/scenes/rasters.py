@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.errors import InputError, missing_extra
+from nec.errors import InputError, NecError, missing_extra
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 _SCHEMES = {
@@ -177,21 +178,17 @@ def open_raster(path: str) -> Any:
 @contextmanager
 def reading(path: str) -> Iterator[None]:
     """GDAL's settings for reading `path`; its errors become an `InputError` that names the file."""
-    rasterio = import_rasterio()
-    from rasterio._err import CPLE_BaseError
-
     try:
         if is_remote(path):
-            with rasterio.Env(**_unset(REMOTE_OPTIONS)):
+            with import_rasterio().Env(**_unset(REMOTE_OPTIONS)):
                 yield
         else:
             yield
-    except InputError:
+    except NecError:
         raise
     except MemoryError as error:
         raise InputError(f"{path}: a window is too large for the memory; resample it to coarser pixels") from error
-    # rasterio lets errors of GDAL, PROJ, NumPy and of its own tables through.
-    except (rasterio.errors.RasterioError, CPLE_BaseError, OSError, ValueError, LookupError, TypeError) as error:
+    except Exception as error:  # rasterio lets errors of GDAL, which have no public type, PROJ and NumPy through
         why = " ".join(str(error.__cause__ or error).split())
         raise InputError(f"{path} is missing, damaged or not a readable raster: {why}") from error
 
@@ -431,3 +428,46 @@ def import_rasterio() -> Any:
     except ImportError as error:
         missing_extra("rasterio", "geo", error)
     return rasterio
+
+
+ATTEMPTS = 5
+FIRST_SECONDS = 0.5  # before the second attempt, then twice as long each time
+
+_Result = TypeVar("_Result")
+_TRANSIENT = re.compile(
+    r"(http|code|status)\D{0,12}(429|502|503|504)\b|time[d -]*out|temporarily|too many requests|slow ?down|try again"
+    r"|bad gateway|service ?unavailable|connection (was )?(reset|refused|aborted|closed)|could ?n.t connect"
+    r"|could not connect|resolve host|recv failure|send failure",
+    re.IGNORECASE,
+)
+
+
+def transient(error: BaseException) -> bool:
+    """Whether an error is of a kind that goes away: a timeout, a connection, HTTP 429, 502, 503 or 504.
+
+    GDAL has no types for these, so its words decide. What caused an error counts too.
+    """
+    return any(
+        isinstance(link, TimeoutError | ConnectionError) or _TRANSIENT.search(str(link)) is not None
+        for link in _chain(error)
+    )
+
+
+def retry(action: Callable[[], _Result]) -> _Result:
+    """Result of `action`, which is called up to five times where an error may pass."""
+    pause = FIRST_SECONDS
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except (OSError, NecError) as error:
+            if not transient(error):
+                raise
+        time.sleep(pause)
+        pause *= 2
+    return action()
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -22,7 +22,6 @@ from nec.scenes.rasters import (
     open_raster,
     read_header,
     reading,
-    target_grid,
     valid_pixels,
 )
 from nec.scenes.sensors import band_key
@@ -236,33 +235,6 @@ class Scene:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._handles = _Handles()
-
-
-def make_scene(
-    contents: Contents,
-    *,
-    mask: Mask | None = None,
-    resolution: float | None = None,
-    crs: str | None = None,
-    align: Grid | None = None,
-    headers: dict[str, Header],
-) -> Scene:
-    """Put the layers of `contents` on one grid: the finest file's, or the one that is asked for.
-
-    `headers`: those that were read already.
-    """
-    files = {**headers, **(read_headers([mask.layer.path]) if mask and mask.layer.path not in headers else {})}
-    paths = list(dict.fromkeys([layer.path for layer in contents.layers] + ([mask.layer.path] if mask else [])))
-    grids = [files[layer.path].grid for layer in contents.layers]
-    grid = align or target_grid(min(grids, key=lambda grid: grid.pixel_size), crs, resolution)
-    for path in paths:
-        own = files[path].grid
-        if not own.same(grid) and (own.crs is None or grid.crs is None):
-            raise InputError(
-                f"{path} has another pixel grid than the scene, and without a coordinate reference system in both "
-                "it cannot be resampled; assign one first"
-            )
-    return Scene(contents, grid, {path: files[path] for path in paths}, mask)
 
 
 def read_headers(paths: Sequence[str]) -> dict[str, Header]:

@@ -1,10 +1,13 @@
-"""What the sensors' own files do not say: names, wavelengths, scales, and the classes of Sentinel-2's scene map."""
+"""What the sensors' own files do not say: names, wavelengths, scales, Sentinel-2's classes, and dates in names."""
 
 from __future__ import annotations
 
+import datetime
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from nec.errors import InputError
 
@@ -162,13 +165,13 @@ def parse_baseline(text: object) -> float | None:
     return float(f"{int(found[1])}.{found[2]}") if found else None
 
 
-def sentinel_2_offset(baseline: float | None, scale: float = 1e-4, applied: bool = False) -> float:
-    """What to add to number * scale: -1000 numbers since processing baseline 04.00, unless it is in the pixels already.
+def sentinel_2_offset(baseline: float | None, scale: float = 1e-4) -> float:
+    """What to add to number * scale: -1000 numbers since processing baseline 04.00.
 
     ESA: "Copernicus Sentinel-2: Major Products Upgrade Upcoming" (2021), for level 1C and 2A alike. Products that
     Sen2Cor made outside of ESA have baselines of 99.xx, which say nothing.
     """
-    return -1000 * scale if baseline is not None and 4.0 <= baseline < 90 and not applied else 0.0
+    return -1000 * scale if baseline is not None and 4.0 <= baseline < 90 else 0.0
 
 
 #: (scale, offset) of surface reflectance in Landsat's collection 2, level 2 (USGS, LSDS-1619).
@@ -181,3 +184,45 @@ def scl_values(names: list[str]) -> frozenset[int]:
         if name not in SCL_CLASSES:
             raise InputError(f"{name!r} is no class of the scene classification; classes are {', '.join(SCL_CLASSES)}")
     return frozenset(SCL_CLASSES[name] for name in names)
+
+
+_TIMES = (
+    (r"(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})", "%Y%m%d%H%M%S"),  # Sentinel
+    (r"(\d{4})(\d{3})T(\d{2})(\d{2})(\d{2})", "%Y%j%H%M%S"),  # HLS
+    (r"(\d{4})-(\d{2})-(\d{2})T(\d{2})[-:]?(\d{2})[-:]?(\d{2})", "%Y%m%d%H%M%S"),
+    (r"(\d{4})-(\d{2})-(\d{2})", "%Y%m%d"),
+    (r"(\d{4})_(\d{2})_(\d{2})", "%Y%m%d"),
+    (r"(\d{4})(\d{2})(\d{2})", "%Y%m%d"),  # Landsat, NAIP: the first of several is that of the picture
+)
+
+
+def parse_time(text: str | datetime.datetime) -> np.datetime64:
+    """ISO text or a datetime, in UTC unless it has a zone -> UTC, to the millisecond. `ValueError` for other text."""
+    moment = datetime.datetime.fromisoformat(text.strip()) if isinstance(text, str) else text
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    return np.datetime64(moment, "ms")
+
+
+def time_in_name(name: str) -> np.datetime64 | None:
+    """The date, and the time where it is there, that a file's name holds: 20090818, 2009-08-18, ..."""
+    return next(_found(name), None)
+
+
+def _found(name: str) -> Iterator[np.datetime64]:
+    for pattern, form in _TIMES:
+        for match in re.finditer(rf"(?<!\d){pattern}(?!\d)", name):
+            try:
+                moment = datetime.datetime.strptime("".join(match.groups()), form)
+            except ValueError:  # eight digits that are no date
+                continue
+            if 1900 <= moment.year < 2100:
+                yield np.datetime64(moment, "ms")
+
+
+def time_in_tag(text: str) -> np.datetime64 | None:
+    """TIFF's own tag ("2020:06:01 10:00:31"); what is no date counts as none."""
+    try:
+        return parse_time(re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip("\0 ")))
+    except ValueError:
+        return None

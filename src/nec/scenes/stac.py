@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nec.errors import InputError, NecError, missing_extra
-from nec.scenes.dates import parse_time
 from nec.scenes.rasters import RASTER_SUFFIXES, existing, gdal_path, public_link, read_header
 from nec.scenes.scene import Band, Contents, Layer
 from nec.scenes.sensors import (
@@ -22,6 +21,7 @@ from nec.scenes.sensors import (
     channel,
     find_sensor,
     parse_baseline,
+    parse_time,
     sentinel_2_offset,
 )
 
@@ -114,11 +114,12 @@ def _contents(item: Item, bands: Sequence[str | int] | None) -> Contents:
     silent = not any(_described(asset) for asset in images.values())
     layers: list[Layer] = []
     classes: Layer | None = None
-    for key in sorted(images, key=lambda key: _metres(key, images[key])):  # stable: the finest of a band comes first
+    # The sort is stable: the finest of a band comes first. Some catalogues list a COG and a JPEG 2000 of each.
+    for key in sorted(images, key=lambda key: _metres(key, images[key])):
         for layer in _asset_layers(item, key, images[key], silent):
             if layer.band.name == "SCL":
                 classes = classes or layer
-            elif not _repeats(layer, layers):
+            elif band_key(layer.band.name) not in [band_key(other.band.name) for other in layers]:
                 layers.append(layer)
     order = [layer.band.name for key in images for layer in layers if layer.path == _path(images[key])]
     layers.sort(key=lambda layer: order.index(layer.band.name))
@@ -143,12 +144,6 @@ def _is_image(key: str, asset: Asset) -> bool:
     image = "tiff" in media or "jp2" in media or asset.href.partition("?")[0].lower().endswith(RASTER_SUFFIXES)
     roles = set(asset.roles or ())
     return image and (not roles & _NO_IMAGE or "data" in roles) and key not in _NO_IMAGE
-
-
-def _repeats(layer: Layer, layers: list[Layer]) -> bool:
-    """Whether the band is there already: some catalogues list a COG and a JPEG 2000 of each."""
-    name = band_key(layer.band.name)
-    return any(band_key(other.band.name) == name for other in layers)
 
 
 def _described(asset: Asset) -> list[dict[str, Any]]:

@@ -1,11 +1,10 @@
 """Embeddings on disk and object storage: one Zarr v3 group, compressed, self-describing, checked."""
 
 from nec.labels import IGNORE
-from nec.store.arrays import Embeddings, Masks
 from nec.store.check import VerifyReport, verify
-from nec.store.counting import CountingStore
 from nec.store.facts import Info, info
-from nec.store.images import ImageStore
+from nec.store.images import Embeddings, ImageStore, Masks
+from nec.store.location import CountingStore
 from nec.store.opening import open, open_product, open_store
 from nec.store.rasters import RasterStore
 from nec.store.shards import EncodedShard, ShardEncoder

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nec.errors import InputError, NecError
-from nec.store.backend import reason_to_keep
-from nec.store.journal import JOURNAL, parse_entry
+from nec.store.backend import JOURNAL, LOCK, WriterLock, own_folder, parse_entry, reason_to_keep
 from nec.store.location import BUCKETS, object_store, open_location, reason_of
-from nec.store.lock import LOCK, WriterLock, own_folder
 from nec.store.shards import Mark
 
 _GROUP = "zarr.json"
@@ -27,7 +25,7 @@ _Result = TypeVar("_Result")
 
 
 class Bucket:
-    """A `nec.store.backend.Backend` below a URL such as `s3://bucket/store.zarr`.
+    """What `nec.store.backend.Folder` is on a disk, below a URL such as `s3://bucket/store.zarr`.
 
     An object appears whole or not at all, so nothing is renamed, and of what was noted only the size is looked up
     again: clients and stores compare checksums of what they send, and `nec verify URL` reads everything. The journal
@@ -138,7 +136,7 @@ class Bucket:
 
 
 class BucketJournal:
-    """`nec.store.journal.Journal` as objects, one an entry, named by its shard."""
+    """What `nec.store.backend.Journal` is in a folder, as objects, one an entry, named by its shard."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket

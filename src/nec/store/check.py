@@ -13,16 +13,14 @@ from nec.errors import CorruptError
 from nec.files import parse_json
 from nec.progress import Progress
 from nec.report import Report
-from nec.store.document import MASKS, TIME, X, Y, list_key, member, side_arrays, valid_key
+from nec.store.document import MASKS, TIME, Store, X, Y, list_key, member, side_arrays, valid_key
 from nec.store.frames import Frames
 from nec.store.georeference import centres
 from nec.store.images import ImageStore
 from nec.store.location import DAMAGE, Location, read_key
 from nec.store.opening import open as open_any
 from nec.store.rasters import RasterStore
-from nec.store.reader import Store
-from nec.store.shards import Mark, chunks_in_shard, mark
-from nec.store.tiling import Shard
+from nec.store.shards import Mark, Shard, chunks_in_shard, mark
 
 Fault = dict[str, Any]
 
@@ -105,11 +103,12 @@ class _Check:
         masks = store.masks
         for chunk in range(0 if masks is None else masks.tiling.chunks):
             assert masks is not None
-            reason = masks.fault(chunk)
-            if reason is not None:
-                (images,) = masks.tiling.shard_window(chunk)
+            (images,) = masks.tiling.shard_window(chunk)
+            try:
+                masks.read(images.start, images.stop)
+            except CorruptError as error:
                 where = {"where": f"{MASKS}/c.{chunk}.0.0", "images": [images.start, images.stop - 1]}
-                self.corrupt.append({**where, "reason": reason})
+                self.corrupt.append({**where, "reason": str(error)})
         for shard in store.tiling.all_shards():
             slots = [slot for slot, window in enumerate(store.tiling.chunk_windows(*shard)) if window is not None]
             self._shard(store.embeddings.frames, shard, slots, store.written(shard))

@@ -6,6 +6,8 @@ A store is one Zarr v3 group, specified in docs/store.md and docs/products.md:
     embeddings/c.<...>      shards; inner chunks coded by `nec.embedding`
     labels/ names/ split/ groups/ masks/        of stores of images
     valid/ time/ x/ y/ spatial_ref/ shards/     of rasters
+
+`Store` is such a group that is open for reading.
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import zarr
 from zarr.storage import StorePath
 
-from nec.errors import CorruptError, InputError, NecError
+from nec.errors import CorruptError, IncompleteError, InputError, NecError
 from nec.files import checksum, parse_json
-from nec.store.location import ZarrStore, read_key
-from nec.store.tiling import Tiling
+from nec.store.location import Location, ZarrStore, open_location, read_key, size_of_key
+from nec.store.shards import Tiling
+
+if TYPE_CHECKING:
+    from nec.codec import EmbeddingCodec
 
 FORMAT_VERSION = 1
 EMBEDDINGS, LABELS, NAMES, SPLIT, GROUPS, MASKS = "embeddings", "labels", "names", "split", "groups", "masks"
@@ -294,3 +300,79 @@ def valid_key(shard: tuple[int, ...]) -> str:
 def list_key(time: int) -> str:
     """Path of the list of a date's files with their checksums."""
     return f"shards/{time}.json"
+
+
+class Store:
+    """A store that is open for reading: `ImageStore` or `RasterStore`. It may be pickled, and shared by threads.
+
+    Attributes:
+        path: where it was opened, as text.
+        attrs: what the store says about itself: model, codec, quality, ...
+        metadata: the arrays' documents.
+        zarr_store, group: the same, for Zarr.
+        tiling: how its grid is cut into chunks and shards.
+        quality: what it was coded with.
+    """
+
+    kind: ClassVar[str]
+    tiling: Tiling
+
+    def __init__(self, location: Location, *, allow_incomplete: bool = False) -> None:
+        self.path = str(location)
+        self.zarr_store: ZarrStore = open_location(location)
+        document = read_document(self.zarr_store, self.path, self.kind)
+        self.attrs: dict[str, Any] = document["attributes"]["nec"]
+        self.conventions = {key: value for key, value in document["attributes"].items() if key != "nec"}
+        self.metadata: dict[str, dict[str, Any]] = document["consolidated_metadata"]["metadata"]
+        if not (self._is_readable or allow_incomplete):
+            raise IncompleteError(f"{self.path} is incomplete: {self._unfinished}; run `nec encode --resume` on it")
+        self.group = open_group(self.zarr_store, self.path, document)
+        self.quality = float(self.attrs["quality"])
+
+    _unfinished: ClassVar[str]
+
+    @property
+    def _is_readable(self) -> bool:
+        return self.complete
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        self.zarr_store.close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether its writing has finished; of a raster, whether it has dates and none is being added."""
+        return bool(self.attrs["complete"])
+
+    @property
+    def codec(self) -> EmbeddingCodec:
+        """The codec that the embeddings are coded with."""
+        return codec_of(self.group)
+
+    @property
+    def backbone(self) -> dict[str, Any] | None:
+        """`name`, `sha256` and what else the producer says of the model that made the embeddings; None if nothing."""
+        return self.attrs["model"]
+
+    def side_information(self) -> dict[str, int]:
+        """Bytes of everything in the store that is not the embeddings' shards, by what it is.
+
+        "codec" is the codec's tables and basis as written in the metadata (twice: in the array's document and in the
+        group's consolidated copy), "metadata" the rest of these documents.
+        """
+        documents = ["zarr.json", *(f"{name}/zarr.json" for name in self.metadata)]
+        metadata = sum(size_of_key(self.zarr_store, key) for key in documents)
+        coder = self.metadata[EMBEDDINGS]["codecs"][0]["configuration"]["codecs"][0]
+        codec = 2 * len(json.dumps(coder, separators=(",", ":")))
+        return {"codec": codec, "metadata": metadata - codec, **self._side_bytes()}
+
+    def _side_bytes(self) -> dict[str, int]:
+        raise NotImplementedError

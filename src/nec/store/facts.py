@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +10,24 @@ import numpy as np
 
 from nec.errors import InputError
 from nec.report import Report
-from nec.store import assets
 from nec.store.images import ImageStore
 from nec.store.location import Location
 from nec.store.opening import open as open_any
+from nec.store.opening import resolve, shipped
 from nec.store.rasters import RasterStore
 
 
-class Info(Report, Mapping[str, Any]):
-    """Facts, which differ by `kind`: "store", "product" (a raster), "codec" or "model". A read-only mapping.
+class Info(dict[str, Any], Report):
+    """Facts, which differ by `kind`: "store", "product" (a raster), "codec" or "model".
 
     Sizes are in bytes. Of a store, `stored_bytes` (the embeddings) and `side_information` are all there is.
     """
 
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self._facts = dict(facts)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._facts[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._facts)
-
-    def __len__(self) -> int:
-        return len(self._facts)
-
-    def __repr__(self) -> str:
-        return f"Info({self._facts})"
-
     def to_dict(self) -> dict[str, Any]:
-        return dict(self._facts)
+        return dict(self)
 
     def __str__(self) -> str:
-        return "\n".join(_table(self._facts))
+        return "\n".join(_table(self))
 
 
 def info(location: Location) -> Info:
@@ -65,8 +49,8 @@ def info(location: Location) -> Info:
             return Info(_codec(path))
         if path.is_dir() and not any((path / marker).is_file() for marker in ("zarr.json", "config.json")):
             raise InputError(f"{path} is neither a store (it has no zarr.json) nor a model (it has no config.json)")
-        if (path / "config.json").is_file() or (not path.exists() and str(location) in assets.shipped("models")):
-            return Info(_model(assets.resolve(location, "models")))
+        if (path / "config.json").is_file() or (not path.exists() and str(location) in shipped("models")):
+            return Info(_model(resolve(location, "models")))
     store = open_any(location, allow_incomplete=True)
     return Info(_raster(store) if isinstance(store, RasterStore) else _images(store))
 

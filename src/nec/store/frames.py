@@ -11,12 +11,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
-from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 
 from nec.errors import CorruptError, InputError
-from nec.store.location import DAMAGE, ZarrStore, read_keys
-from nec.store.shards import Mark, index_bytes, mark, shard_index
-from nec.store.tiling import Shard, Tiling, Window, overlap, within
+from nec.store.location import DAMAGE, ZarrStore, read_key, read_keys
+from nec.store.shards import Mark, Shard, Tiling, Window, index_bytes, mark, overlap, shard_index, within
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
@@ -25,6 +24,9 @@ _TOGETHER = 16  # shards that are fetched at once
 _START = 512
 """Bytes of a frame asked for first by `coarse`; they hold its header, and all of a coarse grid where rates are low."""
 ADVICE = "`nec verify` lists all damage, copy the store again from its origin"
+
+
+_Extent = tuple[int, int] | CorruptError  # (offset, length) in a file, or why there is none
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,11 @@ class Frames:
     def faults(self, shard: Shard, slots: Sequence[int]) -> list[tuple[int, str]]:
         """(slot, reason) of those chunks of a shard that cannot be read."""
         windows = self.tiling.chunk_windows(*shard)
-        chunks = [self._whole_chunk(shard, slot, windows[slot]) for slot in slots]
+        chunks = [
+            _Chunk(shard, slot, window, within(window, window), within(window, window))
+            for slot in slots
+            if (window := windows[slot]) is not None
+        ]
         faults: dict[int, str] = {}
 
         def decode(pair: tuple[_Chunk, bytes | CorruptError]) -> None:
@@ -104,12 +110,6 @@ class Frames:
 
         _in_threads(decode, list(zip(chunks, self._fetch_parts(shard, chunks), strict=True)) if chunks else [])
         return sorted(faults.items())
-
-    @staticmethod
-    def _whole_chunk(shard: Shard, slot: int, window: Window | None) -> _Chunk:
-        assert window is not None
-        inside = within(window, window)
-        return _Chunk(shard, slot, window, inside, inside)
 
     def coded(self) -> list[bytes]:
         """The frame of each chunk as it is stored, for counting and comparing."""
@@ -189,47 +189,46 @@ class Frames:
 
     def _cut(self, file: bytes | None, chunks: list[_Chunk]) -> list[bytes | CorruptError]:
         """The frames of chunks out of their shard's file; an error where there is none."""
-        if file is None:
-            return [CorruptError("missing")] * len(chunks)
-        try:
-            index = shard_index(file, math.prod(self.tiling.slots))
-        except CorruptError as error:
-            return [error] * len(chunks)
-        return [
-            CorruptError("missing") if extent is None else _piece(memoryview(file), 0, extent)
-            for extent in (index[chunk.slot] for chunk in chunks)
-        ]
+        whole = memoryview(file or b"")
+        extents = self._listed(file, chunks)
+        return [extent if isinstance(extent, CorruptError) else _piece(whole, 0, extent) for extent in extents]
 
     def _fetch_parts(self, shard: Shard, chunks: list[_Chunk]) -> list[bytes | CorruptError]:
-        """The frames of some chunks of a shard: its index first, then their bytes, neighbours in one request."""
-        extents = self._extents(shard, chunks)
-        there = sorted({extent for extent in extents if isinstance(extent, tuple)})
+        """The frames of some chunks of a shard: its index first, then their bytes."""
+        return self._ranges(self.key(shard), self._extents(shard, chunks))
+
+    def _extents(self, shard: Shard, chunks: list[_Chunk]) -> list[_Extent]:
+        """Where the frames of chunks lie in their shard's file, by its index."""
+        size = index_bytes(math.prod(self.tiling.slots))
+        return self._listed(read_key(self.store, self.key(shard), SuffixByteRequest(size)), chunks)
+
+    def _listed(self, index: bytes | None, chunks: list[_Chunk]) -> list[_Extent]:
+        """The same out of a file, or the end of it."""
+        if index is None:
+            return [CorruptError("missing")] * len(chunks)
+        try:
+            listed = shard_index(index, math.prod(self.tiling.slots))
+        except CorruptError as error:
+            return [error] * len(chunks)
+        return [listed[chunk.slot] or CorruptError("missing") for chunk in chunks]
+
+    def _ranges(self, key: str, extents: Sequence[_Extent]) -> list[bytes | CorruptError]:
+        """Bytes of a file at several extents, fetched at once, neighbours in one request; errors stay."""
         runs: list[list[int]] = []
-        for offset, length in there:
+        for offset, length in sorted({extent for extent in extents if isinstance(extent, tuple) and extent[1]}):
             if runs and runs[-1][1] == offset:
                 runs[-1][1] += length
             else:
                 runs.append([offset, offset + length])
-        key = self.key(shard)
-        asked: list[tuple[str, ByteRequest | None]] = [(key, RangeByteRequest(start, stop)) for start, stop in runs]
-        blocks = read_keys(self.store, asked) if asked else []
-        found: dict[tuple[int, int], bytes | CorruptError] = {}
-        for (start, stop), block in zip(runs, blocks, strict=True):
-            for extent in there:
-                if start <= extent[0] < stop or extent == (start, 0):
-                    found[extent] = _piece(memoryview(block or b""), start, extent)
-        return [found[extent] if isinstance(extent, tuple) else extent for extent in extents]
+        blocks = read_keys(self.store, [(key, RangeByteRequest(*run)) for run in runs]) if runs else []
 
-    def _extents(self, shard: Shard, chunks: list[_Chunk]) -> list[tuple[int, int] | CorruptError]:
-        slots = math.prod(self.tiling.slots)
-        (index,) = read_keys(self.store, [(self.key(shard), SuffixByteRequest(index_bytes(slots)))])
-        if index is None:
-            return [CorruptError("missing")] * len(chunks)
-        try:
-            listed = shard_index(index, slots)
-        except CorruptError as error:
-            return [error] * len(chunks)
-        return [listed[chunk.slot] or CorruptError("missing") for chunk in chunks]
+        def piece(extent: tuple[int, int]) -> bytes | CorruptError:
+            if not extent[1]:
+                return b""
+            at = max(i for i, run in enumerate(runs) if run[0] <= extent[0])
+            return _piece(memoryview(blocks[at] or b""), runs[at][0], extent)
+
+        return [extent if isinstance(extent, CorruptError) else piece(extent) for extent in extents]
 
     def _decode(self, chunk: _Chunk, frame: bytes | CorruptError, item: Window | None) -> np.ndarray:
         """The wanted items of a chunk; raises one of `DAMAGE`."""
@@ -281,12 +280,12 @@ class Frames:
     def _starts(self, shard: Shard, chunks: list[_Chunk], spacing: int) -> list[bytes | CorruptError]:
         """What of each frame `decode_coarse` needs, in one or two reads."""
         key, extents = self.key(shard), self._extents(shard, chunks)
-        starts = self._ranges(key, [_first(extent, 0, _START) for extent in extents])
-        rest: list[tuple[int, int] | CorruptError] = []
+        starts = self._ranges(key, [_part(extent, 0, _START) for extent in extents])
+        rest: list[_Extent] = []
         for extent, start in zip(extents, starts, strict=True):
             try:
                 needed = 0 if isinstance(start, CorruptError) else self.codec.coarse_size(start, spacing)
-                rest.append(_first(extent, _START, max(needed, _START)))
+                rest.append(_part(extent, _START, max(needed, _START)))
             except CorruptError as error:
                 rest.append(error)
         return [
@@ -294,32 +293,17 @@ class Frames:
             for start, more in zip(starts, self._ranges(key, rest), strict=True)
         ]
 
-    def _ranges(self, key: str, extents: Iterable[tuple[int, int] | CorruptError]) -> list[bytes | CorruptError]:
-        """Bytes [start, stop) of a file, several at once; errors stay, nothing is asked for where there is nothing."""
-        extents = list(extents)
-        asked = [extent for extent in extents if isinstance(extent, tuple) and extent[1] > extent[0]]
-        found = iter(read_keys(self.store, [(key, RangeByteRequest(*extent)) for extent in asked]) if asked else [])
-        out: list[bytes | CorruptError] = []
-        for extent in extents:
-            if isinstance(extent, CorruptError):
-                out.append(extent)
-            else:
-                block = (next(found) or b"") if extent[1] > extent[0] else b""
-                whole = len(block) == extent[1] - extent[0]
-                out.append(block if whole else CorruptError(f"{key} ends before byte {extent[1]}"))
-        return out
-
 
 def _sizes(window: Window) -> tuple[int, ...]:
     return tuple(axis.stop - axis.start for axis in window)
 
 
-def _first(extent: tuple[int, int] | CorruptError, start: int, stop: int) -> tuple[int, int] | CorruptError:
-    """Bytes start to stop of a frame at (offset, length), as far as it reaches, as a range of its file."""
+def _part(extent: _Extent, start: int, stop: int) -> _Extent:
+    """Bytes start to stop of a frame, as far as it reaches."""
     if isinstance(extent, CorruptError):
         return extent
     offset, length = extent
-    return offset + min(start, length), offset + min(stop, length)
+    return offset + min(start, length), min(stop, length) - min(start, length)
 
 
 def _piece(block: memoryview, start: int, extent: tuple[int, int]) -> bytes | CorruptError:

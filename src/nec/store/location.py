@@ -11,7 +11,7 @@ import atexit
 import os
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -87,11 +87,9 @@ def _open_zip(path: Path) -> ZarrStore:
     names = [entry.filename for entry in entries if entry.filename.split("/")[-1] == "zarr.json"]
     if not names:
         raise InputError(f"{path} is not a store: it has no zarr.json")
-    return _below(_opened(zarr.storage.ZipStore(path, mode="r")), min(names, key=_depth).rpartition("/")[0])
-
-
-def _depth(name: str) -> int:
-    return name.count("/")
+    return _below(
+        _opened(zarr.storage.ZipStore(path, mode="r")), min(names, key=lambda name: name.count("/")).rpartition("/")[0]
+    )
 
 
 def _open_url(url: str) -> ZarrStore:
@@ -255,3 +253,44 @@ class _Folder(WrapperStore[ZarrStore]):
     async def list_dir(self, prefix: str) -> Any:
         async for key in super().list_dir(self._at(prefix)):
             yield key
+
+
+class CountingStore(WrapperStore[ZarrStore]):
+    """Any store, counting the requests for its values and the bytes that came back (headers apart).
+
+    >>> remote = CountingStore("https://example.org/product.zarr")  # doctest: +SKIP
+    >>> tokens = nec.open_product(remote).read(0, slice(0, 64), slice(0, 64))  # doctest: +SKIP
+    >>> remote.requests, remote.bytes_read  # doctest: +SKIP
+
+    Args:
+        store: a folder, a URL or a Zarr store object, as `nec.open_product` takes.
+    """
+
+    requests = 0
+    bytes_read = 0
+
+    def __init__(self, store: Location) -> None:
+        super().__init__(open_location(store))
+        self._where = str(store)
+
+    def __str__(self) -> str:
+        return self._where
+
+    def _count(self, value: Buffer | None) -> Buffer | None:
+        self.requests += 1
+        self.bytes_read += 0 if value is None else len(value)
+        return value
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """A value or an extent of it, counted."""
+        return self._count(await super().get(key, prototype, byte_range))
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Extents of values, counted."""
+        return [self._count(value) for value in await super().get_partial_values(prototype, key_ranges)]
+
+    async def _get_many(self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]) -> Any:
+        async for key, value in super()._get_many(requests):
+            yield key, self._count(value)

@@ -1,14 +1,16 @@
-"""Open a store, whichever kind it is."""
+"""Open a store, whichever kind it is, by its place or by the name that it ships under."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from nec.store import assets
+import nec
+from nec.errors import InputError
+from nec.store.document import kind_of, read_document
 from nec.store.images import ImageStore
-from nec.store.location import Location, is_url
+from nec.store.location import Location, is_url, open_location
 from nec.store.rasters import RasterStore
-from nec.store.reader import kind_at
 
 
 def open(location: Location, *, allow_incomplete: bool = False) -> ImageStore | RasterStore:
@@ -33,7 +35,8 @@ def open(location: Location, *, allow_incomplete: bool = False) -> ImageStore | 
         MissingExtraError: a URL needs a package that is not installed.
     """
     where = _resolved(location)
-    return _KINDS.get(kind_at(where), ImageStore)(where, allow_incomplete=allow_incomplete)
+    kind = kind_of(read_document(open_location(where), str(where), None))
+    return _KINDS.get(kind, ImageStore)(where, allow_incomplete=allow_incomplete)
 
 
 def open_store(location: Location, allow_incomplete: bool = False) -> ImageStore:
@@ -51,4 +54,41 @@ _KINDS: dict[str, type[ImageStore] | type[RasterStore]] = {"store": ImageStore, 
 
 def _resolved(location: Location) -> Location:
     """A shipped name as its folder, everything else as it is."""
-    return assets.resolve(location) if isinstance(location, str | Path) and not is_url(location) else location
+    return resolve(location) if isinstance(location, str | Path) and not is_url(location) else location
+
+
+_SUFFIX = {"stores": ".zarr", "models": ""}
+
+
+def shipped(kind: str) -> dict[str, Path]:
+    """Name to folder of what ships: `kind` is "stores" or "models"."""
+    folder = Path(nec.__file__).parent / "assets" / kind
+    if not folder.is_dir():
+        return {}
+    suffix = _SUFFIX[kind]
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.endswith(suffix))
+    return {path.name.removesuffix(suffix): path for path in found if not path.name.startswith(("_", "."))}
+
+
+def resolve(location: str | Path, kind: str = "stores") -> Path:
+    """Folder that `location` means: a path that exists, else the name of a shipped store or model.
+
+    A shipped name wins over a folder of the same name that holds no store (a dataset's folder, say).
+
+    Raises:
+        InputError: neither; the message lists the shipped names.
+    """
+    path = Path(location)
+    marker = {"stores": "zarr.json", "models": "config.json"}[kind]
+    if (path / marker).is_file():
+        return path
+    names = shipped(kind)
+    if isinstance(location, str) and location in names:
+        return names[location]
+    if path.exists():
+        return path
+    if os.sep in str(location):
+        raise InputError(f"no such {kind[:-1]}: {location}")
+    raise InputError(
+        f"no {kind[:-1]} at {location!r}, and none of that name ships (shipped: {', '.join(names) or 'none'})"
+    )

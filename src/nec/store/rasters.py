@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,13 +11,11 @@ import zarr
 
 from nec.errors import CorruptError, InputError, missing_extra
 from nec.files import checksum, parse_json
-from nec.store.document import EMBEDDINGS, TIME, VALID, X, Y, embeddings_key, list_key, member, valid_key
+from nec.store.document import EMBEDDINGS, TIME, VALID, Store, X, Y, embeddings_key, list_key, member, valid_key
 from nec.store.frames import Frames
 from nec.store.georeference import Transform, bounds, token_size, window_of
 from nec.store.location import DAMAGE, Location, reachable, read_key, size_of_key
-from nec.store.reader import Store
-from nec.store.shards import Mark
-from nec.store.tiling import Shard, Tiling, Window, overlap, within
+from nec.store.shards import Mark, Shard, Tiling, Window, overlap, within
 
 if TYPE_CHECKING:
     import xarray
@@ -148,14 +145,17 @@ class RasterStore(Store):
 
     def frames(self, time: int) -> Frames:
         """The reader of a date's embeddings."""
-        key, written = partial(_key, time), partial(self._written, time)
-        return Frames(self.zarr_store, self.path, self.codec, self.tiling, (self.dimensions,), key, written)
 
-    def _written(self, time: int, shard: Shard) -> Mark | None:
-        if time not in self._lists:
-            self._lists[time] = self.shard_list(time)
-        size, crc, *_ = self._lists[time][shard]
-        return size, crc
+        def key(shard: Shard) -> str:
+            return embeddings_key((time, *shard))
+
+        def written(shard: Shard) -> Mark:
+            if time not in self._lists:
+                self._lists[time] = self.shard_list(time)
+            size, crc, *_ = self._lists[time][shard]
+            return size, crc
+
+        return Frames(self.zarr_store, self.path, self.codec, self.tiling, (self.dimensions,), key, written)
 
     def read_valid(self, time: Any, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """Which tokens of a window of a date saw data, bool (y, x); raises as `read`."""
@@ -231,10 +231,6 @@ class RasterStore(Store):
             raise InputError("read takes slices without a step: take every n-th token of what it returns")
         (top, bottom, _), (left, right, _) = axes
         return slice(top, max(top, bottom)), slice(left, max(left, right))
-
-
-def _key(time: int, shard: Shard) -> str:
-    return embeddings_key((time, *shard))
 
 
 def date(time: Any) -> np.datetime64:

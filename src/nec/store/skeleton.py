@@ -51,7 +51,8 @@ def write_skeleton(folder: Path, spec: StoreSpec) -> None:
         _create_rasters(group, spec)
         _create_coordinates(group, spec)
     elif isinstance(spec, ImageSpec):
-        _create_images(group, spec)
+        chunks, shards = ((*sizes, *spec.shape[1:]) for sizes in (spec.tiling.chunk, spec.tiling.shard))
+        _array(group, EMBEDDINGS, IMAGE_AXES, shape=spec.shape, chunks=chunks, shards=shards, **_coded(spec))
         for name, values in spec.side_values().items():
             _create_side(group, name, values, spec)
         _create_masks(group, spec)
@@ -89,32 +90,48 @@ def time_files(times: np.ndarray) -> Iterator[tuple[str, bytes]]:
         yield f"{TIME}/c.{start // TIME_CHUNK}", compressed(chunk)
 
 
-def _create_rasters(group: zarr.Group, spec: RasterSpec) -> None:
+def _array(
+    group: zarr.Group, name: str, axes: tuple[str, ...], values: np.ndarray | None = None, **how: Any
+) -> zarr.Array:
+    """An array of one of our forms: its chunks are files with dots in their names."""
+    if values is not None:
+        how = {"shape": values.shape, "config": {"write_empty_chunks": True}, **how}
+    if "serializer" not in how:
+        how = {"compressors": [ZstdCodec(level=LEVEL), Crc32cCodec()], **how}
+    array = group.create_array(name, dimension_names=axes, chunk_key_encoding=CHUNK_KEYS, **how)  # type: ignore[arg-type]
+    if values is not None:
+        array[...] = values
+    return array
+
+
+def _coded(spec: ImageSpec | RasterSpec, axes: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """How embeddings are stored."""
     from nec.codec.zarr_codec import NecEmbeddingCodec
 
+    codec = NecEmbeddingCodec(spec.codec, spec.quality, *(() if axes is None else (axes,)))
+    return {"dtype": "float32", "serializer": codec, "compressors": None, "fill_value": float("nan")}
+
+
+def _create_rasters(group: zarr.Group, spec: RasterSpec) -> None:
     tiling, d = spec.tiling, spec.dimensions
-    group.create_array(
+    _array(
+        group,
         EMBEDDINGS,
+        (TIME, "embedding", Y, X),
         shape=(0, d, *tiling.grid),
-        dtype="float32",
         chunks=(1, d, *tiling.chunk),
         shards=(1, d, *tiling.shard),
-        serializer=NecEmbeddingCodec(spec.codec, spec.quality, _RASTER_FRAMES),
-        compressors=None,
-        fill_value=float("nan"),
-        dimension_names=(TIME, "embedding", Y, X),
-        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
         attributes={"long_name": "embedding of the token; what it is where `valid` is false is undefined", **_MAPPED},
+        **_coded(spec, _RASTER_FRAMES),
     )
-    group.create_array(
+    _array(
+        group,
         VALID,
+        (TIME, Y, X),
         shape=(0, *tiling.grid),
         dtype="bool",
         chunks=(1, *tiling.shard),
-        compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
         fill_value=False,
-        dimension_names=(TIME, Y, X),
-        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
         attributes={"long_name": "whether the token saw data", **_MAPPED},
     )
 
@@ -137,77 +154,36 @@ def _create_coordinates(group: zarr.Group, spec: RasterSpec) -> None:
 def _coordinate(
     group: zarr.Group, name: str, values: np.ndarray, attributes: dict[str, str], chunk: int | None = None
 ) -> None:
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=(chunk or len(values),),
-        compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
-        fill_value=0,
-        dimension_names=(name,),
-        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
-        attributes=dict(attributes),
-        config={"write_empty_chunks": True},
-    )
-    array[...] = values
-
-
-def _create_images(group: zarr.Group, spec: ImageSpec) -> None:
-    from nec.codec.zarr_codec import NecEmbeddingCodec
-
-    tiling = spec.tiling
-    group.create_array(
-        EMBEDDINGS,
-        shape=spec.shape,
-        dtype="float32",
-        chunks=(*tiling.chunk, *spec.shape[1:]),
-        shards=(*tiling.shard, *spec.shape[1:]),
-        serializer=NecEmbeddingCodec(spec.codec, spec.quality),
-        compressors=None,
-        fill_value=float("nan"),
-        dimension_names=IMAGE_AXES,
-        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
-    )
+    chunks, words = (chunk or len(values),), dict(attributes)
+    _array(group, name, (name,), values, dtype=values.dtype, chunks=chunks, fill_value=0, attributes=words)
 
 
 def _create_side(group: zarr.Group, name: str, values: Any, spec: ImageSpec) -> None:
-    dtype, fill, attributes = {
-        NAMES: (zarr.dtype.VariableLengthUTF8(), "", {"long_name": "name of the image"}),
-        LABELS: (zarr.dtype.Int64(), -1, _flags(spec.class_names, "class of the image, -1: none")),
-        SPLIT: (
-            zarr.dtype.Int8(),
-            0,
-            _flags(["unassigned", *SPLITS[1:]], "part of the dataset that the image belongs to"),
-        ),
-        GROUPS: (zarr.dtype.VariableLengthUTF8(), "", {"long_name": "tile or scene that the image was cut from"}),
-    }[name]
-    array = group.create_array(
-        name,
-        shape=(len(values),),
-        dtype=dtype,  # type: ignore[arg-type]
-        chunks=(min(len(values), SIDE_CHUNK),),
-        compressors=[ZstdCodec(level=19), Crc32cCodec()],
-        fill_value=fill,
-        dimension_names=IMAGE_AXES[:1],
-        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
-        attributes=attributes,
-        config={"write_empty_chunks": True},
-    )
-    array[:] = np.array(values, dtype=object) if name in (NAMES, GROUPS) else values
+    text = {"dtype": zarr.dtype.VariableLengthUTF8(), "fill_value": ""}
+    how: dict[str, Any] = {
+        NAMES: {**text, "attributes": {"long_name": "name of the image"}},
+        LABELS: {"dtype": "int64", "fill_value": -1,
+                 "attributes": _flags(spec.class_names, "class of the image, -1: none")},
+        SPLIT: {"dtype": "int8", "fill_value": 0,
+                "attributes": _flags(["unassigned", *SPLITS[1:]], "part of the dataset that the image belongs to")},
+        GROUPS: {**text, "attributes": {"long_name": "tile or scene that the image was cut from"}},
+    }[name]  # fmt: skip
+    stored = np.array(values, dtype=object) if name in (NAMES, GROUPS) else values
+    chunks, compressors = (min(len(values), SIDE_CHUNK),), [ZstdCodec(level=19), Crc32cCodec()]
+    _array(group, name, IMAGE_AXES[:1], stored, chunks=chunks, compressors=compressors, **how)
 
 
 def _create_masks(group: zarr.Group, spec: ImageSpec) -> None:
     if spec.masks is None:
         return
-    array = group.create_array(
+    array = _array(
+        group,
         MASKS,
+        MASK_AXES,
         shape=spec.masks.shape,
         dtype="uint8",
         chunks=(*mask_tiling(spec.masks.shape).chunk, *spec.masks.shape[1:]),
-        compressors=[ZstdCodec(level=LEVEL), Crc32cCodec()],
         fill_value=IGNORE,
-        dimension_names=MASK_AXES,
-        chunk_key_encoding=CHUNK_KEYS,  # type: ignore[arg-type]
         attributes=_flags(spec.mask_classes, f"class of the pixel, {IGNORE}: none"),
         config={"write_empty_chunks": True},
     )

@@ -25,7 +25,7 @@ from nec.store.document import (
     values_checksum,
 )
 from nec.store.georeference import Transform, convention_attributes, normalised_crs, token_size
-from nec.store.tiling import Tiling
+from nec.store.shards import Tiling
 
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec

@@ -8,20 +8,23 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
 from nec.errors import CorruptError, IncompleteError, InputError
 from nec.files import checksum, json_bytes
-from nec.store.backend import Backend, Lock, backend_of
+from nec.store.backend import Folder, backend_of
 from nec.store.document import embeddings_key, group_document, image_key, list_key, valid_key
 from nec.store.images import ImageStore
 from nec.store.rasters import RasterStore, date, iso
-from nec.store.shards import EncodedShard, Mark, ShardEncoder, chunks_in_shard, mark
+from nec.store.shards import EncodedShard, Mark, Shard, ShardEncoder, chunks_in_shard, mark
 from nec.store.skeleton import metadata_files, time_files, with_dates, write_skeleton
 from nec.store.spec import ImageSpec, RasterSpec, StoreSpec, as_json
-from nec.store.tiling import Shard
+
+if TYPE_CHECKING:
+    from nec.store.backend import WriterLock
+    from nec.store.bucket import Bucket, BucketLock
 
 FailedTile = tuple[int, int, int]  # first row, first column and side, in pixels of the scene
 _Store = TypeVar("_Store", ImageStore, RasterStore)
@@ -43,7 +46,7 @@ class ShardWriter(Generic[_Store, _Spec]):
     _same: ClassVar[tuple[str, ...]]  # attributes that must not differ when a store is resumed
     _numbers: ClassVar[int]  # that are noted of a shard
 
-    def __init__(self, backend: Backend, lock: Lock) -> None:
+    def __init__(self, backend: Folder | Bucket, lock: WriterLock | BucketLock) -> None:
         self._backend = backend
         self._lock = lock
         self.path = backend.path
@@ -125,20 +128,20 @@ class ShardWriter(Generic[_Store, _Spec]):
         """Makes the bytes that `write_encoded` writes; it can be pickled, so that workers encode and one writes."""
         raise NotImplementedError
 
-    def _files(self, shard: Shard, encoded: EncodedShard) -> dict[str, bytes]:
-        """The files of a shard by key; an empty one is none."""
+    def _keys(self, shard: Shard) -> tuple[str, ...]:
+        """The files of a shard: of its embeddings, and of a raster its validity."""
         raise NotImplementedError
 
-    def _marks(self, shard: Shard, numbers: tuple[int, ...]) -> dict[str, Mark]:
-        """What is noted of each file of a shard."""
+    def _check(self, shard: Shard, embeddings: bytes) -> None:
+        """`CorruptError` where what was sent is no whole shard."""
         raise NotImplementedError
 
     def _put(self, shard: Shard, encoded: EncodedShard, failed: Iterable[FailedTile] = ()) -> None:
         """Write a shard's files and note them."""
-        files = self._files(shard, encoded)
+        self._check(shard, encoded.embeddings)
         numbers: tuple[int, ...] = ()
-        for key, data in files.items():
-            if data:
+        for key, data in zip(self._keys(shard), (encoded.embeddings, encoded.valid), strict=False):
+            if data:  # an empty file is none
                 self._backend.write(key, data)
             else:
                 self._backend.remove(key)
@@ -153,7 +156,13 @@ class ShardWriter(Generic[_Store, _Spec]):
 
     def _intact(self, shards: Iterable[Shard]) -> set[Shard]:
         """Those that are noted, and of which there is what was noted (in a bucket: so many bytes)."""
-        marks = {shard: self._marks(shard, self._noted[shard]) for shard in shards if shard in self._noted}
+        marks: dict[Shard, dict[str, Mark]] = {}
+        for shard in shards:
+            if shard in self._noted:
+                numbers = self._noted[shard]
+                marks[shard] = dict(
+                    zip(self._keys(shard), zip(numbers[::2], numbers[1::2], strict=False), strict=False)
+                )
         intact = self._backend.intact({key: noted for files in marks.values() for key, noted in files.items()})
         return {shard for shard, files in marks.items() if files.keys() <= intact}
 
@@ -171,7 +180,7 @@ class ImageWriter(ShardWriter[ImageStore, ImageSpec]):
     _same = ("format_version", "images", "quality", "codec", "model", "classes", "masks", "checksums")
     _numbers = 2
 
-    def __init__(self, backend: Backend, lock: Lock) -> None:
+    def __init__(self, backend: Folder | Bucket, lock: WriterLock | BucketLock) -> None:
         super().__init__(backend, lock)
         if self.store.complete:
             listed = {shard: self.store.written(shard) or () for shard in self.tiling.all_shards()}
@@ -240,15 +249,13 @@ class ImageWriter(ShardWriter[ImageStore, ImageSpec]):
         self._backend.journal.remove()
         self.close()
 
-    def _files(self, shard: Shard, encoded: EncodedShard) -> dict[str, bytes]:
-        found = chunks_in_shard(encoded.embeddings, math.prod(self.tiling.slots))
+    def _keys(self, shard: Shard) -> tuple[str, ...]:
+        return (image_key(shard),)
+
+    def _check(self, shard: Shard, embeddings: bytes) -> None:
+        found = chunks_in_shard(embeddings, math.prod(self.tiling.slots))
         if found != math.prod(self.tiling.chunks_of(*shard)):
             raise CorruptError(f"the shard {image_key(shard)} that was sent holds {found} chunks")
-        return {image_key(shard): encoded.embeddings}
-
-    def _marks(self, shard: Shard, numbers: tuple[int, ...]) -> dict[str, Mark]:
-        size, crc = numbers
-        return {image_key(shard): (size, crc)}
 
 
 class RasterWriter(ShardWriter[RasterStore, RasterSpec]):
@@ -316,7 +323,7 @@ class RasterWriter(ShardWriter[RasterStore, RasterSpec]):
         if time != len(self._attrs["times"]):
             raise InputError(f"{self.path}: only a date that is not finished can be discarded")
         for shard in self._shards(time):
-            for key in (embeddings_key(shard), valid_key(shard)):
+            for key in self._keys(shard):
                 self._backend.remove(key)
             self._noted.pop(shard, None)
         self._backend.journal.remove()
@@ -406,14 +413,12 @@ class RasterWriter(ShardWriter[RasterStore, RasterSpec]):
         if not pending:
             self._backend.journal.remove()
 
-    def _files(self, shard: Shard, encoded: EncodedShard) -> dict[str, bytes]:
-        if encoded.embeddings:
-            chunks_in_shard(encoded.embeddings, math.prod(self.tiling.slots))
-        return {embeddings_key(shard): encoded.embeddings, valid_key(shard): encoded.valid}
+    def _keys(self, shard: Shard) -> tuple[str, ...]:
+        return embeddings_key(shard), valid_key(shard)
 
-    def _marks(self, shard: Shard, numbers: tuple[int, ...]) -> dict[str, Mark]:
-        size, crc, valid_size, valid_crc, _ = numbers
-        return {embeddings_key(shard): (size, crc), valid_key(shard): (valid_size, valid_crc)}
+    def _check(self, shard: Shard, embeddings: bytes) -> None:
+        if embeddings:
+            chunks_in_shard(embeddings, math.prod(self.tiling.slots))
 
     def _shards(self, time: int) -> list[Shard]:
         return [(time, *shard) for shard in self.tiling.all_shards()]

@@ -15,7 +15,7 @@ from product_samples import TIMES, write_date
 
 import nec
 from nec.store import RasterSpec, RasterWriter, info, open_product, verify
-from nec.store.lock import LOCK
+from nec.store.backend import LOCK
 
 
 def files(folder: Path) -> dict[str, bytes]:

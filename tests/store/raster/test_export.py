@@ -15,7 +15,6 @@ import pytest
 from product_samples import GRID, ROUNDING, TIMES, TRANSFORM, D, write_date
 
 import nec
-from nec.cli import main
 from nec.exporting import geoparquet, stac
 from nec.exporting.geoparquet import hilbert
 from nec.exporting.quicklook import Colouring, quicklook
@@ -346,11 +345,11 @@ def test_quicklooks(product_path: Path, tmp_path: Path, valid: np.ndarray, monke
     assert (picture.shape, step) == ((*GRID, 4), 1)
     np.testing.assert_array_equal(picture[..., 3], 255 * valid[0])
     assert not picture[~valid[0]].any()
-    assert main(["export", str(product_path), "--quicklook", str(tmp_path / "q.tif"), "--time", TIMES[0]]) == 0
+    nec.export(product_path, tmp_path / "q.tif", time=TIMES[0])
     with rasterio.open(tmp_path / "q.tif") as file:
         assert (file.crs.to_epsg(), tuple(file.transform)[:6]) == (32632, TRANSFORM)
         np.testing.assert_array_equal(file.read().transpose(1, 2, 0), picture)
-    assert main(["export", str(product_path), "--quicklook", str(tmp_path / "q.png")]) == 0
+    nec.export(product_path, tmp_path / "q.png")
     with rasterio.open(tmp_path / "q.png") as file:
         assert file.shape == (18 * GRID[0], 18 * GRID[1])  # 540 pixels: at least 512
     monkeypatch.setattr("nec.exporting.quicklook.MOST", 10)
@@ -359,37 +358,32 @@ def test_quicklooks(product_path: Path, tmp_path: Path, valid: np.ndarray, monke
     np.testing.assert_array_equal(small, picture[::3, ::3])
 
 
-# ---- the command line
+# ---- export, decode, info and verify as a whole
 
 
-def test_export_from_the_command_line(product_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_refuses_what_it_cannot_write(product_path: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    path = str(product_path)
-    chips, stac = tmp_path / "chips.parquet", tmp_path / "stac"
-    assert main(["export", path, "--geoparquet", str(chips), "--chip", "4", "--stac", str(stac)]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        *(str(stac / name) for name in ("collection.json", "toy-20260501T103000.json", "toy-20260601T103000.json")),
-        str(chips),
-    ]
-    for arguments, word in (
-        ([], "nothing to export"), (["--stac", str(stac)], "not empty"), (["--quicklook", "x.jpg"], ".png"),
-        (["--geoparquet", str(chips)], "--overwrite"),
-        (["--quicklook", str(tmp_path / "q.png"), "--time", "x"], "date"),
-        (["--geoparquet", "y", "--chip", "0"], "chips"),
+    chips, folder = tmp_path / "chips.parquet", tmp_path / "stac"
+    nec.export(product_path, chips, chip=4)
+    nec.export(product_path, folder, format="stac")
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "collection.json", "toy-20260501T103000.json", "toy-20260601T103000.json"
+    ]  # fmt: skip
+    for out, options, word in (
+        (folder, {"format": "stac"}, "not empty"), (tmp_path / "x.jpg", {"format": "quicklook"}, ".png"),
+        (chips, {}, "--overwrite"), (tmp_path / "q.png", {"time": "x"}, "date"),
+        (tmp_path / "y", {"format": "geoparquet", "chip": 0}, "chips"),
     ):  # fmt: skip
-        assert main(["export", path, *arguments]) == 2
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
-        assert word in error
+        with pytest.raises(nec.InputError) as refused:
+            nec.export(product_path, out, **options)
+        assert word in str(refused.value)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["chips.parquet", "stac"]
 
 
-def test_decode_info_and_verify_from_the_command_line(
-    product_path: Path, tmp_path: Path, valid: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_decode_info_and_verify(product_path: Path, tmp_path: Path, valid: np.ndarray) -> None:
     expected = np.stack([open_product(product_path).read(t) for t in range(2)])
     for suffix in ("npy", "npz", "zarr"):
-        assert main(["decode", str(product_path), "--out", str(tmp_path / f"out.{suffix}"), "--quiet"]) == 0
+        nec.decode(product_path, tmp_path / f"out.{suffix}")
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
     with np.load(tmp_path / "out.npz") as archive:
         np.testing.assert_array_equal(archive["embeddings"], expected)
@@ -399,21 +393,18 @@ def test_decode_info_and_verify_from_the_command_line(
     plain = xarray.open_zarr(tmp_path / "out.zarr", chunks=None, consolidated=False)
     np.testing.assert_array_equal(plain.embeddings.transpose("time", "y", "x", "embedding").values, expected)
     assert plain.time.values[1] == np.datetime64(TIMES[1])
-    assert main(["info", str(product_path)]) == 0
-    assert "EPSG:32632" in capsys.readouterr().out
-    assert main(["verify", str(product_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["ok"]
+    assert "EPSG:32632" in str(nec.info(product_path))
+    assert json.loads(nec.verify(product_path).to_json())["ok"]
 
 
-def test_verify_names_the_damage(
-    tmp_path: Path, build: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_names_the_damage(tmp_path: Path, build: Callable[..., Path]) -> None:
     path = build(tmp_path / "p.zarr", dates=1)
     file = path / "embeddings" / "c.0.0.2.0"
     data = file.read_bytes()
     file.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
-    assert main(["verify", str(path)]) == 1
-    assert "corrupt: embeddings/c.0.0.2.0 tokens from row 16, column 0:" in capsys.readouterr().out
+    report = nec.verify(path)
+    assert not report.ok
+    assert "corrupt: embeddings/c.0.0.2.0 tokens from row 16, column 0:" in str(report)
 
 
 def test_formats_by_name_and_by_suffix(product_path: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from product_samples import GRID, ROUNDING, TIMES, TRANSFORM, write_date
 
 import nec
 from nec.store import RasterSpec, RasterWriter, ShardEncoder, info, open_product, verify
-from nec.store.journal import JOURNAL
+from nec.store.backend import JOURNAL
 
 
 def digest(path: Path) -> dict[str, str]:

@@ -1,18 +1,19 @@
-"""From a path, a URL or a STAC Item to a scene."""
+"""From a path, a URL, a STAC Item or a Sentinel-2 product as ESA delivers it (.SAFE) to a scene."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
 from nec.errors import InputError
 from nec.scenes import stac
-from nec.scenes.dates import time_in_name, time_in_tag
 from nec.scenes.rasters import (
     RASTER_SUFFIXES,
     Header,
@@ -23,22 +24,26 @@ from nec.scenes.rasters import (
     local_path,
     numbers,
     public_link,
+    target_grid,
 )
-from nec.scenes.safe import read_safe
-from nec.scenes.scene import Band, Contents, Layer, Mask, Scene, choose, make_scene, read_headers
+from nec.scenes.scene import Band, Contents, Layer, Mask, Scene, choose, read_headers
 from nec.scenes.sensors import (
     LANDSAT_SURFACE,
     SCL_CLASSES,
     SCL_HIDDEN,
     SENSORS,
     band_in_name,
+    channel,
     check_sensor,
     find_channel,
     find_sensor,
     parse_baseline,
+    parse_time,
     scl_values,
     sentinel_2_offset,
     sentinel_2_product,
+    time_in_name,
+    time_in_tag,
 )
 
 if TYPE_CHECKING:
@@ -90,21 +95,24 @@ def open_scene(
     contents, headers = _contents(source, sensor, bands)
     if bands is not None:
         contents = replace(contents, layers=choose(contents.layers, bands, contents.name))
-    missing = {layer.path for layer in contents.layers} - set(headers)
-    headers = {**headers, **read_headers([layer.path for layer in contents.layers if layer.path in missing])}
+    hides = _mask(mask, contents)
+    paths = list(dict.fromkeys([layer.path for layer in contents.layers] + ([hides.layer.path] if hides else [])))
+    headers = {**headers, **read_headers([path for path in paths if path not in headers])}
     layers = [replace(layer, nodata=nodata if nodata is not None else layer.nodata) for layer in contents.layers]
     layers = _scaled(layers, headers, scale, offset)
     scaled = all((layer.band.scale, layer.band.offset) != (1.0, 0.0) for layer in layers)
     physical = scaled or scale is not None or offset is not None
+    finest = min((headers[layer.path].grid for layer in layers), key=lambda grid: grid.pixel_size)
+    grid = target_grid(finest, crs, resolution) if align is None else grid_like(align)
+    for path in paths:
+        own = headers[path].grid
+        if not own.same(grid) and (own.crs is None or grid.crs is None):
+            raise InputError(
+                f"{path} has another pixel grid than the scene, and without a coordinate reference system in both "
+                "it cannot be resampled; assign one first"
+            )
     contents = replace(contents, layers=tuple(layers), physical=physical)
-    return make_scene(
-        contents,
-        mask=_mask(mask, contents),
-        resolution=resolution,
-        crs=crs,
-        align=None if align is None else grid_like(align),
-        headers=headers,
-    )
+    return Scene(contents, grid, {path: headers[path] for path in paths}, hides)
 
 
 def _contents(source: Any, sensor: str | None, bands: Sequence[str | int] | None) -> tuple[Contents, dict[str, Header]]:
@@ -154,7 +162,8 @@ def _files(sources: Sequence[str | Path], sensor: str | None) -> tuple[Contents,
     named = [name for path in paths for name in (*headers[path].names, band_in_name(_stem(path))) if name]
     told = find_sensor(" ".join(word for path in paths for word in (path, *headers[path].tags.values())), named)
     layers = [layer for path in paths for layer in _layers(headers[path], sensor, told, alone=len(paths) == 1)]
-    layers, classes = _without_classes(layers)
+    classes = next((layer for layer in layers if layer.band.name.upper() == "SCL"), None)
+    layers = [layer for layer in layers if layer is not classes]
     if not layers:
         raise InputError(f"{paths[0]} holds classes only, and no band of an image")
     stem = _stem(paths[0])
@@ -234,11 +243,6 @@ def _sentinel_2_scaling(
     return scale, sentinel_2_offset(baseline if baseline is not None or not product else product[2], scale)
 
 
-def _without_classes(layers: list[Layer]) -> tuple[list[Layer], Layer | None]:
-    classes = next((layer for layer in layers if layer.band.name.upper() == "SCL"), None)
-    return [layer for layer in layers if layer is not classes], classes
-
-
 def _distinct(layers: list[Layer]) -> list[Layer]:
     """Bands of the same name in several files are told apart by the file's name."""
     names = [layer.band.name for layer in layers]
@@ -286,8 +290,85 @@ def _stem(path: str) -> str:
 
 def _common_name(paths: Sequence[str]) -> str:
     """What the names of several files begin with, or the folder of the first."""
-    stems = [_stem(path) for path in paths]
-    shared = 0
-    while all(len(stem) > shared and stem[shared] == stems[0][shared] for stem in stems):
-        shared += 1
-    return stems[0][:shared].rstrip("_.-bB0") or Path(paths[0]).parent.name
+    shared = os.path.commonprefix([_stem(path) for path in paths])  # noqa: RUF071  characters are meant
+    return shared.rstrip("_.-bB0") or Path(paths[0]).parent.name
+
+
+# `band_id` of the metadata's offsets counts the bands of level 1C, in both levels.
+_BAND_IDS = [channel.name for channel in SENSORS["sentinel-2-l1c"]]
+
+
+def is_safe(folder: Path) -> bool:
+    """Whether a folder is a product of Sentinel-2: it holds the metadata of one."""
+    return any(folder.glob("MTD_MSIL[12][AC].xml"))
+
+
+def read_safe(folder: Path) -> Contents | None:
+    """Contents of a .SAFE folder, each band at its finest resolution; None where the folder is none.
+
+    Raises:
+        InputError: damaged metadata, or no band files.
+    """
+    metadata = next(iter(sorted(folder.glob("MTD_MSIL[12][AC].xml"))), None)
+    if metadata is None:
+        return None
+    sensor = f"sentinel-2-l{metadata.stem[-2:].lower()}"
+    try:
+        root = ElementTree.parse(metadata).getroot()
+        scale, offsets = _scaling(root)
+        time = _time(root)
+    except (ElementTree.ParseError, OSError, ValueError, LookupError, ZeroDivisionError) as error:
+        raise InputError(f"{metadata} is not readable as metadata of Sentinel-2: {error}") from error
+    files = _finest(folder)
+    layers = []
+    for name, path in files.items():
+        known = channel(sensor, name)
+        if known is not None:
+            band = Band(known.name, known.wavelength_um, common=known.common)
+            # 0 is never a value of Sentinel-2; JPEG 2000 cannot declare it.
+            layers.append(Layer(str(path.absolute()), 1, band, 0, scale, offsets[known.name]))
+    if not layers:
+        raise InputError(f"{folder} holds no band files (…_B04_10m.jp2); is the product unpacked whole?")
+    order = [known.name for known in SENSORS[sensor]]
+    return Contents(
+        name=folder.name.removesuffix(".SAFE"),
+        layers=tuple(sorted(layers, key=lambda layer: order.index(layer.band.name))),
+        datetime=time,
+        links=({"rel": "derived_from", "href": str(folder)},),
+        classes=Layer(str(files["SCL"].absolute()), 1, Band("SCL")) if "SCL" in files else None,
+    )
+
+
+def _texts(root: ElementTree.Element, tag: str) -> list[ElementTree.Element]:
+    return [element for element in root.iter() if element.tag.rpartition("}")[2] == tag]
+
+
+def _scaling(root: ElementTree.Element) -> tuple[float, dict[str, float]]:
+    """Scale, and the offset of each band, from the product's own values or from its baseline."""
+    quantification = _texts(root, "BOA_QUANTIFICATION_VALUE") or _texts(root, "QUANTIFICATION_VALUE")
+    scale = 1 / float((quantification[0].text if quantification else None) or 10000)
+    baseline = next((element.text for element in _texts(root, "PROCESSING_BASELINE")), None)
+    offset = sentinel_2_offset(parse_baseline(baseline), scale)
+    offsets = dict.fromkeys(_BAND_IDS, offset)
+    for element in _texts(root, "BOA_ADD_OFFSET") + _texts(root, "RADIO_ADD_OFFSET"):
+        offsets[_BAND_IDS[int(element.attrib["band_id"])]] = float(element.text or 0) * scale
+    return scale, offsets
+
+
+def _time(root: ElementTree.Element) -> np.datetime64 | None:
+    text = next((element.text for element in _texts(root, "PRODUCT_START_TIME")), None)
+    return parse_time(text) if text else None
+
+
+def _finest(folder: Path) -> dict[str, Path]:
+    """Band name -> its file of the finest resolution."""
+    found: dict[str, tuple[int, Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = band_in_name(path.stem)
+        if name is None or path.suffix.lower() not in RASTER_SUFFIXES or "QI_DATA" in path.parts:
+            continue
+        size = re.search(r"_(\d+)m$", path.stem)
+        metres = int(size.group(1)) if size else 0
+        if name not in found or metres < found[name][0]:
+            found[name] = (metres, path)
+    return {name: path for name, (_, path) in found.items()}
