@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from made_up import made_up
 
-from nec.bench.cache import Cache
 from nec.bench.comparison import REPLICATES, bd_rate, compare, rate_curve, resampled_metric
 from nec.bench.results import Results, Row
+from nec.bench.subset import Cache
 from nec.bench.tables import comparison_tables
 
 

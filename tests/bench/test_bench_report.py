@@ -20,7 +20,8 @@ pytest.importorskip("jinja2")
 
 from made_up import made_up, write_panels
 
-from nec.bench import charts, panels, tables
+from nec.bench import charts, tables
+from nec.bench import report as panels
 from nec.bench.legend import size_text, style_of
 from nec.bench.report import write_report
 from nec.bench.results import Results

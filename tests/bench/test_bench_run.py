@@ -13,12 +13,12 @@ import pytest
 
 import nec
 from nec.bench import Results, Row, curve
+from nec.bench import heads as bench_queue
 from nec.bench import models as bench_models
-from nec.bench import queue as bench_queue
 from nec.bench import run as bench_run
-from nec.bench.cache import Cache
 from nec.bench.recipe import load_recipe
 from nec.bench.run import run_bench
+from nec.bench.subset import Cache
 from nec.errors import InputError, NecError
 from nec.store.backend import WriterLock
 
@@ -190,7 +190,7 @@ def test_only_names_what_the_recipe_has(dataset: str, model: str, recipe: Path, 
 
 
 def test_damaged_cache_entries_are_computed_again(tmp_path: Path) -> None:
-    from nec.bench.cache import Cache, key_of
+    from nec.bench.subset import Cache, key_of
 
     cache = Cache(tmp_path)
     cache.put("head", "a", {"x": 1})

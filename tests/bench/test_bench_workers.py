@@ -12,7 +12,7 @@ import pytest
 
 RUN = """
 import os, time
-from nec.bench.workers import workers
+from nec.bench.heads import workers
 
 def pid_of(_):
     return os.getpid()

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import nec
-from nec.bench.methods import Method, fit_methods, measure, methods
+from nec.bench.methods import Method, fit_methods, methods
 from nec.bench.methods.fitted import FittedMethod
 from nec.bench.methods.vectors import rotation
+from nec.bench.sizes import measure_methods as measure
 
 pytest.importorskip("faiss")
 
@@ -63,7 +64,7 @@ def test_damage_is_found(method: FittedMethod) -> None:
 
 @pytest.mark.parametrize("method", FITTED, ids=ids)
 def test_payloads_that_a_right_checksum_covers_are_checked(method: FittedMethod) -> None:
-    from nec.bench.methods import storage as frame
+    from nec.bench.methods import method as frame
 
     blob = method.encode(BATCH[:2])
     _, payload = frame.unpack(blob, method.family)

@@ -14,7 +14,8 @@ pytest.importorskip("imagecodecs")
 Image = pytest.importorskip("PIL.Image")
 
 import nec  # noqa: E402
-from nec.bench.methods import UQE, Raw, measure, methods  # noqa: E402
+from nec.bench.methods import UQE, Raw, methods  # noqa: E402
+from nec.bench.sizes import measure_methods as measure  # noqa: E402
 from nec.cli import main  # noqa: E402
 
 SPEC = "rdc:uint8,uint8-zstd png jpeg2000:24 jpeg:90 float:32 uqe:4,16 nec:0.1,1"
@@ -108,7 +109,7 @@ def test_a_broken_promise_is_told(
     images, embeddings = np.zeros((4, 8, 8, 3), np.uint8), np.random.default_rng(0).normal(size=(4, 2, 2, 3))
     honest, liar, raw = measure([UQE(4), Liar(4), Raw("float32")], [(images, embeddings.astype(np.float32))])
     assert (honest.exact, liar.exact, raw.exact) == (True, False, True)
-    monkeypatch.setattr("nec.bench.methods.methods", lambda spec, codec=None: [Liar(4)])
+    monkeypatch.setattr("nec.bench.sizes.methods", lambda spec, codec=None: [Liar(4)])
     assert main(command) == 1
     assert "FAILED: bit-exact" in capsys.readouterr().out
 
@@ -129,7 +130,11 @@ def test_methods_that_do_not_fit_the_images_are_listed_with_the_reason() -> None
     ],
 )  # fmt: skip
 def test_bad_input(command: list[str], change: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*command, *change]) == 2
+    option, value = change
+    given = [*command, option, value]
+    if option in command:
+        given = [value if before == option else word for before, word in zip(["", *command], command, strict=False)]
+    assert main(given) == 2
     printed = capsys.readouterr()
     (line,) = printed.err.strip().splitlines()
     assert line.startswith("nec: error: ")

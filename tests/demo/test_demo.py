@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ def test_figures_and_files(run: Any, tiny: Any, tmp_path: Path) -> None:
     raster = nec.open_product(out / "scene.zarr")
     assert raster.read(0).shape == (16, 16, 12)
     assert report.scene["stored_bytes"] == raster.stored_bytes
+    assert report.scene["verified"] is True
+    assert report.scene["chunks"] == nec.verify(out / "scene.zarr").chunks > 0
+    assert not report.failed
+    assert replace(report, scene={**report.scene, "verified": False}).failed
 
 
 def test_shipped_point_is_what_the_store_holds(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +91,9 @@ def test_real_and_own_images(run: Any, tiny: Any) -> None:
 def test_bad_input_is_one_line(
     extra: list[str], message: str, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--out", str(tmp_path / "o"), "--store", str(tiny.store), "--model", str(tiny.model), "--json"]
-    assert main(["demo", *options, *extra]) == 2
+    given = {"--out": str(tmp_path / "o"), "--store": str(tiny.store), "--model": str(tiny.model)}
+    given |= {extra[0]: extra[1]}
+    assert main(["demo", *(word for pair in given.items() for word in pair), "--json"]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1

@@ -295,13 +295,8 @@ def _sized(chart: Any, page: bool, height: int, width: int) -> Any:
 def dressed(chart: Any, page: bool) -> Any:
     """The chart in the page's colours or on white."""
     ink, soft, line = (_ink(name, page) for name in ("--ink", "--soft", "--line"))
-    fonts = {
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "labelColor": ink,
-        "titleColor": soft,
-        "titleFontWeight": "normal",
-    }
+    fonts: dict[str, Any] = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+    fonts |= {"labelColor": ink, "titleColor": soft}
     return (
         chart.configure(background="transparent" if page else "white", font="system-ui, sans-serif")
         .configure_axis(gridColor=line, domainColor=soft, tickColor=line, **fonts)

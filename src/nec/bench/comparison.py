@@ -110,14 +110,22 @@ def compare(results: Results, outcomes: Sequence[Outcome | None] = (), seed: int
         seed: of the bootstrap.
     """
     known = list(outcomes) if len(outcomes) else [None] * len(results.rows)
-    found = []
+    found: list[Comparison] = []
     for dataset in results.datasets:
         rows = [(row, known[i]) for i, row in enumerate(results.rows) if row.dataset == dataset]
         draws = _Draws.of(rows, results.task(dataset), np.random.default_rng(seed))
         for decoder in (False, True):
             chosen = [(row, outcome) for row, outcome in rows if row.decoder == decoder]
             for metric in METRICS[results.task(dataset)]:
-                found += _compare_all(dataset, metric, decoder, chosen, draws)
+                curves = _curves_of_methods(chosen, metric, draws)
+                for reference in filter(ours, curves):
+                    for method in curves:
+                        if method != reference:
+                            # Against a method whose outcomes are unknown only seeds can be drawn, of both.
+                            resampled = all(True in curves[name] for name in (method, reference))
+                            pair = curves[method][resampled], curves[reference][resampled]
+                            figures = _figures(*pair, draws, resampled)
+                            found.append(Comparison(dataset, metric, decoder, method, reference, **figures))
     return [asdict(item) for item in found]
 
 
@@ -157,35 +165,22 @@ def _drawn(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 # -- curves of the replicates -----------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class _Curves:
-    """Curves of one method: `curves[0]` of the data, then one for each replicate."""
-
-    curves: list[PchipInterpolator | None]
-    seeds: int
-    resampled: bool
+# Curves of a method, of the data and then of every replicate, and how many seeds each of its settings has at least.
+_Curves = tuple[list["PchipInterpolator | None"], int]
 
 
-def _compare_all(
-    dataset: str, metric: str, decoder: bool, rows: Sequence[tuple[Row, Outcome | None]], draws: _Draws
-) -> list[Comparison]:
-    curves: dict[str, dict[bool, _Curves]] = {}
+def _curves_of_methods(
+    rows: Sequence[tuple[Row, Outcome | None]], metric: str, draws: _Draws
+) -> dict[str, dict[bool, _Curves]]:
+    """By method its curves with seeds alone drawn (False), and where all outcomes are known with units too (True)."""
+    found: dict[str, dict[bool, _Curves]] = {}
     for method in dict.fromkeys(row.method for row, _ in rows):
         mine = [(row, outcome) for row, outcome in rows if row.method == method and metric in row.metrics]
         known = draws.units is not None and all(outcome is not None for _, outcome in mine)
-        # Against a method whose outcomes are unknown only seeds can be drawn, of both.
-        made = {resampled: _curves(mine, metric, draws, resampled) for resampled in {False, known}}
-        ready = {resampled: item for resampled, item in made.items() if item is not None and item.curves[0] is not None}
-        if ready:
-            curves[method] = ready
-    found = []
-    for reference in filter(ours, curves):
-        for method in curves:
-            if method != reference:
-                known = all(True in curves[name] for name in (method, reference))
-                names = (dataset, metric, decoder, method, reference)
-                found.append(_comparison(names, curves[method][known], curves[reference][known], draws))
+        for resampled in {False, known}:
+            made = _curves(mine, metric, draws, resampled)
+            if made is not None and made[0][0] is not None:
+                found.setdefault(method, {})[resampled] = made
     return found
 
 
@@ -198,33 +193,18 @@ def _curves(rows: Sequence[tuple[Row, Outcome | None]], metric: str, draws: _Dra
         return None
     sizes, accuracies = [], []  # of each setting, (1 + replicates,)
     for group in settings.values():
-        shares = _seed_shares([row for row, _ in group], draws)
-        sizes.append(sum(share * row.bytes_per_image for share, (row, _) in zip(shares, group, strict=True)))
-        values = [_values(row, outcome if resampled else None, metric, draws) for row, outcome in group]
-        accuracies.append(sum(share * value for share, value in zip(shares, values, strict=True)))
-    curves = [
-        rate_curve(size, accuracy)
-        for size, accuracy in zip(np.transpose(sizes).tolist(), np.transpose(accuracies).tolist(), strict=True)
-    ]
-    return _Curves(curves, min(len({row.seed for row, _ in group}) for group in settings.values()), resampled)
-
-
-def _seed_shares(rows: Sequence[Row], draws: _Draws) -> NDArray[np.float64]:
-    """(rows, 1 + replicates): what each row of a setting counts in the setting's mean, by how often its seed is drawn.
-
-    Where none of them was drawn all count alike.
-    """
-    counts = np.stack([draws.seeds[row.seed] for row in rows])
-    counts[:, counts.sum(axis=0) == 0] = 1
-    return counts / counts.sum(axis=0)
-
-
-def _values(row: Row, outcome: Outcome | None, metric: str, draws: _Draws) -> NDArray[np.float64]:
-    """A head's metric in every replicate, of the units drawn where its `outcome` is given; the first is as reported."""
-    reported = row.metrics[metric]
-    if outcome is None or draws.units is None:
-        return np.full(1 + REPLICATES, reported)
-    return np.concatenate([[reported], resampled_metric(metric, outcome, draws.units)[1:]])
+        counts = np.stack([draws.seeds[row.seed] for row, _ in group])
+        counts[:, counts.sum(axis=0) == 0] = 1  # where no row's seed was drawn all count alike
+        shares = counts / counts.sum(axis=0)
+        values = np.repeat([[row.metrics[metric]] for row, _ in group], 1 + REPLICATES, axis=1)
+        for value, (_, outcome) in zip(values, group, strict=True):
+            if resampled and outcome is not None and draws.units is not None:
+                value[1:] = resampled_metric(metric, outcome, draws.units)[1:]  # the first stays as reported
+        sizes.append(shares.T @ [row.bytes_per_image for row, _ in group])
+        accuracies.append((shares * values).sum(axis=0))
+    replicates = zip(np.transpose(sizes).tolist(), np.transpose(accuracies).tolist(), strict=True)
+    seeds = min(len({row.seed for row, _ in group}) for group in settings.values())
+    return [rate_curve(size, accuracy) for size, accuracy in replicates], seeds
 
 
 def resampled_metric(metric: str, outcome: Outcome, weights: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -252,28 +232,23 @@ def resampled_metric(metric: str, outcome: Outcome, weights: NDArray[np.floating
         return np.where(present, shares, 0).sum(axis=1) / present.sum(axis=1)
 
 
-def _comparison(
-    names: tuple[str, str, bool, str, str], method: _Curves, reference: _Curves, draws: _Draws
-) -> Comparison:
-    deltas = [
-        None if curve is None or other is None else bd_rate(curve, other)
-        for curve, other in zip(method.curves, reference.curves, strict=True)
-    ]
+def _figures(method: _Curves, reference: _Curves, draws: _Draws, resampled: bool) -> dict[str, Any]:
+    """The fields of a `Comparison` that are computed."""
+    pairs = zip(method[0], reference[0], strict=True)
+    deltas = [None if own is None or other is None else bd_rate(own, other) for own, other in pairs]
     estimate, drawn = deltas[0], [delta.rate for delta in deltas[1:] if delta is not None]
-    seeds = min(method.seeds, reference.seeds)
+    seeds = min(method[1], reference[1])
     low = high = None
-    if estimate is not None and len(drawn) >= FEWEST * REPLICATES and (method.resampled or seeds > 1):
-        low, high = (float(v) for v in np.quantile(drawn, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]))
-    units = 0 if draws.units is None or not method.resampled else draws.units.shape[1]
-    return Comparison(
-        *names,
-        rate=None if estimate is None else estimate.rate,
-        low=low,
-        high=high,
-        accuracy_low=None if estimate is None else estimate.low,
-        accuracy_high=None if estimate is None else estimate.high,
-        seeds=seeds,
-        resampled=draws.unit if method.resampled else None,
-        units=units,
-        replicates=len(drawn),
-    )
+    if estimate is not None and len(drawn) >= FEWEST * REPLICATES and (resampled or seeds > 1):
+        low, high = np.quantile(drawn, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]).tolist()
+    return {
+        "rate": None if estimate is None else estimate.rate,
+        "low": low,
+        "high": high,
+        "accuracy_low": None if estimate is None else estimate.low,
+        "accuracy_high": None if estimate is None else estimate.high,
+        "seeds": seeds,
+        "resampled": draws.unit if resampled else None,
+        "units": 0 if draws.units is None or not resampled else draws.units.shape[1],
+        "replicates": len(drawn),
+    }

@@ -1,23 +1,41 @@
-"""One head of a benchmark, trained in a process of its own: a head on small tokens uses one core well and not two.
+"""Heads of a benchmark, each trained in a process of its own: a head on small tokens uses one core well and not two.
 
 Everything goes through files, and every head runs on one thread, so figures do not depend on how many run at once.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nec.bench.recipe import FINE_TUNE, MethodPoint
+from nec.bench.results import primary_metric
+from nec.bench.subset import PARTS, Cache, save_npz
+from nec.errors import NecError
 from nec.heads.report import TASKS
 from nec.heads.train import HeadSettings, train_once
 from nec.labels import IGNORE
 
-PARTS = ("train", "val", "test")
+if TYPE_CHECKING:
+    from nec.bench.run import Work
+
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
+Heads = dict[tuple[bool, int], str]  # (decoder, seed) -> key in the cache
 
 
 @dataclass(frozen=True)
@@ -60,10 +78,6 @@ class HeadResult:
     seconds: float
     panels: NDArray[np.uint8] | None = None
     outcome: NDArray[Any] | None = None
-
-    def document(self) -> dict[str, Any]:
-        """JSON-able form, without the arrays."""
-        return {"metrics": self.metrics, "confusion": self.confusion, "seconds": self.seconds}
 
 
 def recipe_for(work: str, images: int, decoder: bool, options: dict[str, Any]) -> dict[str, Any]:
@@ -120,13 +134,179 @@ def _train(job: HeadJob) -> HeadResult:
     return HeadResult(metrics, confusion, seconds, outcome=right)
 
 
-def _load(folder: Path) -> list[NDArray[Any]]:
-    return [np.load(folder / f"{part}.npy", mmap_mode="c") for part in PARTS]
-
-
 def image_confusions(predicted: NDArray[Any], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     """Confusion (n, k, k) [truth, predicted] of the labelled pixels of each image of (n, h, w)."""
     images = np.arange(len(truth)).repeat(truth[0].size).reshape(truth.shape)
     known = truth != IGNORE
     cells = (images[known] * classes + truth[known]) * classes + predicted[known]
     return np.bincount(cells, minlength=len(truth) * classes**2).reshape(-1, classes, classes)
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Pool:
+    """Processes that work on jobs; with one job at a time the process itself does."""
+
+    jobs: int
+    executor: ProcessPoolExecutor | None
+
+    def submit(self, work: Callable[[_Job], _Result], job: _Job) -> Future[_Result]:
+        """Start `work(job)`; both must be picklable."""
+        if self.executor is not None:
+            return self.executor.submit(work, job)
+        future: Future[_Result] = Future()
+        try:
+            future.set_result(work(job))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Pool]:
+    """A pool of `jobs` processes, which are ended at once where the block ends with an error or Ctrl-C."""
+    if jobs <= 1:
+        yield Pool(1, None)
+        return
+    before = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+    try:
+        yield Pool(jobs, executor)
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+    executor.shutdown()
+
+
+def _start_worker() -> None:
+    """Ctrl-C reaches every process of the terminal; the parent answers it and ends the workers.
+
+    A parent that is killed answers nothing: a worker would wait for its next job forever, so each watches its parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class Log:
+    """Progress as plain lines on stderr, with the time that is left by the pace of this run's heads."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.total, self.done = quiet, 0, 0
+        self.began = time.monotonic()
+
+    def __call__(self, text: str, counted: bool = False) -> None:
+        """Print a line; `counted`: with what is left."""
+        if self.quiet:
+            return
+        elapsed = time.monotonic() - self.began
+        left = ""
+        if counted and self.done and self.total > self.done:
+            left = f", about {_clock(elapsed / self.done * (self.total - self.done))} left"
+        heads = f" {self.done}/{self.total} heads" if self.total else ""
+        print(f"[{_clock(elapsed)}{heads}{left}] {text}", file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+# -- heads that wait --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Tokens:
+    """Heads in training on the tokens of a folder, which goes with the last of them if it is the point's `own`."""
+
+    folder: Path
+    own: bool
+    futures: set[Future[HeadResult]] = field(default_factory=set)
+
+
+class HeadQueue:
+    """Trains heads in the processes of a pool, and keeps in the cache what they reached. `failed`: what did not."""
+
+    def __init__(self, pool: Pool, cache: Cache, log: Log) -> None:
+        self.pool, self.cache, self.log = pool, cache, log
+        self.failed: list[str] = []
+        self._tokens: list[_Tokens] = []
+        self._waiting: dict[Future[HeadResult], tuple[str, str, str]] = {}  # key, what to call it, its metric
+
+    def fail(self, words: str, error: NecError) -> None:
+        """Note that something failed; the rest goes on."""
+        self.failed.append(f"{words}: {error}")
+        self.log(f"failed: {self.failed[-1]}")
+
+    def missing(self, heads: Heads) -> Heads:
+        """Those heads that are neither in the cache nor in training."""
+        in_training = {key for key, _, _ in self._waiting.values()}
+        return {
+            pair: key for pair, key in heads.items() if key not in in_training and self.cache.get("head", key) is None
+        }
+
+    def submit(self, work: Work, point: MethodPoint, folder: Path, own: bool, heads: Heads) -> None:
+        """Start training heads on the tokens in `folder`; `own`: it goes when the last of them is done."""
+        model, task, kind = work.model(point), work.subset.task, work.job(point)
+        assert model is not None
+        places = work.subset.panel_places() if task == "segmentation" else ()
+        tokens = _Tokens(folder, own)
+        self._tokens.append(tokens)
+        for (decoder, seed), key in heads.items():
+            job = HeadJob(
+                folder,
+                work.truth,
+                kind,
+                tuple(work.subset.classes),
+                model.path if decoder or point.method == FINE_TUNE else None,
+                work.recipe.head_options(kind, decoder),
+                seed,
+                places if seed == work.recipe.seeds[0] else (),
+            )
+            future = self.pool.submit(train_head, job)
+            words = f"{work.plan.name} {point.method} {point.label}{' +decoder' if decoder else ''} seed {seed}"
+            self._waiting[future] = key, words, primary_metric(task)
+            tokens.futures.add(future)
+        self._release()
+
+    def wait(self, most: int) -> None:
+        """Keep what is done, and wait until fewer than `most` heads are in training."""
+        while self._waiting:
+            block = len(self._waiting) >= most
+            done, _ = wait(self._waiting, timeout=None if block else 0, return_when=FIRST_COMPLETED)
+            for future in done:
+                key, words, metric = self._waiting.pop(future)
+                try:
+                    self._keep(key, words, metric, future.result())
+                except NecError as error:
+                    self.fail(words, error)
+            self._release()
+            if not block:
+                return
+
+    def _keep(self, key: str, words: str, metric: str, result: HeadResult) -> None:
+        if result.panels is not None and len(result.panels):
+            save_npz(self.cache.path("panels", key, ".npz"), predicted=result.panels)
+        if result.outcome is not None:
+            self.cache.put_array("outcome", key, result.outcome)
+        document = {"metrics": result.metrics, "confusion": result.confusion, "seconds": result.seconds}
+        self.cache.put("head", key, document)
+        self.log.done += 1
+        self.log(f"{words}: {metric} {result.metrics[metric]:.4f} in {result.seconds:.0f} s", counted=True)
+
+    def _release(self) -> None:
+        for tokens in [item for item in self._tokens if not item.futures & self._waiting.keys()]:
+            self._tokens.remove(tokens)
+            if tokens.own:
+                shutil.rmtree(tokens.folder, ignore_errors=True)

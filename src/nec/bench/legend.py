@@ -6,7 +6,8 @@ import math
 import zlib
 from dataclasses import dataclass, replace
 
-VARIANT = "--"  # between the key of a family and what a recipe calls a variant of it
+from nec.bench.results import VARIANT
+
 INK = "#1d2430"  # the text's own colour; pages have it as var(--ink)
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.cache import Cache, key_of
+from nec.bench.methods import CodecMethod, Method, methods
+from nec.bench.methods.method import round_trip
 from nec.bench.recipe import MethodPoint
-from nec.bench.subset import PARTS, Subset, Tokens, batches, embedded, model_inputs, writing
+from nec.bench.subset import PARTS, Cache, Subset, Tokens, batches, embedded, key_of, model_inputs, writing
 from nec.codec import EmbeddingCodec
 from nec.encoding.images import embed
 from nec.errors import NecError
 
 if TYPE_CHECKING:
-    from nec.bench.methods import Method
     from nec.models import NecModel
 
 
@@ -41,25 +40,6 @@ class Measured:
     fidelity: dict[str, float] | None
     seconds: dict[str, float]
 
-    def document(self) -> dict[str, Any]:
-        """JSON-able form; `Measured(**document)` is its inverse."""
-        return asdict(self)
-
-
-Batches = Callable[[str, int, int], NDArray[Any]]  # part, start, stop -> what is coded
-
-
-@dataclass
-class Bytes:
-    """Sums over the batches of one method."""
-
-    test: int = 0
-    encode: float = 0.0
-    decode: float = 0.0
-
-    def seconds(self) -> dict[str, float]:
-        return {"encode": round(self.encode, 3), "decode": round(self.decode, 3)}
-
 
 def measure_reference(subset: Subset, method: str, tokens: Tokens) -> Measured:
     """Float tokens as they are, or the files as they are (which a consumer who fine-tunes needs as well)."""
@@ -69,15 +49,15 @@ def measure_reference(subset: Subset, method: str, tokens: Tokens) -> Measured:
 
 def measure_lossless(subset: Subset, model: NecModel, method: Method) -> Measured:
     """Bytes of the test images by a lossless image method, which must give every one of them back."""
-    size = model_inputs(model, subset).size
-    count, sums = len(subset.indices["test"]), Bytes()
+    size, coded, seconds = model_inputs(model, subset).size, 0, _clock()
+    count = len(subset.indices["test"])
     for start, stop in batches(count):
         images = subset.images("test", start, stop, size)
-        blob, decoded = _round_trip(method, images, sums)
+        blob, decoded = _round_trip(method, images, seconds)
         if not np.array_equal(decoded, images):
             raise NecError(f"{method.name} calls itself lossless, and did not give the images {start} to {stop} back")
-        sums.test += len(blob)
-    return Measured(sums.test / count, method.nbytes, True, None, sums.seconds())
+        coded += len(blob)
+    return Measured(coded / count, method.nbytes, True, None, _rounded(seconds))
 
 
 def measure_images(subset: Subset, model: NecModel, method: Method, out: Path, reference: Tokens) -> Measured:
@@ -102,34 +82,37 @@ def measure_tokens(subset: Subset, coder: Coder, side_information: int, tokens: 
 def _measure(
     subset: Subset,
     coder: Coder,
-    source: Batches,
+    source: Callable[[str, int, int], NDArray[Any]],
     tokens_of: Callable[[NDArray[Any]], NDArray[np.float32]],
     out: Path,
     reference: Tokens,
     side_information: int,
 ) -> Measured:
-    sums, counts = Bytes(), {part: len(subset.indices[part]) for part in PARTS}
+    """`source`: part, start, stop -> what is coded."""
+    coded, seconds, counts = 0, _clock(), {part: len(subset.indices[part]) for part in PARTS}
     with writing(out, counts, reference["test"].shape[1:]) as arrays:
         for part in PARTS:
             for start, stop in batches(counts[part]):
-                blob, decoded = _round_trip(coder, source(part, start, stop), sums)
+                blob, decoded = _round_trip(coder, source(part, start, stop), seconds)
                 if start == 0 and not np.array_equal(decoded, coder.decode(bytes(blob))):
                     raise NecError(f"{_name(coder)} decodes the same bytes to different values: it cannot be measured")
-                if part == "test":
-                    sums.test += len(blob)
+                coded += len(blob) if part == "test" else 0
                 arrays[part][start:stop] = tokens_of(decoded)
         faithful = fidelity(arrays["test"], reference["test"])
-    return Measured(sums.test / counts["test"], side_information, True, faithful, sums.seconds())
+    return Measured(coded / counts["test"], side_information, True, faithful, _rounded(seconds))
 
 
-def _round_trip(coder: Coder, batch: NDArray[Any], sums: Bytes) -> tuple[bytes, NDArray[Any]]:
-    """Bytes of a batch, and what they decode to. Raises `NecError` where that has another shape or type."""
-    began = time.perf_counter()
-    blob = coder.encode(batch)
-    coded = time.perf_counter()
-    decoded = coder.decode(blob)
-    sums.encode += coded - began
-    sums.decode += time.perf_counter() - coded
+def _clock() -> dict[str, float]:
+    return {"encode": 0.0, "decode": 0.0}
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def _round_trip(coder: Coder, batch: NDArray[Any], seconds: dict[str, float]) -> tuple[bytes, NDArray[Any]]:
+    """As `round_trip`. Raises `NecError` where what is decoded has another shape or type."""
+    blob, decoded = round_trip(coder, batch, seconds)
     if decoded.shape != batch.shape or decoded.dtype != batch.dtype:
         raise NecError(
             f"{_name(coder)} gave {decoded.dtype} {decoded.shape} back for {batch.dtype} {batch.shape}: it cannot be "
@@ -147,8 +130,6 @@ def _name(coder: Coder) -> str:
 
 def fitted_method(spec: str, cache: Cache, tokens_key: str, tokens: Tokens) -> Method:
     """The method of a spec, fitted to the training tokens; codecs are fitted once for all their qualities."""
-    from nec.bench.methods import CodecMethod, methods
-
     method = methods(spec)[0]
     if not isinstance(method, CodecMethod):
         return method.fit(tokens["train"]) if method.domain == "embeddings" else method
@@ -170,8 +151,6 @@ def adapted_coder(point: MethodPoint, model: NecModel, tokens: Tokens) -> tuple[
 
         stream = HyperpriorStream(model)
         return stream, stream.nbytes
-    from nec.bench.methods import CodecMethod
-
     if point.family == "nec-hierarchical":  # the codec that it was adapted through, and that its folder holds
         assert model.codec is not None
         return CodecMethod(model.codec, point.quality), model.codec.nbytes

@@ -6,18 +6,15 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from nec.bench.heads import Log
 from nec.bench.recipe import DatasetPlan
 from nec.bench.subset import open_plan
-from nec.bench.workers import Log
 from nec.datasets import Dataset
 from nec.errors import InputError
+from nec.models import NecModel, load_model
 from nec.training import AdaptOptions, AdaptSettings, Run, TrainingOptions, TrainingSettings, adapt, pretrain
 from nec.training.checkpoint import checkpoint_of
-
-if TYPE_CHECKING:
-    from nec.models import NecModel
 
 
 @dataclass(frozen=True)
@@ -30,10 +27,10 @@ class ModelRef:
     @classmethod
     def of(cls, path: str | Path) -> ModelRef:
         """The model of a folder or a shipped name."""
-        return cls(str(path), load(path).fingerprint)
+        return cls(str(path), load_model(path).fingerprint)
 
     def load(self) -> NecModel:
-        return load(self.path)
+        return load_model(self.path)
 
 
 @dataclass(frozen=True)
@@ -68,26 +65,20 @@ class Models:
         return None if found is None else ModelRef.of(found)
 
 
-def load(location: str | Path) -> NecModel:
-    """A model of ours."""
-    from nec.models import load_model
-
-    return load_model(location)
-
-
 def find_trained(folder: Path, settings: TrainingSettings, origin: NecModel) -> Path | None:
     """The model in `folder` that was made from `origin` with these settings, under whatever name; None if none was.
 
     Settings that an older model does not record count as the defaults.
     """
+    options = AdaptOptions if isinstance(settings, AdaptSettings) else TrainingOptions
     for config in sorted(folder.glob("*/config.json")):
         try:
             recipe = json.loads(config.read_text(encoding="utf-8"))["recipe"]
-            same = recipe["from"]["sha256"] == origin.sha256 and _matches(recipe["settings"], settings)
+            same = recipe["from"]["sha256"] == origin.sha256
+            if same and options.read(recipe["settings"], "settings").settings() == settings:
+                return config.parent
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if same:
-            return config.parent
     return None
 
 
@@ -107,7 +98,9 @@ def trained(
     found = find_trained(folder, settings, origin)
     if found is not None:
         return found
-    out = _free(folder, name)
+    out, number = folder / name, 2
+    while out.exists():
+        out, number = folder / f"{name}-{number}", number + 1
     resume = checkpoint_of(out).is_file()
     images = dataset()
 
@@ -123,16 +116,4 @@ def trained(
         if not resume:
             raise
         make(Run(overwrite=True))  # the run was of other settings
-    return out
-
-
-def _matches(recorded: dict[str, Any], settings: TrainingSettings) -> bool:
-    options = AdaptOptions if isinstance(settings, AdaptSettings) else TrainingOptions
-    return options.read(recorded, "settings").settings() == settings
-
-
-def _free(folder: Path, name: str) -> Path:
-    out, number = folder / name, 2
-    while out.exists():
-        out, number = folder / f"{name}-{number}", number + 1
     return out

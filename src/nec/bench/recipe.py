@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nec.bench.legend import VARIANT
+from nec.bench.methods import methods
+from nec.bench.results import VARIANT
 from nec.errors import InputError
 from nec.heads.train import HEAD_DEFAULTS, HeadSettings
 from nec.settings import convert, mapping, read_yaml, refuse_unknown, settings
@@ -17,7 +18,8 @@ from nec.training.settings import KEYS
 
 ADAPTED = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
 SYMMETRIC = "codec-symmetric"
-REFERENCES = ("float", "original", "fine-tune")
+FINE_TUNE = "fine-tune"
+REFERENCES = ("float", "original", FINE_TUNE)
 HEADS = ("classification", "classification_decoder", "segmentation", "segmentation_decoder", "fine_tune")
 
 DEFAULT: dict[str, Any] = {
@@ -79,18 +81,12 @@ class MethodPoint:
     @property
     def shares_float_tokens(self) -> bool:
         """Whether the consumer has the images bit by bit, or the float tokens: all such points share their heads."""
-        if not self.spec:
-            return self.method in ("float", "original")
-        from nec.bench.methods import methods
-
-        return methods(self.spec)[0].lossless
+        return methods(self.spec)[0].lossless if self.spec else self.method in ("float", "original")
 
     def identity(self) -> dict[str, Any]:
         """What decides the bytes and the embeddings, beside models and data."""
         identity = {"method": self.method, "spec": self.spec, "quality": self.quality}
         if self.spec:
-            from nec.bench.methods import methods
-
             version = methods(self.spec)[0].version
             identity |= {"version": version} if version > 1 else {}
         if self.symmetries is not None:
@@ -320,8 +316,6 @@ def _symmetric(values: dict[str, Any], where: str) -> list[MethodPoint]:
 
 
 def _baselines(entry: str, where: str) -> list[MethodPoint]:
-    from nec.bench.methods import methods
-
     family, colon, values = entry.partition(":")
     points = []
     for spec in [f"{family}:{value}" for value in values.split(",")] if colon else [entry]:

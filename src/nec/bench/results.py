@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 1
+VARIANT = "--"  # between the key of a family and what a recipe calls a variant of it
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
 NEC = ("nec-factorized", "nec-hyperprior", "nec-hierarchical")
 CODED_RAW = ("jpeg2000", "original")
+RIVALS = ("uqe", "jpeg2000")
 BELOW = 1024  # bytes: the range in which NEC with decoder is to lie above the others
 COMPRESSION = 0.997  # the paper's
 
@@ -83,17 +85,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Summary:
-    """One setting of a method with the decoder on or off, over all its seeds.
+    """One setting of a method with the decoder on or off, over all its rows, which differ in their seeds.
 
     Attributes:
-        bytes_per_image: mean over the seeds.
-        seeds: of the heads, as in the rows; with `adapt_seeds` of the adaptations, None where nothing was adapted.
+        bytes_per_image, side_information: mean over the seeds.
         metrics: mean, spread and range of each metric over the seeds.
         values: each metric's value of every seed.
         fidelity: mean over the rows that have it, by name.
         confusion: counts [truth][predicted] summed over the seeds, or None.
         exact: every row's round trip was verified.
-        seconds: mean over the rows, by name.
     """
 
     dataset: str
@@ -104,39 +104,33 @@ class Summary:
     bytes_per_image: float
     side_information: int
     seeds: list[int]
-    adapt_seeds: list[int | None]
     metrics: dict[str, Point]
     values: dict[str, list[float]]
     fidelity: dict[str, float]
     confusion: list[list[int]] | None
     exact: bool
-    seconds: dict[str, float]
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Summary:
-        """The rows of one setting, which differ in their seeds."""
-        first, size = rows[0], fmean(row.bytes_per_image for row in rows)
+        """The rows of one setting."""
+        first, metrics = rows[0], {}
         names = dict.fromkeys(name for row in rows for name in row.metrics)
         values = {name: [row.metrics[name] for row in rows if name in row.metrics] for name in names}
+        for name, found in values.items():
+            size = fmean(row.bytes_per_image for row in rows if name in row.metrics)
+            spread = stdev(found) if len(found) > 1 else 0.0
+            limits = min(found), max(found), len(found)
+            metrics[name] = Point(first.setting, first.label, size, fmean(found), spread, *limits)
+        known = [row.fidelity for row in rows if row.fidelity is not None]
+        fidelity = {name: fmean(f[name] for f in known if name in f) for f in known for name in f}
         confusions = [row.confusion for row in rows if row.confusion is not None]
         return cls(
-            first.dataset, first.method, first.label, first.setting, first.decoder, size,
-            side_information=round(fmean(row.side_information for row in rows)),
-            seeds=[row.seed for row in rows],
-            adapt_seeds=[row.adapt_seed for row in rows],
-            metrics={
-                name: Point(
-                    first.setting, first.label,
-                    fmean(row.bytes_per_image for row in rows if name in row.metrics),
-                    fmean(found), stdev(found) if len(found) > 1 else 0.0, min(found), max(found), len(found),
-                )
-                for name, found in values.items()
-            },
-            values=values,
-            fidelity=_means([row.fidelity or {} for row in rows]),
-            confusion=np.sum(confusions, axis=0).tolist() if confusions else None,
-            exact=all(row.exact for row in rows),
-            seconds=_means([row.seconds for row in rows]),
+            first.dataset, first.method, first.label, first.setting, first.decoder,
+            fmean(row.bytes_per_image for row in rows),
+            round(fmean(row.side_information for row in rows)),
+            [row.seed for row in rows], metrics, values, fidelity,
+            np.sum(confusions, axis=0).tolist() if confusions else None,
+            all(row.exact for row in rows),
         )  # fmt: skip
 
 
@@ -207,14 +201,13 @@ class Results:
         """A line a row; metrics, fidelity and seconds are columns of their own, confusions are left out."""
         import pandas as pd
 
-        nested = ("metrics", "fidelity", "seconds", "confusion")
-        plain = [{name: value for name, value in vars(row).items() if name not in nested} for row in self.rows]
-        spread = [
-            {**row.metrics, **(row.fidelity or {}), **{f"{name}_seconds": value for name, value in row.seconds.items()}}
-            for row in self.rows
-        ]
-        frame = pd.DataFrame([{**one, **other} for one, other in zip(plain, spread, strict=True)])
-        return frame.astype({"adapt_seed": "Int64"}) if self.rows else frame
+        lines = []
+        for row in self.rows:
+            line = {**vars(row), **row.metrics, **(row.fidelity or {})}
+            line |= {f"{name}_seconds": value for name, value in row.seconds.items()}
+            lines.append({k: v for k, v in line.items() if k not in ("metrics", "fidelity", "seconds", "confusion")})
+        frame = pd.DataFrame(lines)
+        return frame.astype({"adapt_seed": "Int64"}) if lines else frame
 
     @cached_property
     def points(self) -> list[Summary]:
@@ -268,13 +261,13 @@ def accuracy_at(points: Sequence[Point], size: float) -> float | None:
     """
     if not points or size < points[0].bytes_per_image:
         return None
-    sizes, means = _envelope_of(points)
+    sizes, means = envelope([p.bytes_per_image for p in points], [p.mean for p in points])
     return float(np.interp(math.log(size), np.log(sizes), means))
 
 
 def bytes_for(points: Sequence[Point], accuracy: float) -> float | None:
     """Bytes an image at which a curve reaches a mean metric; None where it never does. Inverse of `accuracy_at`."""
-    sizes, means = _envelope_of(points)
+    sizes, means = envelope([p.bytes_per_image for p in points], [p.mean for p in points])
     if not points or accuracy > means[-1]:
         return None
     return sizes[0] if accuracy <= means[0] else math.exp(np.interp(accuracy, means, np.log(sizes)))
@@ -305,37 +298,25 @@ def headline(results: Results) -> dict[str, dict[str, Any]]:
     }
 
 
-def bytes_saved(results: Results, dataset: str, coded_raw: Sequence[str] = CODED_RAW) -> list[dict[str, Any]]:
+def bytes_saved(results: Results, dataset: str) -> list[dict[str, Any]]:
     """Bytes that NEC saves at the accuracy of the best coded raw data, for each NEC variant and decoder on or off.
 
-    The best coded raw point has the highest mean among `coded_raw`, decoder on or off; of equals the smallest.
-    `nec_bytes` and `saved` (a share of the coded raw bytes) are None where NEC does not reach its accuracy; `nec_best`
-    says how far it comes.
+    The best coded raw point has the highest mean among JPEG 2000's and the files', decoder on or off; of equals the
+    smallest. `nec_bytes` and `saved` (a share of the coded raw bytes) are None where NEC does not reach its accuracy;
+    `nec_best` says how far it comes.
     """
-    rivals = [
-        (method, decoder, point)
-        for method in coded_raw
-        for decoder in (False, True)
-        for point in curve(results, dataset, method, decoder)
-    ]
+    rivals = [(name, on, point) for name, on, points in _curves(results, dataset, CODED_RAW) for point in points]
     if not rivals:
         return []
     method, decoder, best = max(rivals, key=lambda rival: (rival[2].mean, -rival[2].bytes_per_image))
     reference = {"method": method, "label": best.label, "decoder": decoder}
     reference |= {"bytes_per_image": best.bytes_per_image, "accuracy": best.mean}
     found = []
-    for name, with_decoder, points in _nec_curves(results, dataset):
+    for name, with_decoder, points in _curves(results, dataset, NEC):
         needed = bytes_for(points, best.mean)
-        found.append(
-            {
-                "method": name,
-                "decoder": with_decoder,
-                "reference": reference,
-                "nec_bytes": needed,
-                "saved": None if needed is None else 1 - needed / best.bytes_per_image,
-                "nec_best": max(point.mean for point in points),
-            }
-        )
+        saved = None if needed is None else 1 - needed / best.bytes_per_image
+        figures = {"nec_bytes": needed, "saved": saved, "nec_best": max(point.mean for point in points)}
+        found.append({"method": name, "decoder": with_decoder, "reference": reference, **figures})
     return found
 
 
@@ -347,90 +328,59 @@ def accuracy_lost(results: Results, dataset: str, compression: float = COMPRESSI
     """
     size = float(results.datasets[dataset]["raw_pixel_bytes_per_image"]) * (1 - compression)
     found = []
-    for name, decoder, points in _nec_curves(results, dataset):
+    for name, decoder, points in _curves(results, dataset, NEC):
         raw = next((c for m in ("original", "float", "rdc") if (c := curve(results, dataset, m, decoder))), [])
         if not raw:
             continue
         reference, reached = max(point.mean for point in raw), accuracy_at(points, size)
-        found.append(
-            {
-                "method": name,
-                "decoder": decoder,
-                "compression": compression,
-                "bytes_per_image": size,
-                "reference_accuracy": reference,
-                "accuracy": reached,
-                "lost": None if reached is None else reference - reached,
-                "smallest_nec_bytes": points[0].bytes_per_image,
-            }
-        )
+        found.append({
+            "method": name, "decoder": decoder, "compression": compression, "bytes_per_image": size,
+            "reference_accuracy": reference, "accuracy": reached,
+            "lost": None if reached is None else reference - reached,
+            "smallest_nec_bytes": points[0].bytes_per_image,
+        })  # fmt: skip
     return found
 
 
-def below_others(
-    results: Results, dataset: str, others: Sequence[str] = ("uqe", "jpeg2000"), limit: float = BELOW
-) -> list[dict[str, Any]]:
-    """Where NEC with decoder lies below another method, decoder on or off, under `limit` bytes; empty is good.
+def below_others(results: Results, dataset: str) -> list[dict[str, Any]]:
+    """Where NEC with decoder lies below another method, decoder on or off, under 1 KiB; empty is good.
 
-    Every point of another method below the limit is held against the NEC curve at its bytes (`accuracy_at`), and every
-    NEC point against the other's curve. NEC has lost, too, where it has no point as small: `nec` is None there.
-    `within_spread` says that the difference is no larger than the two standard deviations added.
+    Every such point of another method is held against the NEC curve at its bytes (`accuracy_at`), and every NEC point
+    against the other's curve. NEC has lost, too, where it has no point as small: `nec` is None there. `within_spread`
+    says that the difference is no larger than the two standard deviations added.
     """
     found = []
-    for name, decoder, nec in _nec_curves(results, dataset):
-        if not decoder:
-            continue
-        for other in others:
-            for other_decoder in (False, True):
-                points = curve(results, dataset, other, other_decoder)
-                pairs = _compare(nec, points, limit)
-                found += [
-                    {"method": name, "other": other, "other_decoder": other_decoder, **pair}
-                    for pair in pairs
-                    if pair["nec"] is None or pair["nec"] < pair["other_accuracy"]
-                ]
+    for name, decoder, nec in _curves(results, dataset, NEC):
+        for other, other_decoder, points in _curves(results, dataset, RIVALS) if decoder else ():
+            pairs = [_pair(p, nec, points, accuracy_at(nec, p.bytes_per_image), p.mean) for p in points]
+            for p in nec:
+                mine, reached = accuracy_at(nec, p.bytes_per_image), accuracy_at(points, p.bytes_per_image)
+                pairs += [] if reached is None else [_pair(p, nec, points, mine, reached)]
+            found += [
+                {"method": name, "other": other, "other_decoder": other_decoder, **pair}
+                for pair in sorted(pairs, key=lambda pair: float(pair["bytes_per_image"]))
+                if pair["bytes_per_image"] < BELOW and (pair["nec"] is None or pair["nec"] < pair["other_accuracy"])
+            ]
     return found
 
 
-def _compare(nec: Sequence[Point], others: Sequence[Point], limit: float) -> list[dict[str, Any]]:
-    pairs = []
-    for point in others:
-        if point.bytes_per_image < limit:
-            spread = point.std + _nearest(nec, point.bytes_per_image).std
-            pairs.append(_pair(point, accuracy_at(nec, point.bytes_per_image), point.mean, spread))
-    for point in nec:
-        reached = accuracy_at(others, point.bytes_per_image)
-        if point.bytes_per_image < limit and reached is not None:
-            mine = accuracy_at(nec, point.bytes_per_image)
-            spread = point.std + _nearest(others, point.bytes_per_image).std
-            pairs.append(_pair(point, mine, reached, spread))
-    return sorted(pairs, key=lambda pair: float(pair["bytes_per_image"]))
-
-
-def _pair(at: Point, nec: float | None, other: float, spread: float) -> dict[str, Any]:
+def _pair(
+    at: Point, nec: Sequence[Point], others: Sequence[Point], mine: float | None, theirs: float
+) -> dict[str, Any]:
+    """NEC's accuracy and another's at the bytes of a point of either, with the deviations of their nearest points."""
+    size = at.bytes_per_image
+    spread = sum(min(c, key=lambda p: abs(math.log(p.bytes_per_image / size))).std for c in (nec, others))
     return {
         "at": at.label,
-        "bytes_per_image": at.bytes_per_image,
-        "nec": nec,
-        "other_accuracy": other,
-        "difference": None if nec is None else other - nec,
-        "within_spread": nec is not None and other - nec <= spread,
+        "bytes_per_image": size,
+        "nec": mine,
+        "other_accuracy": theirs,
+        "difference": None if mine is None else theirs - mine,
+        "within_spread": mine is not None and theirs - mine <= spread,
     }
 
 
-def _nec_curves(results: Results, dataset: str) -> list[tuple[str, bool, list[Point]]]:
-    curves = [(name, decoder, curve(results, dataset, name, decoder)) for name in NEC for decoder in (False, True)]
+def _curves(results: Results, dataset: str, methods: Sequence[str]) -> list[tuple[str, bool, list[Point]]]:
+    """(method, decoder, points) of the methods that have points."""
+    curves = [(name, on, curve(results, dataset, name, on)) for name in methods for on in (False, True)]
     return [item for item in curves if item[2]]
-
-
-def _nearest(points: Sequence[Point], size: float) -> Point:
-    return min(points, key=lambda point: abs(math.log(point.bytes_per_image / size)))
-
-
-def _envelope_of(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    return envelope([point.bytes_per_image for point in points], [point.mean for point in points])
-
-
-def _means(entries: Sequence[dict[str, float]]) -> dict[str, float]:
-    names = dict.fromkeys(name for entry in entries for name in entry)
-    return {name: fmean(entry[name] for entry in entries if name in entry) for name in names}

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import nec
-from nec.bench.cache import Cache
 from nec.bench.comparison import compare
+from nec.bench.heads import HeadQueue, Log, recipe_for, workers
 from nec.bench.measure import (
-    Measured,
     fitted_method,
     measure_adapted,
     measure_images,
@@ -27,19 +28,13 @@ from nec.bench.measure import (
     measure_tokens,
 )
 from nec.bench.models import ModelRef, Models
-from nec.bench.queue import HeadQueue
-from nec.bench.recipe import REFERENCES, BenchRecipe, MethodPoint, load_recipe
-from nec.bench.results import Results, curve, headline, primary_metric
-from nec.bench.subset import embedded, model_inputs, save_images
-from nec.bench.work import FINE_TUNE, Work
-from nec.bench.workers import Log, workers
+from nec.bench.recipe import FINE_TUNE, REFERENCES, BenchRecipe, DatasetPlan, MethodPoint, load_recipe
+from nec.bench.results import Results, Row, curve, headline, primary_metric
+from nec.bench.subset import Cache, Subset, embedded, key_of, model_inputs, save_images, save_npz, save_truth
 from nec.errors import InputError, NecError
 from nec.files import make_folder
 from nec.report import Report
 from nec.store.backend import WriterLock
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,8 @@ def run_bench(
     out, log = Path(out), Log(quiet)
     make_folder(out)
     # A second run would clear away the tokens that the first one's heads train on.
-    with _locked(out), workers(jobs or os.cpu_count() or 1) as pool:
+    with ExitStack() as held, workers(jobs or os.cpu_count() or 1) as pool:
+        held.callback(WriterLock(out).release)
         cache, origin = Cache(out / "cache"), ModelRef.of(model)
         for kind in ("features", "adapted", "images"):  # what a run that was killed left
             cache.drop(kind)
@@ -161,17 +157,141 @@ def run_bench(
     return results
 
 
+# -- a dataset at work ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Work:
+    """A dataset of a benchmark. `base` is None where it is not trained yet and not to be.
+
+    What a figure depends on is hashed to its key: images and truth (`identity`), the model's fingerprint, the point,
+    the head's recipe and seed.
+    """
+
+    plan: DatasetPlan
+    recipe: BenchRecipe
+    cache: Cache
+    models: Models
+    subset: Subset
+    base: ModelRef | None
+    truth: Path
+    identity: dict[str, Any]
+    adapted: dict[MethodPoint, ModelRef] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls, plan: DatasetPlan, recipe: BenchRecipe, cache: Cache, models: Models, origin: ModelRef, *, train: bool
+    ) -> Work:
+        """Open a dataset and its base model; `train`: make the model if the recipe wants one and it is not there."""
+        subset = Subset(plan)
+        if subset.task == "segmentation":  # fine-tuning is for classification only
+            plan = replace(plan, points=tuple(point for point in plan.points if point.method != FINE_TUNE))
+        base = models.base(plan, origin, train=train)
+        return cls(plan, recipe, cache, models, subset, base, save_truth(cache, subset), subset.identity())
+
+    def job(self, point: MethodPoint) -> str:
+        """What a point's heads do: `HeadJob.work`."""
+        return "fine_tune" if point.method == FINE_TUNE else self.subset.task
+
+    def model(self, point: MethodPoint, *, train: bool = False) -> ModelRef | None:
+        """The model whose tokens a point codes; None where it is not trained yet and not to be."""
+        if point.adapt is None or self.base is None:
+            return self.base
+        if point not in self.adapted:
+            found = self.models.get(self.plan, point.model_name, point.adapt, self.base, train=train)
+            if found is None:
+                return None
+            self.adapted[point] = found
+        return self.adapted[point]
+
+    def keys(self, point: MethodPoint) -> tuple[str, str] | None:
+        """Keys of a point's bytes and of the tokens that its heads train on; None while its model does not exist.
+
+        What gives the images back exactly has the base model's float tokens, and shares their heads.
+        """
+        model = self.model(point)
+        if model is None:
+            return None
+        facts = {"model": model.fingerprint, **self.identity}
+        own = key_of({"point": point.identity(), **facts})
+        return own, key_of(facts) if point.shares_float_tokens else own
+
+    def heads(self, point: MethodPoint, tokens: str) -> dict[tuple[bool, int], str]:
+        """(decoder, seed) of a point's heads -> their keys. A model that is fine-tuned needs no decoder."""
+        kind, images = self.job(point), len(self.subset.indices["train"])
+        found = {}
+        for decoder in [False] if point.method == FINE_TUNE else self.recipe.decoder:
+            recipe = recipe_for(kind, images, decoder, self.recipe.head_options(kind, decoder))
+            for seed in point.head_seeds or self.recipe.seeds:
+                facts = {"head": tokens, "decoder": decoder, "recipe": recipe, "seed": seed}
+                found[decoder, seed] = key_of(facts)
+        return found
+
+    # -- what is finished ---------------------------------------------------------------------------------------------
+
+    def missing_heads(self, point: MethodPoint) -> int:
+        """Heads of a point that are not in the cache; those of shared tokens count with the first such point."""
+        keys = self.keys(point)
+        if keys is None:
+            return len(self.recipe.decoder) * len(point.head_seeds or self.recipe.seeds)
+        if point.shares_float_tokens and point is not next(p for p in self.plan.points if p.shares_float_tokens):
+            return 0
+        return sum(self.cache.get("head", key) is None for key in self.heads(point, keys[1]).values())
+
+    def finished(self) -> Iterator[tuple[Row, str]]:
+        """Rows of all points, with the keys of their heads."""
+        for point in self.plan.points:
+            keys = self.keys(point)
+            measured = None if keys is None else self.cache.get("measured", keys[0])
+            if keys is None or measured is None:
+                continue
+            for (decoder, seed), key in self.heads(point, keys[1]).items():
+                head = self.cache.get("head", key)
+                if head is None:
+                    continue
+                row = Row(
+                    self.plan.name, point.method, point.label, point.setting, decoder, seed,
+                    measured["bytes_per_image"], head["metrics"], point.adapt_seed, measured["side_information"],
+                    head["confusion"], measured["fidelity"], measured["exact"],
+                    {**measured["seconds"], "head": round(head["seconds"], 3)},
+                )  # fmt: skip
+                yield row, key
+
+    def outcome(self, key: str) -> NDArray[Any] | None:
+        """What a head got right: by test image, or of windows with masks summed over each whole tile."""
+        found = self.cache.get_array("outcome", key)
+        groups = self.subset.dataset.groups
+        if found is None or self.subset.task != "segmentation" or groups is None:
+            return found
+        names, tile = np.unique(groups[self.subset.indices["test"]], return_inverse=True)
+        sums = np.zeros((len(names), *found.shape[1:]), np.int64)
+        np.add.at(sums, tile, found)
+        return sums
+
+    def write_panels(self, out: Path) -> None:
+        """Class maps of the first seed's heads, `out/panels/<dataset>/<point>-<decoder|plain>.npz`.
+
+        Each has `images` (m, h, w, 3), `truth` and `predicted` (m, h, w) uint8, and whose they are.
+        """
+        subset = self.subset
+        shown: dict[str, NDArray[Any]] = {}
+        for point in self.plan.points if subset.task == "segmentation" else ():
+            keys = self.keys(point)
+            for (decoder, seed), key in self.heads(point, keys[1]).items() if keys else ():
+                source = self.cache.path("panels", key, ".npz")
+                if seed != self.recipe.seeds[0] or not source.is_file():
+                    continue
+                if not shown:
+                    chosen = subset.indices["test"][np.asarray(subset.panel_places())]
+                    images = subset.dataset.load(chosen, subset.plan.options.image_size)
+                    shown = {"images": images, "truth": subset.dataset.masks(chosen)}
+                path = out / "panels" / self.plan.name / f"{point.name}-{'decoder' if decoder else 'plain'}.npz"
+                facts = {"method": point.method, "label": point.label, "decoder": decoder}
+                with np.load(source) as file:
+                    save_npz(path, predicted=file["predicted"], **shown, **facts)
+
+
 # -- what is run ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for one writer; `InputError` where another process does."""
-    lock = WriterLock(folder)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _chosen(recipe: BenchRecipe, only: Sequence[str]) -> list[tuple[str, MethodPoint]]:
@@ -236,14 +356,10 @@ def _tokens(work: Work, point: MethodPoint, key: str, log: Log) -> tuple[Path, b
         else:
             found = measure_tokens(subset, method, method.nbytes, tokens, folder)
     if cache.get("measured", key) is None:
-        cache.put("measured", key, found.document())
-        log(f"{work.plan.name} {point.method} {point.label}: {_worth(found)}")
+        cache.put("measured", key, asdict(found))
+        error = f", relative error {found.fidelity['relative_error']:.3f}" if found.fidelity else ""
+        log(f"{work.plan.name} {point.method} {point.label}: {found.bytes_per_image:.1f} bytes an image{error}")
     return folder, own
-
-
-def _worth(found: Measured) -> str:
-    error = f", relative error {found.fidelity['relative_error']:.3f}" if found.fidelity else ""
-    return f"{found.bytes_per_image:.1f} bytes an image{error}"
 
 
 # -- what came of it --------------------------------------------------------------------------------------------------
@@ -273,26 +389,21 @@ def environment() -> dict[str, Any]:
     """Versions, processor, threads and date of a run."""
     import torch
 
+    cpu = platform.processor()
+    with suppress(OSError):
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        cpu = found[1] if found else cpu
     return {
         "nec": nec.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "cpu": _processor(),
+        "cpu": cpu,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor()
 
 
 def _document(recipe: BenchRecipe, model: str | Path) -> dict[str, Any]:
@@ -302,12 +413,4 @@ def _document(recipe: BenchRecipe, model: str | Path) -> dict[str, Any]:
         for point, values in zip(own.points, plan["points"], strict=True):
             values["adapt"] = None if point.adapt is None else point.adapt.to_dict()
         plan["spec"] = Path(plan["spec"].partition(":")[2]).name or plan["spec"]
-    return {"model": Path(model).name, **_plain(document)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    return {"model": Path(model).name, **json.loads(json.dumps(document))}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.methods import fit_methods, methods
-from nec.bench.methods.measure import measure as measure_methods
-from nec.bench.methods.measure import spread
+from nec.bench.methods import Method, fit_methods, methods
+from nec.bench.methods.method import round_trip
 from nec.bench.methods.spec import DEFAULT
 from nec.encoding import Reading, Running
 from nec.encoding.api import BATCH_IMAGES, open_backbone, open_images
@@ -124,27 +124,30 @@ COLUMNS = (
 
 def _table(report: dict[str, Any]) -> list[str]:
     """Aligned lines: the original files, then each method, then those that refused with the reason."""
-    files = report["files"]
-    pixels = report["pixel_bytes_per_image"]
+    files, pixels = report["files"], report["pixel_bytes_per_image"]
     share = f"{files['bytes_per_image'] / pixels:.1%}" if pixels else "-"
-    original = ["original files", *_sizes(files), "-", share, "100.0%", "0", "-", "-", "-"]
-    kept = [row for row in report["methods"] if "refused" not in row]
-    rows = [list(COLUMNS), original, *map(_cells, kept)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    left = {0, COLUMNS.index("check")}
+    rows = [list(COLUMNS), ["original files", *_sizes(files), "-", share, "100.0%", "0", "-", "-", "-"]]
+    refused = []
+    for row in report["methods"]:
+        if "refused" in row:
+            refused.append(f"{row['method']} left out: {row['refused']}")
+            continue
+        own, took = row["file_bytes_per_image"], row["seconds"]
+        rows.append([
+            row["method"], *_sizes(row), "-" if own is None else f"{own:,.1f}", f"{row['share_of_pixels']:.2%}",
+            f"{row['share_of_files']:.1%}", f"{row['side_information']:,}",
+            row["promise"] if row["exact"] else f"FAILED: {row['promise']}",
+            f"{took['encode']:.2f}", f"{took['decode']:.2f}",
+        ])  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<" if name in ("method", "check") else ">" for name in COLUMNS]
     lines = [
-        "  ".join(row[i].ljust(width) if i in left else row[i].rjust(width) for i, width in enumerate(widths))
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
         for row in rows
     ]
-    height, width, bands = report["image_shape"]
-    grid = "x".join(map(str, report["grid"]))
-    head = f"{report['images']} images of {height}x{width}x{bands}, {grid} tokens of {report['dimensions']} values, "
-    return [
-        head + f"batches of {report['batch_size']}, model {report['model']['name']}",
-        "",
-        *(line.rstrip() for line in lines),
-        *(f"{row['method']} left out: {row['refused']}" for row in report["methods"] if "refused" in row),
-    ]
+    shape, grid = ("x".join(map(str, report[name])) for name in ("image_shape", "grid"))
+    head = f"{report['images']} images of {shape}, {grid} tokens of {report['dimensions']} values, "
+    return [head + f"batches of {report['batch_size']}, model {report['model']['name']}", "", *lines, *refused]
 
 
 def _sizes(row: dict[str, Any]) -> list[str]:
@@ -152,16 +155,122 @@ def _sizes(row: dict[str, Any]) -> list[str]:
     return [f"{row['bytes_per_image']:,.1f}", *("-" if size is None else f"{size:,}" for size in (least, most))]
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    own = row["file_bytes_per_image"]
-    return [
-        row["method"],
-        *_sizes(row),
-        "-" if own is None else f"{own:,.1f}",
-        f"{row['share_of_pixels']:.2%}",
-        f"{row['share_of_files']:.1%}",
-        f"{row['side_information']:,}",
-        row["promise"] if row["exact"] else f"FAILED: {row['promise']}",
-        f"{row['seconds']['encode']:.2f}",
-        f"{row['seconds']['decode']:.2f}",
-    ]
+# -- methods on batches -----------------------------------------------------------------------------------------------
+
+Batch = tuple[NDArray[Any], NDArray[np.float32]]
+EXACT = "bit-exact"
+STABLE = "same bytes again"
+ALIKE = "decodes alike"
+
+
+@dataclass
+class Measured:
+    """What one method made of the images.
+
+    Attributes:
+        stored_bytes: bytes of all frames, headers included; `side_information` is beside them, once.
+        per_image: each image's share of the frames where images are coded one by one, without what they share.
+        file_bytes: the images as files of their own, nothing shared, or None.
+        promise: what was checked of every batch: "bit-exact" (decoding gives the batch), "same bytes again" (encoding
+            what was decoded gives the frame, hence the same symbols), "decodes alike" (decoding twice gives the same
+            array of the batch's shape and type).
+        exact: whether that held for every batch.
+        refused: why the method does not store these images, or None.
+    """
+
+    method: Method
+    promise: str
+    images: int = 0
+    stored_bytes: int = 0
+    pixel_bytes: int = 0
+    per_image: list[int] = field(default_factory=list)
+    file_bytes: int | None = None
+    exact: bool = True
+    seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "decode": 0.0})
+    refused: str | None = None
+
+    @property
+    def side_information(self) -> int:
+        """Bytes that a decoder needs once."""
+        return 0 if self.refused else self.method.nbytes
+
+    def add(self, images: NDArray[Any], embeddings: NDArray[np.float32]) -> None:
+        """Encode, decode and check one more batch."""
+        batch = images if self.method.domain == "images" else embeddings
+        blob, decoded = round_trip(self.method, batch, self.seconds)
+        self.images += len(batch)
+        self.stored_bytes += len(blob)
+        self.pixel_bytes += images.nbytes
+        self.per_image += self.method.image_bytes(blob) or []
+        files = self.method.files(blob)
+        if files is not None:
+            self.file_bytes = (self.file_bytes or 0) + sum(map(len, files))
+        self.exact &= self._holds(batch, blob, decoded)
+
+    def _holds(self, batch: NDArray[Any], blob: bytes, decoded: NDArray[Any]) -> bool:
+        if decoded.shape != batch.shape or decoded.dtype != batch.dtype:
+            return False
+        if self.promise == EXACT:
+            return bool(np.array_equal(decoded, batch))
+        if self.promise == STABLE:
+            return self.method.encode(decoded) == blob
+        return bool(np.array_equal(self.method.decode(blob), decoded))
+
+    def to_dict(self, raw_file_bytes: int) -> dict[str, Any]:
+        """JSON-able row; `raw_file_bytes` are those of the images' own files."""
+        method = self.method
+        row = {"method": method.name, "family": method.family, "setting": method.setting, "domain": method.domain}
+        row["lossless"] = method.lossless
+        if self.refused:
+            return {**row, "refused": self.refused}
+        return {
+            **row,
+            "stored_bytes": self.stored_bytes,
+            "side_information": self.side_information,
+            **spread(self.stored_bytes / self.images, self.per_image),
+            "file_bytes_per_image": None if self.file_bytes is None else self.file_bytes / self.images,
+            "share_of_pixels": self.stored_bytes / self.pixel_bytes,
+            "share_of_files": self.stored_bytes / raw_file_bytes,
+            "promise": self.promise,
+            "exact": self.exact,
+            "seconds": self.seconds,
+        }
+
+
+def spread(mean: float, per_image: Sequence[int]) -> dict[str, Any]:
+    """`bytes_per_image`, with the least and the most of an image where they are known."""
+    least, most = (min(per_image), max(per_image)) if per_image else (None, None)
+    return {"bytes_per_image": mean, "min_bytes": least, "max_bytes": most}
+
+
+def measure_methods(
+    wanted: Sequence[Method], batches: Iterable[Batch], done: Callable[[int], None] = lambda images: None
+) -> list[Measured]:
+    """Run fitted methods over batches of (images (n, h, w, c), their embeddings (n, y, x, d)).
+
+    A method that cannot store the first batch (bands, type) is listed with the reason. `done` is called with the
+    number of images of each finished batch. Raises `InputError` where a later batch is refused, or none comes.
+    """
+    measured = [Measured(method, _promise(method)) for method in wanted]
+    began = False
+    for images, embeddings in batches:
+        for row in measured:
+            if row.refused:
+                continue
+            try:
+                row.add(images, embeddings)
+            except InputError as error:
+                if began:
+                    raise
+                row.refused = str(error)
+        began = True
+        done(len(images))
+    if not began:
+        raise InputError("there are no images to measure")
+    return measured
+
+
+def _promise(method: Method) -> str:
+    if method.lossless:
+        return EXACT
+    return STABLE if method.domain == "embeddings" and method.repeats else ALIKE

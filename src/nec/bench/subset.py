@@ -1,30 +1,99 @@
-"""The images of a dataset that a benchmark uses, what they are worth in bytes, and their tokens on disk."""
+"""A benchmark's data: the images that it uses, their tokens on disk, and the cache of what is finished."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.cache import Cache, key_of
 from nec.bench.recipe import DatasetPlan
 from nec.datasets import Dataset, open_dataset
 from nec.encoding import Reading
 from nec.encoding.images import Inputs, Stream, plan_inputs
 from nec.errors import InputError
-from nec.files import atomic_path
+from nec.files import atomic_path, make_folder, write_json
 
 if TYPE_CHECKING:
     from nec.models import NecModel
 
 PARTS = ("train", "val", "test")
 HELD_OUT = 8  # one of so many training images (or groups) validates, where a dataset has no part for that
+KEPT, SEARCHED = 6, 100  # test images whose class maps are kept, of the first hundred
 BATCH = 128  # images that are coded together, as in a chunk of a store
 
 Tokens = dict[str, NDArray[np.float32]]  # part -> (n, y, x, d)
+CACHE_VERSION = 1  # raised when what the benchmark computes from the same recipe changes
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of the SHA-256 of JSON-able facts and the cache's version."""
+    text = json.dumps({"cache": CACHE_VERSION, **identity}, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Cache:
+    """JSON documents `<kind>-<key>.json`, arrays `<kind>-<key>.npz` and folders of arrays in one folder.
+
+    A document or array that is damaged counts as absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_folder(folder)
+
+    def path(self, kind: str, key: str, suffix: str = ".json") -> Path:
+        """Where a document or an array folder (suffix "") of that key lies."""
+        return self.folder / f"{kind}-{key}{suffix}"
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The document, or None where there is none."""
+        try:
+            document = json.loads(self.path(kind, key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    def put(self, kind: str, key: str, document: dict[str, Any]) -> None:
+        """Write a document; it is there whole or not at all."""
+        write_json(self.path(kind, key), document)
+
+    def get_array(self, kind: str, key: str) -> NDArray[Any] | None:
+        """The array of that kind and key, or None where there is none."""
+        try:
+            with np.load(self.path(kind, key, ".npz")) as held:
+                array, shape = held["array"], tuple(held["shape"])
+                return np.unpackbits(array, count=int(np.prod(shape))).reshape(shape) > 0 if shape else array
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return None
+
+    def put_array(self, kind: str, key: str, array: NDArray[Any]) -> None:
+        """Write an array of whole numbers or truths, packed; it is there whole or not at all."""
+        bits = array.dtype == np.bool_
+        packed = np.packbits(array) if bits else array.astype(np.min_scalar_type(int(array.max(initial=0))))
+        save_npz(self.path(kind, key, ".npz"), array=packed, shape=array.shape if bits else ())
+
+    def drop(self, kind: str) -> None:
+        """Remove every array folder of a kind, and what an interrupted run left of them."""
+        for folder in self.folder.glob(f"{kind}-*"):
+            if folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_npz(path: Path, **arrays: Any) -> None:
+    """Write a compressed .npz, whole or not at all."""
+    with atomic_path(path, overwrite=True) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+# -- the images -------------------------------------------------------------------------------------------------------
 
 
 class Subset:
@@ -82,6 +151,12 @@ class Subset:
             return self.dataset.masks(self.indices[part])
         assert self.dataset.labels is not None
         return self.dataset.labels[self.indices[part]]
+
+    def panel_places(self) -> tuple[int, ...]:
+        """Places in the test part of the images that panels show: of the first hundred those with most classes."""
+        masks = self.dataset.masks(self.indices["test"][:SEARCHED])
+        classes = np.array([len(np.unique(mask[mask < len(self.classes)])) for mask in masks])
+        return tuple(sorted(np.argsort(-classes, kind="stable")[:KEPT].tolist()))
 
     def file_bytes(self) -> float:
         """Mean bytes of a test image's file."""
@@ -154,29 +229,19 @@ def embedded(cache: Cache, kind: str, model: NecModel, subset: Subset) -> tuple[
     return key, read_tokens(folder)
 
 
-class writing:
-    """Context that gives empty arrays (n, *shape) on disk by part; the folder appears when the block ends well."""
-
-    def __init__(self, folder: Path, counts: dict[str, int], shape: tuple[int, ...]) -> None:
-        self.counts, self.shape = counts, shape
-        self._pending = atomic_path(folder)
-
-    def __enter__(self) -> Tokens:
-        self._folder = self._pending.__enter__()
-        self._folder.mkdir(parents=True)
-        self._arrays = {
-            part: np.lib.format.open_memmap(
-                self._folder / f"{part}.npy", mode="w+", dtype=np.float32, shape=(count, *self.shape)
-            )
-            for part, count in self.counts.items()
+@contextmanager
+def writing(folder: Path, counts: dict[str, int], shape: tuple[int, ...]) -> Iterator[Tokens]:
+    """Empty arrays (n, *shape) on disk by part; the folder appears when the block ends well."""
+    with atomic_path(folder) as temporary:
+        temporary.mkdir(parents=True)
+        arrays: Tokens = {
+            part: np.lib.format.open_memmap(temporary / f"{part}.npy", "w+", np.float32, (count, *shape))
+            for part, count in counts.items()
         }
-        return dict(self._arrays)
-
-    def __exit__(self, *error: Any) -> None:
-        for array in self._arrays.values():
-            array.flush()
-        self._arrays.clear()
-        self._pending.__exit__(*error)
+        yield dict(arrays)
+        for array in arrays.values():
+            array.flush()  # type: ignore[attr-defined]
+        arrays.clear()
 
 
 def read_tokens(folder: Path) -> Tokens:
@@ -186,21 +251,20 @@ def read_tokens(folder: Path) -> Tokens:
 
 def save_truth(cache: Cache, subset: Subset) -> Path:
     """Labels or masks of a subset as `<part>.npy` in a folder of the cache, for the processes that train heads."""
-    folder = cache.path("truth", key_of({"truth": subset.identity()}), "")
-    if not folder.is_dir():
-        with atomic_path(folder) as temporary:
-            temporary.mkdir(parents=True)
-            for part in PARTS:
-                np.save(temporary / f"{part}.npy", subset.truth(part))
-    return folder
+    return _saved(cache.path("truth", key_of({"truth": subset.identity()}), ""), subset.truth)
 
 
 def save_images(cache: Cache, subset: Subset, size: tuple[int, int] | None) -> Path:
     """Images of a subset as `<part>.npy`, where fine-tuning reads them."""
     folder = cache.path("images", key_of({"images": subset.identity(), "size": size}), "")
+    return _saved(folder, lambda part: subset.dataset.load(subset.indices[part], size))
+
+
+def _saved(folder: Path, make: Callable[[str], NDArray[Any]]) -> Path:
+    """The folder with an array of every part, made if it is not there."""
     if not folder.is_dir():
         with atomic_path(folder) as temporary:
             temporary.mkdir(parents=True)
             for part in PARTS:
-                np.save(temporary / f"{part}.npy", subset.dataset.load(subset.indices[part], size))
+                np.save(temporary / f"{part}.npy", make(part))
     return folder

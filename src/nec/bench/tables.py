@@ -11,7 +11,7 @@ import numpy as np
 
 from nec.bench import legend
 from nec.bench.legend import metric_name, size_text, style_of, title
-from nec.bench.results import BELOW, COMPRESSION, NEC, Point, Results, Summary, headline
+from nec.bench.results import BELOW, COMPRESSION, NEC, RIVALS, Point, Results, Summary, headline
 
 DASH = "–"
 Cell = tuple[str, float | None]  # the text, and the number to sort by
@@ -19,14 +19,12 @@ Cell = tuple[str, float | None]  # the text, and the number to sort by
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page or a document; the first `texts` columns are words, row `mark` stands out."""
+    """A table of a page or a document; the first `texts` columns are words."""
 
     caption: str
     head: list[str]
     rows: list[list[Cell]]
     texts: int = 1
-    sortable: bool = True
-    mark: int | None = None
 
     def markdown(self) -> str:
         """The table alone, in markdown."""
@@ -169,7 +167,7 @@ def headline_lines(results: Results, dataset: str) -> list[str]:
 def _rivals_are_small(results: Results, dataset: str) -> bool:
     """Whether NEC with decoder, and a method it is held against, have points in the range that is compared."""
     small = {(r.method, r.decoder) for r in results.rows if r.dataset == dataset and r.bytes_per_image < BELOW}
-    return any(m in NEC and d for m, d in small) and any(m in ("uqe", "jpeg2000") for m, _ in small)
+    return any(m in NEC and d for m, d in small) and any(m in RIVALS for m, _ in small)
 
 
 def headline_tiles(results: Results, dataset: str) -> list[tuple[str, str]]:

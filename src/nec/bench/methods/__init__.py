@@ -4,11 +4,9 @@ Base install, except the image codecs, which need `[bench]`.
 """
 
 from nec.bench.methods.images import Avif, Htj2k, Jpeg, Jpeg2000, JpegXl, Png, WebP
-from nec.bench.methods.measure import Measured, measure
 from nec.bench.methods.method import Method
-from nec.bench.methods.ours import CodecMethod
 from nec.bench.methods.raw import UQE, Raw
-from nec.bench.methods.spec import fit_methods, methods
+from nec.bench.methods.spec import CodecMethod, fit_methods, methods
 
 __all__ = [
     "UQE",
@@ -18,12 +16,10 @@ __all__ = [
     "Jpeg",
     "Jpeg2000",
     "JpegXl",
-    "Measured",
     "Method",
     "Png",
     "Raw",
     "WebP",
     "fit_methods",
-    "measure",
     "methods",
 ]

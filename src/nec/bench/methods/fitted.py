@@ -14,9 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.methods import storage
-from nec.bench.methods.method import Method, check_embeddings
-from nec.bench.methods.storage import pack_codes, unpack_codes
+from nec.bench.methods.method import Method, check_embeddings, check_setting, pack, pack_codes, unpack, unpack_codes
 from nec.codec.frame import crc32c
 from nec.codec.tables import Bank, Reader, Writer, integer_table
 from nec.codec.transform import Coefficients, Rotation, Selection, Transform, fit_transform
@@ -36,6 +34,7 @@ class FittedMethod(Method):
 
     domain = "embeddings"
     bits: int
+    columns: int  # codes of a token, k
     transform: Transform | None = None
     tables: dict[str, NDArray[Any]]
 
@@ -61,11 +60,11 @@ class FittedMethod(Method):
                 f"{self.name} was fitted to tokens of {transform.dimensions} values, and these have {values.shape[3]}"
             )
         body = self._pack(self._codes(transform.project(values).reshape(-1, transform.rank)))
-        return storage.pack(self.family, values, _HEADER.pack(self._check()) + body)
+        return pack(self.family, values, _HEADER.pack(self._check()) + body)
 
     def decode(self, blob: bytes) -> NDArray[np.float32]:
         transform = self._fitted()
-        header, payload = storage.unpack(blob, self.family)
+        header, payload = unpack(blob, self.family)
         if len(payload) < _HEADER.size or header.dtype != np.dtype("<f4") or header.shape[3] != transform.dimensions:
             raise CorruptError(f"frame of {self.family} is damaged, or of embeddings of another model")
         if _HEADER.unpack_from(payload)[0] != self._check():
@@ -85,11 +84,6 @@ class FittedMethod(Method):
     @abstractmethod
     def _coefficients(self, codes: NDArray[Any]) -> NDArray[np.floating]:
         """Coefficients (tokens, rank) that codes (tokens, k) stand for."""
-
-    @property
-    @abstractmethod
-    def columns(self) -> int:
-        """Codes of a token, k."""
 
     def _pack(self, codes: NDArray[Any]) -> bytes:
         layout, body = pack_codes(np.ascontiguousarray(codes.T), self.bits)
@@ -150,13 +144,6 @@ def check_rank(family: str, rank: int, dimensions: int) -> int:
     return rank
 
 
-def whole(family: str, value: float, what: str, low: int, high: int) -> int:
-    """A whole setting from `low` to `high`; else `InputError`."""
-    if not (float(value).is_integer() and low <= value <= high):
-        raise InputError(f"{family} takes {what} from {low} to {high}, not {value:g}")
-    return int(value)
-
-
 _REACH = 255  # of the residuals that tables are counted over
 _CENTROIDS = 256  # centroids are stored in units of a 256th of the step
 
@@ -168,15 +155,11 @@ class PcaInt8(FittedMethod):
     bits = 8
 
     def __init__(self, rank: float) -> None:
-        self.rank = whole(self.family, rank, "a rank", 1, 65535)
-        self.setting, self.label = float(self.rank), f"rank {self.rank}"
-
-    @property
-    def columns(self) -> int:
-        return self.rank
+        self.columns = int(check_setting(self.family, rank, "rank", 1, 65535, whole=True))
+        self.setting, self.label = float(self.columns), f"rank {self.columns}"
 
     def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
-        transform = principal(sample, check_rank(self.family, self.rank, sample.shape[3]))
+        transform = principal(sample, check_rank(self.family, self.columns, sample.shape[3]))
         most = np.abs(coefficients_of(transform, sample)).max(axis=0)
         return transform, {"steps": np.where(most > 0, most / 127, 1).astype(np.float32)}
 
@@ -203,10 +186,6 @@ class PcaEntropy(FittedMethod):
         if not 0 < error < 1:
             raise InputError(f"pca-entropy takes an error between 0 and 1, a share of the variance, not {error:g}")
         self.setting, self.label = float(error), f"error {error:g}"
-
-    @property
-    def columns(self) -> int:
-        return self._fitted().rank
 
     def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
         whole_basis = principal(sample, sample.shape[3])

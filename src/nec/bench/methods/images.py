@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.methods import storage
-from nec.bench.methods.method import Method, check_images
+from nec.bench.methods.method import Frame, Method, check_images, check_setting, pack, unpack
 from nec.codec.frame import Reader, varint
 from nec.errors import CorruptError, InputError, missing_extra
 
@@ -32,6 +31,14 @@ class ImageFiles(Method):
     domain = "images"
     bands: tuple[int, ...] = (1, 3)
     depths: tuple[str, ...] = ("uint8",)
+    what: str  # the setting is, with its range
+    low: float
+    high: float
+    whole: bool = False
+
+    def __init__(self, setting: float) -> None:
+        self.setting = check_setting(self.family, setting, self.what, self.low, self.high, self.whole)
+        self.label = f"{self.what} {setting:g}"
 
     def encode(self, batch: NDArray[Any]) -> bytes:
         batch = check_images(batch)
@@ -45,19 +52,19 @@ class ImageFiles(Method):
         suffix = _common_start([file[len(prefix) :][::-1] for file in files])[::-1]
         bodies = [file[len(prefix) : len(file) - len(suffix)] for file in files]
         shared = varint(len(prefix)) + prefix + varint(len(suffix)) + suffix
-        return storage.pack(self.family, batch, shared + b"".join(varint(len(body)) + body for body in bodies))
+        return pack(self.family, batch, shared + b"".join(varint(len(body)) + body for body in bodies))
 
     def decode(self, blob: bytes) -> NDArray[Any]:
-        header, payload = storage.unpack(blob, self.family)
+        header, payload = unpack(blob, self.family)
         prefix, suffix, bodies = _split(header, payload)
         return np.stack([self._read_checked(self._restored(prefix + body + suffix), header) for body in bodies])
 
     def image_bytes(self, blob: bytes) -> list[int]:
-        _, _, bodies = _split(*storage.unpack(blob, self.family))
+        _, _, bodies = _split(*unpack(blob, self.family))
         return [len(varint(len(body))) + len(body) for body in bodies]
 
     def files(self, blob: bytes) -> list[bytes]:
-        prefix, suffix, bodies = _split(*storage.unpack(blob, self.family))
+        prefix, suffix, bodies = _split(*unpack(blob, self.family))
         return [self._restored(prefix + body + suffix) for body in bodies]
 
     def _restored(self, stored: bytes) -> bytes:
@@ -66,25 +73,27 @@ class ImageFiles(Method):
         except (ValueError, IndexError, struct.error) as error:
             raise CorruptError(f"an image of the {self.family} frame is damaged: {error}") from error
 
-    def _read_checked(self, file: bytes, header: storage.Frame) -> NDArray[Any]:
+    def _read_checked(self, file: bytes, header: Frame) -> NDArray[Any]:
         try:
-            height, width = self.size(file)
-        except Exception as error:  # Pillow's readers raise nearly anything here
+            size = self.size(file)  # before memory of that size is taken
+            pixels = np.asarray(self.read(file)) if size == header.shape[1:3] else None
+        except Exception as error:  # the readers raise nearly anything here
             raise CorruptError(f"an image of the {self.family} frame is damaged: {error}") from error
-        if (height, width) != header.shape[1:3]:
-            raise CorruptError(f"an image of {height}x{width} px in a frame of {header.shape[1]}x{header.shape[2]} px")
-        try:
-            pixels = np.asarray(self.read(file))
-        except Exception as error:
-            raise CorruptError(f"an image of the {self.family} frame is damaged: {error}") from error
+        if pixels is None:
+            raise CorruptError(f"an image of {size} px in a frame of {header.shape[1:3]} px")
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.shape != header.shape[1:] or pixels.dtype != header.dtype:
             raise CorruptError(f"an image of {pixels.dtype} {pixels.shape} in a frame of {header.shape}")
         return pixels
 
-    @abstractmethod
     def write(self, batch: NDArray[Any]) -> list[bytes]:
         """A file for each image of (n, h, w, c)."""
+        images = batch[..., 0] if batch.shape[3] == 1 else batch
+        return [bytes(self.write_image(image)) for image in np.ascontiguousarray(images)]
+
+    def write_image(self, image: NDArray[Any]) -> bytes:
+        """A file of one image (h, w, c), or (h, w) where it has one band."""
+        raise NotImplementedError
 
     @abstractmethod
     def read(self, file: bytes) -> NDArray[Any]:
@@ -110,7 +119,7 @@ def _common_start(files: list[bytes]) -> bytes:
     return first[:length]
 
 
-def _split(header: storage.Frame, payload: bytes) -> tuple[bytes, bytes, list[bytes]]:
+def _split(header: Frame, payload: bytes) -> tuple[bytes, bytes, list[bytes]]:
     """Shared beginning, shared end, and each image's bytes between them."""
     reader = Reader(payload, 0)
 
@@ -146,17 +155,15 @@ class Jpeg2000(ImageFiles):
 
     def __init__(self, ratio: float, constant_quality: bool = False) -> None:
         self.family = "jpeg2000-psnr" if constant_quality else "jpeg2000"
-        self.setting, self.lossless = float(ratio), ratio == 1 and not constant_quality
-        if constant_quality and not 10 <= ratio <= 60:
-            raise InputError(f"jpeg2000-psnr takes 10 to 60 dB, not {ratio:g}")
-        if not 1 <= ratio <= 1e6:
-            raise InputError(f"jpeg2000 takes a compression ratio of at least 1 (which is lossless), not {ratio:g}")
+        what = ("PSNR in dB", 10, 60) if constant_quality else ("compression ratio (1 is lossless)", 1, 1e6)
+        self.setting = check_setting(self.family, ratio, *what)
+        self.lossless = ratio == 1 and not constant_quality
         self.label = f"{ratio:g} dB" if constant_quality else "lossless" if ratio == 1 else f"1:{ratio:g}"
 
     def write(self, batch: NDArray[Any]) -> list[bytes]:
         if batch.shape[3] == 3 and batch.dtype != np.uint8:
             raise InputError("jpeg2000 stores three bands of uint8 only here, or one of uint16: leave this method out")
-        resolutions = resolutions_of(batch)
+        resolutions = resolutions_of(batch[0])
         if self.lossless:
             return [normalise(_openjpeg(image, resolutions, 0)) for image in batch]
         if self.family == "jpeg2000-psnr":
@@ -171,9 +178,9 @@ class Jpeg2000(ImageFiles):
         return _read_with_pillow(file)
 
 
-def resolutions_of(batch: NDArray[Any]) -> int:
+def resolutions_of(image: NDArray[Any]) -> int:
     """How many resolutions leave a lowest one of about 8 px, at most 6."""
-    return max(1, min(6, round(math.log2(min(batch.shape[1:3]))) - 2))
+    return max(1, min(6, round(math.log2(min(image.shape[:2]))) - 2))
 
 
 def _openjpeg(image: NDArray[Any], resolutions: int, quality: float, mode: str = "rates") -> bytes:
@@ -215,17 +222,10 @@ def normalise(codestream: bytes) -> bytes:
 class Jpeg(ImageFiles):
     """JPEG at a quality of 1 to 100 (libjpeg's scale, 4:2:0, the standard's Huffman tables, which files share)."""
 
-    family = "jpeg"
+    family, what, low, high, whole = "jpeg", "quality", 1, 100, True
 
-    def __init__(self, quality: float) -> None:
-        if not (1 <= quality <= 100 and float(quality).is_integer()):
-            raise InputError(f"jpeg takes a whole quality from 1 to 100, not {quality:g}")
-        self.setting, self.label = float(quality), f"quality {quality:g}"
-
-    def write(self, batch: NDArray[Any]) -> list[bytes]:
-        codec = imagecodecs()
-        images = batch[..., 0] if batch.shape[3] == 1 else batch
-        return [codec.jpeg8_encode(image, int(self.setting)) for image in np.ascontiguousarray(images)]
+    def write_image(self, image: NDArray[Any]) -> bytes:
+        return imagecodecs().jpeg8_encode(image, int(self.setting))
 
     def read(self, file: bytes) -> NDArray[Any]:
         return _read_with_pillow(file)
@@ -234,18 +234,19 @@ class Jpeg(ImageFiles):
 class Png(ImageFiles):
     """PNG at its highest compression: the lossless reference."""
 
-    family, setting, label, lossless = "png", 0.0, "lossless", True
+    family, label, lossless = "png", "lossless", True
     bands = (1, 2, 3, 4)
     depths = ("uint8", "uint16")
+
+    def __init__(self) -> None:
+        self.setting = 0.0
 
     @property
     def name(self) -> str:
         return "png"
 
-    def write(self, batch: NDArray[Any]) -> list[bytes]:
-        codec = imagecodecs()
-        images = batch[..., 0] if batch.shape[3] == 1 else batch
-        return [codec.png_encode(image, 9) for image in np.ascontiguousarray(images)]
+    def write_image(self, image: NDArray[Any]) -> bytes:
+        return imagecodecs().png_encode(image, 9)
 
     def read(self, file: bytes) -> NDArray[Any]:
         return imagecodecs().png_decode(file)
@@ -254,15 +255,11 @@ class Png(ImageFiles):
 class WebP(ImageFiles):
     """WebP, lossy (a VP8 key frame), at a quality of 0 to 100, by libwebp's slowest method."""
 
-    family = "webp"
+    family, what, low, high, whole = "webp", "quality", 0, 100, True
     bands = (3,)
 
-    def __init__(self, quality: float) -> None:
-        self.setting, self.label = _quality("webp", quality), f"quality {quality:g}"
-
-    def write(self, batch: NDArray[Any]) -> list[bytes]:
-        encode = imagecodecs().webp_encode
-        return [bytes(encode(image, self.setting, method=6, lossless=False)) for image in batch]
+    def write_image(self, image: NDArray[Any]) -> bytes:
+        return imagecodecs().webp_encode(image, self.setting, method=6, lossless=False)
 
     def read(self, file: bytes) -> NDArray[Any]:
         return imagecodecs().webp_decode(file, hasalpha=False)
@@ -288,15 +285,11 @@ class WebP(ImageFiles):
 class Avif(ImageFiles):
     """AVIF (an AV1 key frame) at a quality of 0 to 100: 4:2:0, by libaom at speed 4."""
 
-    family = "avif"
+    family, what, low, high, whole = "avif", "quality", 0, 100, True
     bands = (3,)
 
-    def __init__(self, quality: float) -> None:
-        self.setting, self.label = _quality("avif", quality), f"quality {quality:g}"
-
-    def write(self, batch: NDArray[Any]) -> list[bytes]:
-        encode = imagecodecs().avif_encode
-        return [bytes(encode(image, int(self.setting), speed=4, pixelformat="420", numthreads=1)) for image in batch]
+    def write_image(self, image: NDArray[Any]) -> bytes:
+        return imagecodecs().avif_encode(image, int(self.setting), speed=4, pixelformat="420", numthreads=1)
 
     def read(self, file: bytes) -> NDArray[Any]:
         return imagecodecs().avif_decode(file, numthreads=1)
@@ -322,18 +315,11 @@ class JpegXl(ImageFiles):
     Higher efforts spend bits by what eyes see; at 64 px their PSNR is lower at equal bytes.
     """
 
-    family = "jpegxl"
+    family, what, low, high = "jpegxl", "distance", 0.01, 25
 
-    def __init__(self, distance: float) -> None:
-        if not 0.01 <= distance <= 25:
-            raise InputError(f"jpegxl takes a distance from 0.01 to 25, not {distance:g}")
-        self.setting, self.label = float(distance), f"distance {distance:g}"
-
-    def write(self, batch: NDArray[Any]) -> list[bytes]:
-        encode = imagecodecs().jpegxl_encode
-        images = batch[..., 0] if batch.shape[3] == 1 else batch
+    def write_image(self, image: NDArray[Any]) -> bytes:
         options = {"distance": self.setting, "effort": 3, "usecontainer": False, "numthreads": 1}
-        return [bytes(encode(image, **options)) for image in np.ascontiguousarray(images)]
+        return imagecodecs().jpegxl_encode(image, **options)
 
     def read(self, file: bytes) -> NDArray[Any]:
         return imagecodecs().jpegxl_decode(file, numthreads=1)
@@ -349,17 +335,11 @@ class Htj2k(ImageFiles):
     8 px. OpenJPEG decodes them: the OpenJPH in imagecodecs 2026.3.6 gives coarse steps back with a larger error.
     """
 
-    family = "htj2k"
+    family, what, low, high = "htj2k", "step", 1e-5, 1
 
-    def __init__(self, step: float) -> None:
-        if not 1e-5 <= step <= 1:
-            raise InputError(f"htj2k takes a quantiser step from 0.00001 to 1 (of the pixels' range), not {step:g}")
-        self.setting, self.label = float(step), f"step {step:g}"
-
-    def write(self, batch: NDArray[Any]) -> list[bytes]:
-        encode, resolutions = imagecodecs().htj2k_encode, resolutions_of(batch)
-        images = np.ascontiguousarray(batch[..., 0] if batch.shape[3] == 1 else batch)
-        return [normalise(bytes(encode(x, self.setting, reversible=False, resolutions=resolutions))) for x in images]
+    def write_image(self, image: NDArray[Any]) -> bytes:
+        options = {"reversible": False, "resolutions": resolutions_of(image)}
+        return normalise(bytes(imagecodecs().htj2k_encode(image, self.setting, **options)))
 
     def read(self, file: bytes) -> NDArray[Any]:
         return imagecodecs().jpeg2k_decode(file)
@@ -367,12 +347,6 @@ class Htj2k(ImageFiles):
     def size(self, file: bytes) -> tuple[int, int]:
         width, height, left, top = struct.unpack_from(">4I", file, 8)  # of SIZ, which follows SOC
         return height - top, width - left
-
-
-def _quality(name: str, quality: float) -> float:
-    if not (0 <= quality <= 100 and float(quality).is_integer()):
-        raise InputError(f"{name} takes a whole quality from 0 to 100, not {quality:g}")
-    return float(quality)
 
 
 # -- ISO base media files (ISO/IEC 14496-12) --------------------------------------------------------------------------

@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.methods import storage
-from nec.bench.methods.method import Domain, Method, check_embeddings, check_images
-from nec.bench.methods.storage import BLOSC, PACKED, compress, decompress, pack_codes, unpack_codes
+from nec.bench.methods.method import (
+    BLOSC,
+    PACKED,
+    Domain,
+    Method,
+    check_embeddings,
+    check_images,
+    compress,
+    decompress,
+    pack,
+    pack_codes,
+    unpack,
+    unpack_codes,
+)  # fmt: skip
 from nec.errors import CorruptError, InputError
 
 
@@ -47,10 +58,10 @@ class Raw(Method):
             raise InputError(f"{self.name} stores 8 bits a value and the images have 16: use rdc:uint16")
         values = half_precision(batch) if self.stored.itemsize == 2 and batch.dtype.kind == "f" else batch
         values = values.astype(self.stored, copy=False)
-        return storage.pack(self.name, batch, compress(values) if self.zstd else values.tobytes())
+        return pack(self.name, batch, compress(values) if self.zstd else values.tobytes())
 
     def decode(self, blob: bytes) -> NDArray[Any]:
-        header, payload = storage.unpack(blob, self.name)
+        header, payload = unpack(blob, self.name)
         if header.dtype.kind != self.stored.kind:
             raise CorruptError(f"frame of {self.name} declares {header.dtype} values")
         if self.zstd:
@@ -90,7 +101,7 @@ class UQE(Method):
 
     domain = "embeddings"
 
-    def __init__(self, bits: int, channelwise: bool = False) -> None:
+    def __init__(self, bits: float, channelwise: bool = False) -> None:
         if bits != 16 and not (float(bits).is_integer() and 1 <= bits <= 8):
             raise InputError(f"uqe takes 1 to 8 bits, or 16 for a cast to float16, not {bits:g}")
         if bits == 16 and channelwise:
@@ -104,16 +115,16 @@ class UQE(Method):
         values = check_embeddings(batch)
         if self.bits == 16:
             body = compress(half_precision(values))
-            return storage.pack(self.family, values, _HEADER.pack(16, BLOSC) + body)
+            return pack(self.family, values, _HEADER.pack(16, BLOSC) + body)
         axes = (0, 1, 2) if self.channelwise else None
         low, high = np.atleast_1d(values.min(axes)), np.atleast_1d(values.max(axes))
         codes = _quantise(values, low, high, self.bits)
         layout, body = pack_codes(codes, self.bits)
         ranges = np.stack([low, high]).astype("<f4").tobytes()
-        return storage.pack(self.family, values, _HEADER.pack(self.bits, layout) + ranges + body)
+        return pack(self.family, values, _HEADER.pack(self.bits, layout) + ranges + body)
 
     def decode(self, blob: bytes) -> NDArray[np.float32]:
-        header, payload = storage.unpack(blob, self.family)
+        header, payload = unpack(blob, self.family)
         if len(payload) < _HEADER.size or header.dtype != np.dtype("<f4"):
             raise CorruptError("frame of quantised embeddings is damaged: its header is incomplete")
         bits, layout = _HEADER.unpack_from(payload)

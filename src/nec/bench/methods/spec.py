@@ -1,23 +1,71 @@
-"""Methods by name: "uqe:2,4 jpeg2000:16,48 png"."""
+"""Our codec as a method, and all methods by name: "uqe:2,4 jpeg2000:16,48 png"."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nec.bench.methods.fitted import PcaEntropy, PcaInt8
 from nec.bench.methods.images import Avif, Htj2k, Jpeg, Jpeg2000, JpegXl, Png, WebP
-from nec.bench.methods.method import Method
-from nec.bench.methods.ours import CodecMethod
+from nec.bench.methods.method import Method, check_embeddings
 from nec.bench.methods.raw import UQE, Raw
 from nec.bench.methods.vectors import Itq, ProductQuantiser, ResidualQuantiser, SignBits
+from nec.codec import EmbeddingCodec
 from nec.errors import InputError
 
-if TYPE_CHECKING:
-    from nec.codec import EmbeddingCodec
+Variant = Literal["factorized", "hierarchical", "pyramid"]
+_OPTIONS: dict[Variant, dict[str, Any]] = {
+    "factorized": {"prior": "factorized"},
+    "hierarchical": {"prior": "hierarchical"},
+    "pyramid": {"prior": "hierarchical", "spatial": "haar"},
+}
+
+
+class CodecMethod(Method):
+    """`EmbeddingCodec` at one quality; without a codec, `fit` fits one of a `variant` to the sample.
+
+    Variants: "factorized", "hierarchical" (the prior, on the tokens themselves), "pyramid" (it on a Haar pyramid).
+    """
+
+    domain = "embeddings"
+
+    def __init__(self, codec: EmbeddingCodec | None = None, quality: float = 1.0, variant: Variant = "pyramid") -> None:
+        if not quality > 0:
+            raise InputError(f"the codec's quality is a positive number, not {quality:g}")
+        self.codec = codec
+        self.variant: Variant = variant if codec is None else "pyramid" if codec.spatial else codec.prior
+        self.family, self.setting, self.label = f"codec-{self.variant}", float(quality), f"quality {quality:g}"
+
+    @property
+    def nbytes(self) -> int:
+        return self._fitted().nbytes
+
+    @property
+    def needs_fit(self) -> bool:
+        return self.codec is None
+
+    def fit(self, sample: NDArray[Any]) -> CodecMethod:
+        """Itself where it has a codec, else the method with one fitted to embeddings (n, y, x, d)."""
+        if self.codec is not None:
+            return self
+        options = _OPTIONS[self.variant]
+        return CodecMethod(EmbeddingCodec.fit(sample, positions=None, **options), self.setting)
+
+    def encode(self, batch: NDArray[Any]) -> bytes:
+        return self._fitted().encode(check_embeddings(batch), self.setting)
+
+    def decode(self, blob: bytes) -> NDArray[np.float32]:
+        return self._fitted().decode(blob)
+
+    def _fitted(self) -> EmbeddingCodec:
+        if self.codec is None:
+            raise InputError(f"{self.name} has no codec yet: call fit(sample of embeddings) first")
+        return self.codec
+
 
 DEFAULT = (
     "rdc:uint8,uint8-zstd,uint16,uint16-zstd png jpeg2000:1,8,16,24,48,96 jpeg:90,50,10 "
@@ -92,29 +140,39 @@ def fit_methods(wanted: Sequence[Method], sample: Callable[[], NDArray[np.float3
 
 
 def _makers(codec: EmbeddingCodec | None) -> dict[str, _Make]:
+    """By family what makes a method of a setting."""
+    numbers: dict[str, Callable[[float], Method]] = {
+        "jpeg2000": Jpeg2000,
+        "jpeg2000-psnr": lambda psnr: Jpeg2000(psnr, constant_quality=True),
+        "htj2k": Htj2k,
+        "jpegxl": JpegXl,
+        "webp": WebP,
+        "avif": Avif,
+        "jpeg": Jpeg,
+        "uqe": UQE,
+        "uqe-channel": lambda bits: UQE(bits, channelwise=True),
+        "pca-int8": PcaInt8,
+        "pca-entropy": PcaEntropy,
+        "pq": ProductQuantiser,
+        "rq": ResidualQuantiser,
+        "itq": Itq,
+        "nec": lambda quality: CodecMethod(codec, quality),
+        **{f"codec-{variant}": partial(CodecMethod, None, variant=variant) for variant in _OPTIONS},
+    }
+
+    def of_number(family: str, text: str) -> Method:
+        try:
+            number = float(text)
+        except ValueError:
+            raise InputError(f"{text!r} is no number") from None
+        return numbers[family](number)
+
     return {
         "rdc": lambda text: _raw(text, {"uint8": "uint8", "uint16": "uint16"}),
-        "jpeg2000": lambda text: Jpeg2000(_number(text)),
-        "jpeg2000-psnr": lambda text: Jpeg2000(_number(text), constant_quality=True),
-        "htj2k": lambda text: Htj2k(_number(text)),
-        "jpegxl": lambda text: JpegXl(_number(text)),
-        "webp": lambda text: WebP(_number(text)),
-        "avif": lambda text: Avif(_number(text)),
-        "jpeg": lambda text: Jpeg(_number(text)),
         "png": lambda text: Png(),
         "float": lambda text: _raw(text, {"32": "float32", "16": "float16"}),
-        "uqe": lambda text: UQE(_bits(text)),
-        "uqe-channel": lambda text: UQE(_bits(text), channelwise=True),
-        "pca-int8": lambda text: PcaInt8(_number(text)),
-        "pca-entropy": lambda text: PcaEntropy(_number(text)),
-        "pq": lambda text: ProductQuantiser(_number(text)),
-        "rq": lambda text: ResidualQuantiser(_number(text)),
         "sign": lambda text: SignBits(),
-        "itq": lambda text: Itq(_number(text)),
-        "nec": lambda text: CodecMethod(codec, _number(text)),
-        "codec-pyramid": lambda text: CodecMethod(None, _number(text)),
-        "codec-hierarchical": lambda text: CodecMethod(None, _number(text), "hierarchical"),
-        "codec-factorized": lambda text: CodecMethod(None, _number(text), "factorized"),
+        **{family: partial(of_number, family) for family in numbers},
     }
 
 
@@ -123,17 +181,3 @@ def _raw(text: str, types: dict[str, str]) -> Raw:
     if stored not in types or (dash and suffix != "zstd"):
         raise InputError(f"{text!r} is no way to store raw values; there are {', '.join(types)}, each with -zstd too")
     return Raw(types[stored], zstd=bool(dash))
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{text!r} is no number") from None
-
-
-def _bits(text: str) -> int:
-    number = _number(text)
-    if not number.is_integer():
-        raise InputError(f"{text!r} is no whole number of bits")
-    return int(number)

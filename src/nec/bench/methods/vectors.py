@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nec.bench.methods.fitted import FittedMethod, centred, check_rank, coefficients_of, principal, whole
+from nec.bench.methods.fitted import FittedMethod, centred, check_rank, coefficients_of, principal
+from nec.bench.methods.method import check_setting
 from nec.codec.transform import Rotation, Transform
 from nec.errors import InputError, missing_extra
 
@@ -15,80 +18,82 @@ _TRAINING = 1 << 15  # tokens that codebooks are trained on: 128 a codeword
 
 
 class _VectorQuantiser(FittedMethod):
-    """So many bits a token: one codebook of up to 8 bits, or one of 8 for each byte."""
+    """So many bits a token: one codebook of up to 8 bits, or one of 8 for each byte. Codewords in half precision."""
+
+    words: str  # faiss's name of the codebooks
 
     def __init__(self, bits: float) -> None:
-        token = whole(self.family, bits, "bits a token", 1, 1024)
+        token = int(check_setting(self.family, bits, "number of bits a token", 1, 1024, whole=True))
         if token > 8 and token % 8:
             raise InputError(f"{self.family} takes 1 to 8 bits a token, or whole bytes of them, not {token}")
         self.setting, self.label = float(token), f"{token} bit a token"
-        self.bits, self.books = min(token, 8), max(token // 8, 1)
+        self.bits, self.columns = min(token, 8), max(token // 8, 1)
 
-    @property
-    def columns(self) -> int:
-        return self.books
+    @abstractmethod
+    def _quantiser(self, dimensions: int) -> Any:
+        """faiss's quantiser without codebooks."""
 
-
-class ProductQuantiser(_VectorQuantiser):
-    """Product quantisation (Jégou et al. 2011): a token in `books` parts, each by the nearest of its codewords.
-
-    Parts are made of principal components so that the products of their variances are alike, which is optimal for
-    Gaussian tokens ("parametric OPQ", Ge et al. 2013); one part needs no rotation. Codewords are in half precision.
-    """
-
-    family = "pq"
+    def _transform(self, sample: NDArray[np.float32]) -> Transform:
+        return centred(sample)
 
     def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
-        dimensions = sample.shape[3]
-        if dimensions % self.books:
-            raise InputError(
-                f"pq:{self.setting:g} has {self.books} parts, which {dimensions} dimensions do not divide in"
-            )
-        transform = centred(sample) if self.books == 1 else _balanced(sample, self.books)
-        quantiser = faiss().ProductQuantizer(dimensions, self.books, self.bits)
+        transform, quantiser = self._transform(sample), self._quantiser(sample.shape[3])
         quantiser.train(_training(coefficients_of(transform, sample)))
-        words = faiss().vector_to_array(quantiser.centroids).reshape(self.books, 1 << self.bits, -1)
+        words = faiss().vector_to_array(getattr(quantiser, self.words)).reshape(self.columns, 1 << self.bits, -1)
         return transform, {"codebooks": words.astype(np.float16)}
 
     def _codes(self, coefficients: NDArray[np.float64]) -> NDArray[np.uint8]:
+        quantiser = self._quantiser(coefficients.shape[1])
         books = self.tables["codebooks"].astype(np.float32)
-        quantiser = faiss().ProductQuantizer(coefficients.shape[1], self.books, self.bits)
-        faiss().copy_array_to_vector(books.ravel(), quantiser.centroids)
-        return _unpacked(quantiser.compute_codes(coefficients.astype(np.float32)), self.books, self.bits)
+        faiss().copy_array_to_vector(books.ravel(), getattr(quantiser, self.words))
+        quantiser.is_trained = True
+        codes = quantiser.compute_codes(coefficients.astype(np.float32)).reshape(-1, self.columns)
+        return codes & np.uint8((1 << self.bits) - 1)  # a single code of less than 8 bits has a byte of its own
+
+    def _chosen(self, codes: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Of each codebook the words that codes (n, books) name."""
+        books = self.tables["codebooks"].astype(np.float32)
+        return [book[code] for book, code in zip(books, codes.T, strict=True)]
+
+
+class ProductQuantiser(_VectorQuantiser):
+    """Product quantisation (Jégou et al. 2011): a token in equal parts, each by the nearest of its codewords.
+
+    Parts are made of principal components so that the products of their variances are alike, which is optimal for
+    Gaussian tokens ("parametric OPQ", Ge et al. 2013); one part needs no rotation.
+    """
+
+    family, words = "pq", "centroids"
+
+    def _quantiser(self, dimensions: int) -> Any:
+        if dimensions % self.columns:
+            raise InputError(
+                f"pq:{self.setting:g} has {self.columns} parts, which {dimensions} dimensions do not divide in"
+            )
+        return faiss().ProductQuantizer(dimensions, self.columns, self.bits)
+
+    def _transform(self, sample: NDArray[np.float32]) -> Transform:
+        self._quantiser(sample.shape[3])  # refuses dimensions that do not divide
+        return centred(sample) if self.columns == 1 else _balanced(sample, self.columns)
 
     def _coefficients(self, codes: NDArray[Any]) -> NDArray[np.floating]:
-        books = self.tables["codebooks"].astype(np.float32)
-        return np.concatenate([book[code] for book, code in zip(books, codes.T, strict=True)], axis=1)
+        return np.concatenate(self._chosen(codes), axis=1)
 
 
 class ResidualQuantiser(_VectorQuantiser):
     """Residual quantisation (Chen et al. 2010, beam search of faiss): a token as a sum of one word of each codebook."""
 
-    family = "rq"
+    family, words = "rq", "codebooks"
     repeats = False  # the beam may find another sum of the same words' distance
 
-    def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
-        transform = centred(sample)
-        quantiser = faiss().ResidualQuantizer(sample.shape[3], self.books, self.bits)
+    def _quantiser(self, dimensions: int) -> Any:
+        quantiser = faiss().ResidualQuantizer(dimensions, self.columns, self.bits)
         quantiser.cp.niter = 10
         quantiser.train_type = 0  # k-means by codebook; faiss's default takes many times longer
-        quantiser.train(_training(coefficients_of(transform, sample)))
-        words = faiss().vector_to_array(quantiser.codebooks).reshape(self.books, 1 << self.bits, -1)
-        return transform, {"codebooks": words.astype(np.float16)}
-
-    def _codes(self, coefficients: NDArray[np.float64]) -> NDArray[np.uint8]:
-        books = self.tables["codebooks"].astype(np.float32)
-        quantiser = faiss().ResidualQuantizer(coefficients.shape[1], self.books, self.bits)
-        faiss().copy_array_to_vector(books.ravel(), quantiser.codebooks)
-        quantiser.is_trained = True
-        return _unpacked(quantiser.compute_codes(coefficients.astype(np.float32)), self.books, self.bits)
+        return quantiser
 
     def _coefficients(self, codes: NDArray[Any]) -> NDArray[np.floating]:
-        books = self.tables["codebooks"].astype(np.float32)
-        total = np.zeros((len(codes), books.shape[2]), np.float32)
-        for book, code in zip(books, codes.T, strict=True):
-            total += book[code]
-        return total
+        return functools.reduce(np.add, self._chosen(codes))
 
 
 def _balanced(sample: NDArray[np.float32], parts: int) -> Transform:
@@ -113,11 +118,6 @@ def _training(coefficients: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.ascontiguousarray(coefficients, np.float32)
 
 
-def _unpacked(codes: NDArray[np.uint8], books: int, bits: int) -> NDArray[np.uint8]:
-    """Codes (n, books) of faiss's bytes, where a single code of less than 8 bits has a byte of its own."""
-    return codes.reshape(-1, books) & np.uint8((1 << bits) - 1)
-
-
 def faiss() -> Any:
     """The package faiss."""
     try:
@@ -139,12 +139,8 @@ class SignBits(FittedMethod):
     def name(self) -> str:
         return "sign"
 
-    @property
-    def columns(self) -> int:
-        return self._fitted().dimensions
-
     def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
-        transform = centred(sample)
+        self.columns, transform = sample.shape[3], centred(sample)
         values = coefficients_of(transform, sample)
         above = values > 0
         means = [np.where(side, values, 0).sum(axis=0) / np.maximum(side.sum(axis=0), 1) for side in (~above, above)]
@@ -171,15 +167,11 @@ class Itq(FittedMethod):
     rotation: NDArray[np.float64]
 
     def __init__(self, bits: float) -> None:
-        self.rank = whole(self.family, bits, "bits a token", 1, 65535)
-        self.setting, self.label = float(self.rank), f"{self.rank} bit a token"
-
-    @property
-    def columns(self) -> int:
-        return self.rank
+        self.columns = int(check_setting(self.family, bits, "number of bits a token", 1, 65535, whole=True))
+        self.setting, self.label = float(self.columns), f"{self.columns} bit a token"
 
     def _fit(self, sample: NDArray[np.float32]) -> tuple[Transform, dict[str, NDArray[Any]]]:
-        transform = principal(sample, check_rank(self.family, self.rank, sample.shape[3]))
+        transform = principal(sample, check_rank(self.family, self.columns, sample.shape[3]))
         values = coefficients_of(transform, sample)
         self.rotation = rotation(values[:: max(1, len(values) // 16384)])
         signs = np.where(values @ self.rotation > 0, 1.0, -1.0)
