@@ -19,6 +19,7 @@ STEPS = {
     "errors": 0, "labels": 0, "progress": 0, "report": 0, "settings": 1,
     "files": 1,
     "codec": 1,
+    "search": 1.5,  # below the store: its classes are the halves of stores that search
     "store": 2, "system": 2,
     "scenes": 3, "exporting": 3,
     "datasets": 4, "models": 4,
@@ -111,7 +112,9 @@ def run_in_base_install(code: str, *arguments: str) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("module", ["nec", "nec.cli", "nec.codec", "nec.store", "nec.heads", "nec.progress"])
+@pytest.mark.parametrize(
+    "module", ["nec", "nec.cli", "nec.codec", "nec.search", "nec.store", "nec.heads", "nec.progress"]
+)
 def test_the_base_install_imports(module: str) -> None:
     result = run_in_base_install(f"import importlib; importlib.import_module({module!r})")
     assert result.returncode == 0, result.stderr

@@ -6,6 +6,7 @@ from nec.store.facts import Info, info
 from nec.store.images import Embeddings, ImageStore, Masks
 from nec.store.location import CountingStore
 from nec.store.opening import open, open_product, open_store
+from nec.store.query import Sampled, Zones, change, sample, search, similar, zonal
 from nec.store.rasters import RasterStore
 from nec.store.shards import EncodedShard, ShardEncoder
 from nec.store.spec import ImageSpec, RasterSpec
@@ -25,12 +26,19 @@ __all__ = [
     "RasterSpec",
     "RasterStore",
     "RasterWriter",
+    "Sampled",
     "ShardEncoder",
     "VerifyReport",
+    "Zones",
+    "change",
     "decode",
     "info",
     "open",
     "open_product",
     "open_store",
+    "sample",
+    "search",
+    "similar",
     "verify",
+    "zonal",
 ]

@@ -26,7 +26,7 @@ from zarr.storage import StorePath
 
 from nec.errors import CorruptError, IncompleteError, InputError, NecError
 from nec.files import checksum, parse_json
-from nec.store.location import Location, ZarrStore, open_location, read_key, size_of_key
+from nec.store.location import CountingStore, Location, ZarrStore, open_location, read_key, size_of_key
 from nec.store.shards import Tiling
 
 if TYPE_CHECKING:
@@ -346,6 +346,13 @@ class Store:
     def close(self) -> None:
         """Let go of files and connections."""
         self.zarr_store.close()
+
+    def counted(self) -> tuple[Self, CountingStore]:
+        """The store opened once more, and what counts the bytes that are read through it from now on."""
+        counter = CountingStore(self.zarr_store)
+        again = type(self)(counter, allow_incomplete=True)
+        counter.requests = counter.bytes_read = 0
+        return again, counter
 
     @property
     def complete(self) -> bool:

@@ -15,6 +15,7 @@ import zarr
 from nec.errors import CorruptError, InputError
 from nec.files import checksum
 from nec.labels import SPLITS
+from nec.search import SearchableImages
 from nec.store.document import (
     EMBEDDINGS,
     GROUPS,
@@ -231,7 +232,7 @@ def _runs(chunks: Iterable[int], chunks_per_shard: int) -> Iterator[list[int]]:
         yield [chunk for _, chunk in run]
 
 
-class ImageStore(Store):
+class ImageStore(SearchableImages, Store):
     """Compressed embeddings of `len(store)` images with what belongs to them. Made by `nec.open`.
 
     `store[i]` is `store.embeddings[i]`.

@@ -11,6 +11,8 @@ import zarr
 
 from nec.errors import CorruptError, InputError, missing_extra
 from nec.files import checksum, parse_json
+from nec.search import SearchableRaster
+from nec.search.places import projected_box
 from nec.store.document import EMBEDDINGS, TIME, VALID, Store, X, Y, embeddings_key, list_key, member, valid_key
 from nec.store.frames import Frames
 from nec.store.georeference import Transform, bounds, token_size, window_of
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-class RasterStore(Store):
+class RasterStore(SearchableRaster, Store):
     """A raster of embeddings (time, embedding, y, x) with its place on Earth. Made by `nec.open`.
 
     `len(store)` is the number of dates; `store[t]` is `store.read(t)`, and iterating reads date by date.
@@ -120,12 +122,12 @@ class RasterStore(Store):
             raise InputError(f"{self.path} has {len(found) or 'no'} dates {time}: it has {', '.join(names)}")
         return found[0]
 
-    def window(self, box: tuple[float, float, float, float]) -> Window:
-        """(rows, columns), slices, of the tokens that a box (xmin, ymin, xmax, ymax) in the CRS touches.
+    def window(self, box: tuple[float, float, float, float], crs: Any = None) -> Window:
+        """(rows, columns), slices, of the tokens that a box (xmin, ymin, xmax, ymax) in a CRS (its own) touches.
 
         Raises `InputError` for a box outside the product.
         """
-        return window_of(self.transform, self.grid, box)
+        return window_of(self.transform, self.grid, projected_box(box, crs, self.crs, self.path))
 
     def read(self, time: Any, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """Embeddings of a window of a date, float32 (y, x, d), NaN where they are not valid.
