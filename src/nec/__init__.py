@@ -15,7 +15,7 @@ from nec.errors import CorruptError, IncompleteError, InputError, MissingExtraEr
 if TYPE_CHECKING:
     from nec.codec import EmbeddingCodec
     from nec.encoding import encode, fit
-    from nec.exporting import export
+    from nec.exporting import export, view
     from nec.heads import load_head, predict, train_head
     from nec.models import Backbone, load_model
     from nec.store import ImageStore, RasterStore, decode, info, open, open_product, open_store, verify
@@ -44,6 +44,7 @@ _ROOMS = {
     "pretrain": "training",
     "train_head": "heads",
     "verify": "store",
+    "view": "exporting",
 }
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "pretrain",
     "train_head",
     "verify",
+    "view",
 ]
 
 

@@ -74,6 +74,7 @@ def test_wheel_carries_what_ships(wheel: Path) -> None:
             assert inside
             for file in inside:
                 assert f"nec/assets/{kind}/{file.relative_to(folder.parent).as_posix()}" in names
+    assert {"nec/web/index.html", "nec/web/nec.js", "nec/web/viewer/main.js"} <= set(names)
     assert not [name for name in names if name.endswith((".jpg", ".npy", ".npz", ".ckpt", ".pt"))]
     licences = [name for name in names if name.endswith("LICENSE")]
     assert licences

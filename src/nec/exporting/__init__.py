@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nec.errors import InputError
+from nec.exporting.serve import view
 from nec.store import ImageStore, RasterStore, open
 from nec.store.location import Location
 
-__all__ = ["FORMATS", "Format", "export"]
+__all__ = ["FORMATS", "Format", "export", "view"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ FORMATS = {
     "stac": Format("stac", (RasterStore,)),
     "geoparquet": Format("geoparquet", (RasterStore,), (".parquet", ".geoparquet")),
     "quicklook": Format("quicklook", (RasterStore,), (".png", ".tif", ".tiff")),
+    "web": Format("web", (ImageStore, RasterStore)),
 }
 
 
@@ -52,11 +54,11 @@ def export(
         store: an open store, or what `nec.open` takes.
         out: file or folder to write.
         format: "stac" (a folder: a Collection and an Item a date), "geoparquet" (chip vectors: means of squares of
-            tokens), "quicklook" (.png or .tif: three principal components as colours); by default what the suffix of
-            `out` means.
+            tokens), "quicklook" (.png or .tif: three principal components as colours), "web" (a folder: a page that
+            shows the store in a browser); by default what the suffix of `out` means.
         time: date (ISO) of a quick-look or of the chips; by default the last, or all.
         chip: tokens along a chip's side (8).
-        href: where the store is published, for a catalogue; by default its relative path.
+        href: where the store is published, for a catalogue or a page; by default its relative path.
         model_url: link to the model, for a catalogue, where the store names none.
         source_url: links to the source imagery, for a catalogue, where the store names none.
         overwrite: replace `out` if it exists.
