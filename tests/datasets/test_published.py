@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nec.cli._images import INPUT_HELP
 from PIL import Image
 
 from nec.datasets import open_dataset
@@ -34,10 +33,12 @@ def test_class_lists(layout: FolderLayout, count: int) -> None:
     assert list(layout.classes) == sorted(layout.classes)
 
 
-def test_every_kind_is_in_the_help_and_the_documents() -> None:
+def test_every_kind_is_in_the_message_and_the_documents() -> None:
     documents = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        open_dataset("misspelt:somewhere")
     for kind, layout in KINDS.items():
-        assert kind in INPUT_HELP
+        assert kind in str(refused.value)
         assert f"`{kind}:" in documents
         assert layout.about
 

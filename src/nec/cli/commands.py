@@ -178,6 +178,36 @@ COMMANDS: dict[str, Command] = {
         },
         call=_export,
     ),
+    "search": Command(
+        "nec.store:search", USE, "Find the images, or the tokens of a raster, that are nearest to one.",
+        ("nec search eurosat --like 0 --k 5", "nec search land.zarr --like 500320,5299840 --json"),
+        positional=("store",), types={"store": str, "like": str | None},
+    ),
+    "sample": Command(
+        "nec.store:sample", USE, "Write the embeddings of a raster at points.",
+        ("nec sample land.zarr points.csv --out values.parquet",),
+        positional=("raster", "points"), types={"raster": str, "points": str, "out": str},
+    ),
+    "similar": Command(
+        "nec.store:similar", USE, "Map how similar each token of a raster is to what lies at a place.",
+        ("nec similar land.zarr --like 500320,5299840 --out like.tif",),
+        positional=("raster",), types={"raster": str, "out": str},
+    ),
+    "change": Command(
+        "nec.store:change", USE, "Map how far each token of a raster lies from itself at another date.",
+        ("nec change land.zarr 2025-05 2026-05 --out change.tif",),
+        positional=("raster", "t0", "t1"), types={"raster": str, "t0": str, "t1": str, "out": str},
+    ),
+    "zonal": Command(
+        "nec.store:zonal", USE, "Write mean and deviation of a raster's embeddings over polygons.",
+        ("nec zonal land.zarr fields.geojson --out fields.parquet",),
+        positional=("raster", "polygons"), types={"raster": str, "polygons": str, "out": str},
+    ),
+    "view": Command(
+        "nec.exporting:view", USE, "Show a store in the browser.",
+        ("nec view eurosat", "nec view land.zarr --port 8000"),
+        positional=("store",), types={"store": str},
+    ),
     "classify": Command(
         "nec.heads:train_head", USE, "Train a classification head on a store; report accuracy on held-out images.",
         ("nec classify eurosat", "nec classify eurosat --head linear --json",

@@ -116,7 +116,7 @@ class Command:
                 default = None if member.default is MISSING else member.default
                 plain.append(self._parameter(member.name, type_, default, told.get(member.name, "")))
         plain += [self._parameter(name, flag.type, flag.default, flag.help) for name, flag in self.extra.items()]
-        if function.__annotations__.get("return") != "Path":  # what it wrote is all there is to say
+        if function.__annotations__.get("return") not in ("Path", "None"):  # else there is no report
             plain.append(self._parameter("json", bool, False, "print JSON, and no progress"))
         if "progress" in inspect.signature(function).parameters:
             plain.append(self._parameter("quiet", bool, False, "show no progress"))
@@ -130,11 +130,12 @@ class Command:
         flag = None if positional else self.names.get(name, "--" + name.replace("_", "-"))
         shown = default is not inspect.Parameter.empty and default not in _EMPTY
         sentence = about[:1].upper() + about[1:]
+        off = () if flag is None or default is not True else "--no-" + flag.removeprefix("--")
         return inspect.Parameter(
             name,
             inspect.Parameter.POSITIONAL_ONLY if positional else inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=Annotated[hint, Parameter(name=flag, help=sentence, show_default=shown)],
+            annotation=Annotated[hint, Parameter(name=flag, negative=off, help=sentence, show_default=shown)],
         )
 
 
