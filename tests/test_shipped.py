@@ -44,7 +44,7 @@ def test_store_is_whole_and_describes_itself() -> None:
 @pytest.mark.slow
 def test_every_chunk_verifies() -> None:
     report = verify(resolve("eurosat"))
-    assert report["ok"], report["corrupt"]
+    assert report.ok, report.corrupt
 
 
 @pytest.mark.slow
