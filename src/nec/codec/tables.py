@@ -249,6 +249,7 @@ def _grouped(table: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.i
 
 def _split(residual: Ints, shift: NDArray[np.int32]) -> tuple[Ints, Ints]:
     """High part, rounded to nearest, and low part 0 <= low < 2^shift of a residual."""
+    shift = shift.astype(np.int64)  # NumPy 1 computes a scalar and an array in the array's type
     half = (np.int64(1) << shift) >> 1
     high = (residual.astype(np.int64) + half) >> shift
     return high, residual + half - (high << shift)
