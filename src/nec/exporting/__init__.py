@@ -18,7 +18,7 @@ __all__ = ["FORMATS", "Format", "export", "view"]
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the module under `nec.export` that writes it, what of, and the suffixes that mean it.
+    """A format: the module under `nec.exporting` that writes it, what of, and the suffixes that mean it.
 
     The module has `write(store, out, *, overwrite, <options>) -> Path`. Its options are arguments of `export`.
     """
